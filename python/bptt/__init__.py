@@ -1,0 +1,36 @@
+"""Back-propagation through time as compiled kernels.
+
+Fused forward pass and BPTT of recurrent networks, on NumPy arrays (or anything with DLPack)::
+
+    params = bptt.init_params("tanh", input_size=1, hidden_size=64, output_size=10, rng=0)
+    loss, grads = bptt.value_and_grad("tanh", params, x, target, loss="cross_entropy", at="last")
+"""
+
+from .backends import BackendStatus, backends
+from .cells import CELLS, Cell
+from .gradient import value_and_grad
+from .grads import Grads
+from .info import Info, info
+from .params import Params, init_params
+from .tape import Tape, forward
+from .threads import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CELLS",
+    "BackendStatus",
+    "Cell",
+    "Grads",
+    "Info",
+    "Params",
+    "Tape",
+    "__version__",
+    "backends",
+    "forward",
+    "get_num_threads",
+    "info",
+    "init_params",
+    "set_num_threads",
+    "value_and_grad",
+]

@@ -1,0 +1,71 @@
+"""The backends that can run the recurrences, and how one is chosen.
+
+A backend is one module in this folder and one row in `REGISTRY`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..cells import Cell
+from .native import NativeBackend
+from .numba import NumbaBackend
+from .numpy import NumpyBackend
+from .protocol import Backend
+
+__all__ = ["REGISTRY", "Backend", "BackendStatus", "backends", "resolve"]
+
+# In the order in which backend="auto" tries them.
+REGISTRY: dict[str, Backend] = {
+    backend.name: backend for backend in (NativeBackend(), NumbaBackend(), NumpyBackend())
+}
+
+
+@dataclass(frozen=True)
+class BackendStatus:
+    """Whether a backend can be used here, and why it can or cannot."""
+
+    available: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{'available' if self.available else 'not available'}: {self.reason}"
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every backend by name, with why it is or is not available.
+
+    ``backend="auto"`` takes the first available one, in this order, that knows the cell and the
+    dtype. Once chosen, an error is raised to the caller: no other backend is tried in silence.
+    """
+    return {
+        name: BackendStatus(backend.missing() is None, backend.missing() or backend.description())
+        for name, backend in REGISTRY.items()
+    }
+
+
+def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:
+    """The backend called `name` (or the best one for "auto") that runs `cell` in `dtype`.
+
+    Raises
+    ------
+    TypeError
+        If `name` is not a string, or the backend does not know `dtype`.
+    ValueError
+        If no backend is called `name`, or it does not know `cell`.
+    RuntimeError, ImportError
+        If it is not available here; the message says how to get it.
+    """
+    if name == "auto":
+        return next(b for b in REGISTRY.values() if b.missing() is None and b.supports(cell, dtype))
+    backend = REGISTRY[checks.choice("backend", name, ("auto", *REGISTRY))]
+    missing = backend.missing()
+    if missing is not None:
+        raise backend.error(f"backend {name!r} is not available: {missing}")
+    if not backend.supports(cell, dtype):
+        raise TypeError(f"backend {name!r} does not compute cell {cell.name!r} in dtype {dtype}")
+    return backend

@@ -1,0 +1,139 @@
+"""The compiled backend: a thin call into ``bptt._core``, which never sees Python objects."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..cells import Cell
+from ..checks import Array
+from ..grads import Grads
+from ..losses import Objective
+from ..params import Params
+from ..threads import get_num_threads
+from .protocol import Forward, State
+
+_why_missing: str | None = None
+try:
+    _core = importlib.import_module("bptt._core")
+except ModuleNotFoundError:
+    _core = None
+    _why_missing = "built without a C++ compiler (pip install with g++ to enable)"
+except ImportError as error:
+    _core = None
+    _why_missing = f"its compiled module cannot be loaded: {error}"
+
+__all__ = ["NativeBackend"]
+
+
+@dataclass(frozen=True)
+class NativeBackend:
+    """C++ kernels, one instantiation per instruction set, chosen at run time."""
+
+    name: str = "native"
+    error: type[Exception] = RuntimeError
+
+    def missing(self) -> str | None:
+        return _why_missing
+
+    def description(self) -> str:
+        return f"compiled kernels for {_core.isa()}, {_core.compiler()}"
+
+    def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
+        return cell.name in _core.CELLS and dtype.char in "fd"
+
+    def forward(self, cell: Cell, params: Params, x: Array, state: State) -> Forward:
+        y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
+        last = np.empty_like(state[0])
+        _core.forward(
+            cell.name,
+            get_num_threads(),
+            x,
+            state[0],
+            params.w_ih,
+            params.w_hh,
+            params.b_ih,
+            params.b_hh,
+            y,
+            last,
+        )
+        return Forward(y, (last,))
+
+    def backward(
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        forward: Forward,
+        dy: Array | None,
+        dstate: State | None,
+    ) -> Grads:
+        grads = _empty_grads(params, x, state)
+        _core.backward(
+            cell.name,
+            get_num_threads(),
+            x,
+            state[0],
+            params.w_ih,
+            params.w_hh,
+            forward.y,
+            dy,
+            None if dstate is None else dstate[0],
+            grads.x,
+            grads.state,
+            grads.w_ih,
+            grads.w_hh,
+            grads.b_ih,
+            grads.b_hh,
+        )
+        return grads
+
+    def value_and_grad(
+        self, cell: Cell, params: Params, x: Array, state: State, objective: Objective
+    ) -> tuple[float, Grads]:
+        assert params.w_ho is not None
+        grads = _empty_grads(params, x, state)
+        grads.w_ho = np.empty_like(params.w_ho)
+        grads.b_o = None if params.b_o is None else np.empty_like(params.b_o)
+        loss = _core.value_and_grad(
+            cell.name,
+            get_num_threads(),
+            x,
+            state[0],
+            params.w_ih,
+            params.w_hh,
+            params.b_ih,
+            params.b_hh,
+            params.w_ho,
+            params.b_o,
+            objective.loss,
+            objective.target,
+            objective.step,
+            objective.weights,
+            objective.scale,
+            grads.x,
+            grads.state,
+            grads.w_ih,
+            grads.w_hh,
+            grads.b_ih,
+            grads.b_hh,
+            grads.w_ho,
+            grads.b_o,
+        )
+        return loss, grads
+
+
+def _empty_grads(params: Params, x: Array, state: State) -> Grads:
+    """Unwritten gradients of everything but the readout."""
+    return Grads(
+        x=np.empty_like(x),
+        state=np.empty_like(state[0]),
+        w_ih=np.empty_like(params.w_ih),
+        w_hh=np.empty_like(params.w_hh),
+        b_ih=None if params.b_ih is None else np.empty_like(params.b_ih),
+        b_hh=None if params.b_hh is None else np.empty_like(params.b_hh),
+    )

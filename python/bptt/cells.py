@@ -1,0 +1,59 @@
+"""The registry of recurrent cells: what a cell is called and how its parameters are shaped.
+
+A cell maps ``(x_t, S_{t-1})`` to ``S_t``. Everything that enumerates cells (checks, tests, bench,
+``bptt info``) reads this registry; the equations themselves live in ``backends/`` and
+``csrc/cells/``, and are derived in ``docs/math.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CELLS", "Cell", "get_cell"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Static description of a recurrent cell.
+
+    Attributes
+    ----------
+    name : str
+        The name that users pass as ``cell=``.
+    gates : int
+        G, the number of pre-activation blocks: ``w_ih`` has ``G * H`` rows.
+    equation : str
+        The recurrence in plain text.
+    """
+
+    name: str
+    gates: int
+    equation: str
+
+
+CELLS: dict[str, Cell] = {
+    cell.name: cell
+    for cell in (
+        Cell("linear", 1, "S_t = W_x X_t + b_1 + W_s S_{t-1} + b_h"),
+        Cell("tanh", 1, "S_t = tanh(W_x X_t + b_1 + W_s S_{t-1} + b_h)"),
+        Cell("relu", 1, "S_t = max(0, W_x X_t + b_1 + W_s S_{t-1} + b_h)"),
+    )
+}
+
+
+def get_cell(name: object) -> Cell:
+    """Return the registered cell called `name`.
+
+    Raises
+    ------
+    TypeError
+        If `name` is not a string.
+    ValueError
+        If no cell of that name exists.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"cell: expected a string, got {type(name).__name__}")
+    try:
+        return CELLS[name]
+    except KeyError:
+        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {name!r}") from None

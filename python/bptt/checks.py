@@ -1,0 +1,164 @@
+"""Checks of what callers pass in. Each error names the argument, what came and what was wanted.
+
+The functions return arrays that a kernel can read as they lie (C-contiguous, aligned, native byte
+order); an array that already is so comes back itself, anything else as a converted copy. The
+caller's arrays are never written to.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Array",
+    "as_array",
+    "as_float_array",
+    "choice",
+    "expect_shape",
+    "float_dtype",
+    "non_negative",
+    "readable",
+    "require_memory",
+    "size",
+]
+
+Array = npt.NDArray[Any]
+
+
+def as_array(name: str, value: object) -> Array:
+    """`value` as an ndarray: a NumPy array, or anything that exports DLPack from host memory."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: masked arrays are not supported; fill the mask first")
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__dlpack__"):
+        raise TypeError(
+            f"{name}: expected a NumPy array or an object with __dlpack__, "
+            f"got {type(value).__name__}"
+        )
+    try:
+        return np.from_dlpack(value)  # type: ignore[arg-type, unused-ignore]
+    except (BufferError, RuntimeError, ValueError, TypeError) as error:
+        raise TypeError(
+            f"{name}: cannot read {type(value).__name__} through DLPack: {error}"
+        ) from error
+
+
+def as_float_array(name: str, value: object, like: tuple[str, np.dtype[Any]] | None = None) -> Array:
+    """`value` as a float array; `like` names another argument and the dtype that must match."""
+    array = as_array(name, value)
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{name}: expected a float array, got dtype {array.dtype}; cast it with .astype(...)"
+        )
+    if like is not None and array.dtype != like[1]:
+        # Equal up to byte order is no loss of precision: `readable` swaps the bytes.
+        if array.dtype.newbyteorder("=") != like[1].newbyteorder("="):
+            raise TypeError(
+                f"{name}: expected dtype {like[1]} like {like[0]}, got {array.dtype}; "
+                "cast one of them with .astype(...)"
+            )
+    return array
+
+
+def readable(array: Array) -> Array:
+    """`array` itself if kernels can read it as it lies, else a copy that they can."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    require_memory(array.nbytes, "a contiguous copy of an input")
+    return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
+
+
+def expect_shape(
+    name: str, array: Array, shape: tuple[int | str, ...], why: Callable[[], str] | str = ""
+) -> None:
+    """Raise ValueError unless `array` has `shape`, whose strings stand for any length."""
+    if array.ndim == len(shape) and all(
+        want == got or isinstance(want, str) for want, got in zip(shape, array.shape)
+    ):
+        return
+    wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+    reason = why() if callable(why) else why
+    raise ValueError(
+        f"{name}: expected shape {wanted}{' to match ' + reason if reason else ''}, "
+        f"got {array.shape}"
+    )
+
+
+def choice(name: str, value: object, options: Iterable[str]) -> str:
+    """`value` if it is one of `options`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
+    options = tuple(options)
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+    return value
+
+
+def size(name: str, value: object) -> int:
+    """`value` as an integer that is at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    number = operator.index(value)
+    if number < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {number}")
+    return number
+
+
+def non_negative(name: str, value: object) -> float:
+    """`value` as a finite float that is not negative."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name}: expected a finite number that is not negative, got {number}")
+    return number
+
+
+def float_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
+    """`value` as a float dtype in native byte order."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    if dtype.kind != "f":
+        raise TypeError(f"{name}: expected a float dtype, got {dtype}")
+    return dtype.newbyteorder("=")
+
+
+# Below this no question is asked: the answer costs a system call.
+_ALWAYS_GRANTED = 1 << 28
+
+
+def require_memory(nbytes: int, what: str) -> None:
+    """Raise MemoryError if `nbytes` are more than the machine has free, before touching any."""
+    if nbytes <= _ALWAYS_GRANTED:
+        return
+    free = _available_memory()
+    if free is not None and nbytes > free:
+        raise MemoryError(
+            f"{what} needs {nbytes / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are available"
+        )
+
+
+def _available_memory() -> int | None:
+    """Bytes that can be allocated without swapping; None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as meminfo:
+            for line in meminfo:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

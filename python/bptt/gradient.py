@@ -1,0 +1,81 @@
+"""`value_and_grad`: readout, loss and BPTT in one call."""
+
+from __future__ import annotations
+
+from . import checks
+from .backends import resolve
+from .cells import get_cell
+from .checks import Array
+from .grads import Grads
+from .losses import At, make_objective
+from .params import Params
+from .tape import read_inputs
+
+__all__ = ["value_and_grad"]
+
+
+def value_and_grad(
+    cell: str,
+    params: Params,
+    x: Array,
+    target: Array,
+    *,
+    loss: str,
+    at: At,
+    reduction: str = "mean",
+    state: Array | None = None,
+    backend: str = "auto",
+) -> tuple[float, Grads]:
+    """The loss of a recurrent layer with a linear readout, and its gradient in every input.
+
+    Parameters
+    ----------
+    cell : {"linear", "tanh", "relu"}
+    params : Params
+        With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2.
+    x : (T, B, I) array
+    target : array
+        ``squared_error``: floats, (B, O) for a loss at one step, else (T, B, O).
+        ``cross_entropy``: integer class ids in [0, O), (B,) or (T, B).
+    loss : {"squared_error", "cross_entropy"}
+        ``squared_error`` is 1/2 sum_o (Y - O)^2; ``cross_entropy`` is -log softmax(O)[target].
+    at : {"last", "all"}, int, or (T, B) array
+        The steps whose loss counts: the last one, every one, the one of that index (negative
+        counts from the end), or every one with the given weights.
+    reduction : {"mean", "sum"}
+        "sum" adds all terms; "mean" divides by their number (rows times loss steps, or the sum
+        of the weights).
+    state : (B, H) array, optional
+        The initial state S_0; zeros if not given.
+    backend : {"auto", "native", "numba", "numpy"}
+
+    Returns
+    -------
+    loss : float
+    grads : Grads
+        With respect to x, state and every parameter that is present.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, dtype, shape or value.
+    RuntimeError, ImportError
+        If the backend is not available here.
+    MemoryError
+        If the work does not fit the memory; nothing has been touched then.
+
+    Notes
+    -----
+    Without rows (T = 0 or B = 0) there are no terms: the loss is 0 and so are the gradients.
+    """
+    kind = get_cell(cell)
+    params, x, initial = read_inputs(kind, params, x, state)
+    if params.w_ho is None:
+        raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
+    steps, batch, _ = x.shape
+    objective = make_objective(params, steps, batch, target, loss, at, reduction)
+    chosen = resolve(backend, kind, x.dtype)
+    needed = x.nbytes + (steps + 4) * batch * params.hidden_size * x.itemsize
+    checks.require_memory(needed, f"value_and_grad over {steps} steps")
+    value, grads = chosen.value_and_grad(kind, params, x, initial, objective)
+    return float(value), grads

@@ -1,0 +1,48 @@
+"""`Grads`: the gradients of a scalar with respect to every input of a recurrent layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from .checks import Array
+from .params import Params
+
+__all__ = ["Grads"]
+
+
+@dataclass(eq=False)
+class Grads:
+    """Gradients by name. A parameter that is absent (None) has gradient None.
+
+    Attributes
+    ----------
+    x : (T, B, I)
+    state : (B, H)
+        With respect to the initial state S_0.
+    w_ih, w_hh, b_ih, b_hh, w_ho, b_o
+        Shaped like the entries of `Params`. The two biases enter as a sum, so their gradients
+        are equal (two arrays, not one). ``Tape.backward`` knows no readout: it leaves ``w_ho``
+        and ``b_o`` None.
+    """
+
+    x: Array
+    state: Array
+    w_ih: Array
+    w_hh: Array
+    b_ih: Array | None = None
+    b_hh: Array | None = None
+    w_ho: Array | None = None
+    b_o: Array | None = None
+
+    def arrays(self) -> dict[str, Array]:
+        """The parameters' gradients that are present, by the names that ``Params`` uses.
+
+        ``x`` and ``state`` are left out: what is returned is what an optimizer updates.
+        """
+        present = ((f.name, getattr(self, f.name)) for f in fields(Params))
+        return {name: array for name, array in present if array is not None}
+
+    def __repr__(self) -> str:
+        present = {"x": self.x, "state": self.state, **self.arrays()}
+        shapes = ", ".join(f"{name}={array.shape}" for name, array in present.items())
+        return f"Grads({shapes}, dtype={self.w_hh.dtype})"

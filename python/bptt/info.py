@@ -1,0 +1,96 @@
+"""`info`: what this installation runs on."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .backends import BackendStatus, backends
+from .cells import CELLS
+from .threads import get_num_threads
+
+__all__ = ["Info", "info"]
+
+
+@dataclass(frozen=True)
+class Info:
+    """What `info` found; ``str`` of it is a table, ``to_dict`` is plain data.
+
+    Attributes
+    ----------
+    version, python, numpy : str
+    isa : str or None
+        Instruction set that the native kernels use; None if they are not built.
+    isas : tuple of str
+        Instruction sets that could be chosen with ``BPTT_ISA`` on this CPU, best first.
+    compiler : str or None
+        What compiled the native kernels.
+    threads : int
+        Largest number of threads of one call.
+    numba_compile_seconds : float or None
+        Time the Numba backend spent on compiling (or loading its cache) in this process; None
+        before its first call.
+    backends : dict of str to BackendStatus
+    cells : tuple of str
+    """
+
+    version: str
+    python: str
+    numpy: str
+    isa: str | None
+    isas: tuple[str, ...]
+    compiler: str | None
+    threads: int
+    numba_compile_seconds: float | None
+    backends: dict[str, BackendStatus]
+    cells: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, lists, strings and numbers, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        native = "not built" if self.isa is None else f"{self.isa} (of {', '.join(self.isas)})"
+        compiled = self.numba_compile_seconds
+        rows = {
+            "bptt": self.version,
+            "Python": self.python,
+            "NumPy": self.numpy,
+            "native ISA": native,
+            "compiler": self.compiler or "-",
+            "threads": str(self.threads),
+            "Numba compile": "not used yet" if compiled is None else f"{compiled:.2f} s",
+            "cells": ", ".join(self.cells),
+        }
+        rows.update({f"backend {name}": str(status) for name, status in self.backends.items()})
+        return "\n".join(f"{name:<15} {value}" for name, value in rows.items())
+
+    __repr__ = __str__
+
+
+def info() -> Info:
+    """Version, instruction set, threads, compiler, and the state of every backend.
+
+    Examples
+    --------
+    >>> print(bptt.info())                                              # doctest: +SKIP
+    """
+    from . import __version__
+    from .backends.native import _core
+    from .backends.numba import compile_seconds
+
+    return Info(
+        version=__version__,
+        python=platform.python_version(),
+        numpy=np.__version__,
+        isa=None if _core is None else _core.isa(),
+        isas=() if _core is None else tuple(_core.isas()),
+        compiler=None if _core is None else _core.compiler(),
+        threads=get_num_threads(),
+        numba_compile_seconds=compile_seconds(),
+        backends=backends(),
+        cells=tuple(CELLS),
+    )

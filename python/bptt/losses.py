@@ -1,0 +1,123 @@
+"""What a gradient is taken of: the loss, the steps it is read at, and how its terms are reduced."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+
+from . import checks
+from .checks import Array
+from .params import Params
+
+__all__ = ["LOSSES", "REDUCTIONS", "At", "Objective", "make_objective"]
+
+LOSSES = ("squared_error", "cross_entropy")
+REDUCTIONS = ("mean", "sum")
+
+At = Union[str, int, Array]
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A checked loss, in the form that backends read.
+
+    The loss is ``scale * sum_{t, b} weights[t, b] * l(O[t, b], target[t, b])``, over all steps
+    if `step` is None and over that step alone otherwise; ``weights`` of None stands for ones.
+
+    Attributes
+    ----------
+    loss : str
+        One of `LOSSES`.
+    target : (T, B, O) or (T, B) array; without the leading T if `step` is given
+        Float targets for ``squared_error``, int64 class ids for ``cross_entropy``.
+    step : int or None
+        The only step of the loss, or None for all.
+    weights : (T, B) array or None
+    scale : float
+        1 for ``reduction="sum"``, one over the number of terms for ``"mean"``.
+    """
+
+    loss: str
+    target: Array
+    step: int | None
+    weights: Array | None
+    scale: float
+
+
+def make_objective(
+    params: Params, steps: int, batch: int, target: object, loss: object, at: object, reduction: str
+) -> Objective:
+    """Check the description of a loss over `steps` x `batch` rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that does not fit.
+    """
+    loss = checks.choice("loss", loss, LOSSES)
+    reduction = checks.choice("reduction", reduction, REDUCTIONS)
+    step, weights = _loss_steps(at, steps, batch, params)
+    rows: tuple[int, ...] = (steps, batch) if step is None else (batch,)
+    read_target = _class_ids if loss == "cross_entropy" else _float_target
+    terms = float(np.prod(rows)) if weights is None else float(weights.sum(dtype=np.float64))
+    scale = 1.0
+    if reduction == "mean" and np.prod(rows):
+        if terms == 0:
+            raise ValueError("at: the weights sum to zero, so their mean is undefined")
+        scale = 1 / terms
+    return Objective(loss, read_target(target, rows, params), step, weights, scale)
+
+
+def _loss_steps(
+    at: object, steps: int, batch: int, params: Params
+) -> tuple[int | None, Array | None]:
+    """`at` as a single step or as weights; (None, None) means every step with weight one."""
+    if isinstance(at, str):
+        if checks.choice("at", at, ("last", "all")) == "all" or steps == 0:
+            return None, None
+        return steps - 1, None
+    if not isinstance(at, bool) and hasattr(at, "__index__") and not isinstance(at, np.ndarray):
+        step = operator.index(at)
+        if not -steps <= step < steps:
+            raise ValueError(f"at: expected a step in [-{steps}, {steps}), got {step}")
+        return step % steps, None
+    if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
+        raise TypeError(
+            f"at: expected 'last', 'all', an integer step or a (T, B) array of weights, "
+            f"got {type(at).__name__}"
+        )
+    weights = checks.as_float_array("at", at, ("w_hh", params.dtype))
+    checks.expect_shape("at", weights, (steps, batch), "x")
+    return None, checks.readable(weights)
+
+
+def _float_target(target: object, rows: tuple[int, ...], params: Params) -> Array:
+    array = checks.as_float_array("target", target, ("w_hh", params.dtype))
+    outputs = params.output_size
+    assert outputs is not None
+    checks.expect_shape("target", array, (*rows, outputs), _target_reason(rows))
+    return checks.readable(array)
+
+
+def _class_ids(target: object, rows: tuple[int, ...], params: Params) -> Array:
+    array = checks.as_array("target", target)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"target: cross_entropy expects integer class ids, got dtype {array.dtype}"
+        )
+    checks.expect_shape("target", array, rows, _target_reason(rows))
+    outputs = params.output_size
+    assert outputs is not None
+    if array.size and not (array.min() >= 0 and array.max() < outputs):
+        raise ValueError(
+            f"target: expected class ids in [0, {outputs}), got values from "
+            f"{array.min()} to {array.max()}"
+        )
+    return checks.readable(array.astype(np.int64, copy=False))
+
+
+def _target_reason(rows: tuple[int, ...]) -> str:
+    return "x and the loss at every step" if len(rows) == 2 else "x and the loss at one step"

@@ -1,0 +1,255 @@
+"""`Params`, the weights of one recurrent layer with its readout, and `init_params`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from . import checks
+from .cells import Cell, get_cell
+from .checks import Array
+
+__all__ = ["Params", "Seed", "init_params"]
+
+Seed = Union[None, int, np.random.Generator]
+
+
+@dataclass(eq=False)
+class Params:
+    """Weights of one recurrent layer, and of its readout if it has one.
+
+    The layout is PyTorch's: with G gates, input size I, hidden size H and output size O,
+
+    ======== ============= =========================================================
+    name     shape         the text's symbol
+    ======== ============= =========================================================
+    w_ih     (G*H, I)      W_x, input weights
+    w_hh     (G*H, H)      W_s, recurrent weights
+    b_ih     (G*H,)        b_1, input bias (optional)
+    b_hh     (G*H,)        second bias, added to the recurrent product (optional)
+    w_ho     (O, H)        W_o, readout weights (optional; ``value_and_grad`` needs it)
+    b_o      (O,)          b_2, readout bias (optional)
+    ======== ============= =========================================================
+
+    All arrays share one float dtype. They are kept as given, never copied and never written to.
+
+    Raises
+    ------
+    TypeError
+        If an entry is not a float array, or the dtypes differ.
+    ValueError
+        If the shapes do not fit together.
+    """
+
+    w_ih: Array
+    w_hh: Array
+    b_ih: Array | None = None
+    b_hh: Array | None = None
+    w_ho: Array | None = None
+    b_o: Array | None = None
+
+    def __post_init__(self) -> None:
+        checked = self._checked()
+        for name, array in checked.items():
+            setattr(self, name, array)
+
+    @property
+    def input_size(self) -> int:
+        """I, the number of features of x_t."""
+        return int(self.w_ih.shape[1])
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the number of hidden units."""
+        return int(self.w_hh.shape[1])
+
+    @property
+    def output_size(self) -> int | None:
+        """O, the number of outputs of the readout; None without a readout."""
+        return None if self.w_ho is None else int(self.w_ho.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The common dtype of all arrays."""
+        return self.w_hh.dtype
+
+    def arrays(self) -> dict[str, Array]:
+        """The arrays that are present, by name, in declaration order. They are not copies."""
+        present = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: array for name, array in present if array is not None}
+
+    def readable_for(self, cell: Cell) -> Params:
+        """These parameters, checked again for use with `cell`, in arrays that kernels can read.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an entry was replaced since construction by one that does not fit, or if the shapes
+            are those of a cell with another number of gates.
+        """
+        arrays = self._checked()
+        rows, hidden = self.w_hh.shape
+        if rows != cell.gates * hidden:
+            raise ValueError(
+                f"w_hh: expected shape ({cell.gates * hidden}, {hidden}) for cell {cell.name!r} "
+                f"with hidden_size={hidden}, got {self.w_hh.shape}"
+            )
+        changed = {n: r for n, a in arrays.items() if (r := checks.readable(a)) is not getattr(self, n)}
+        return replace(self, **changed) if changed else self
+
+    def _checked(self) -> dict[str, Array]:
+        """Every entry that is present, as an array of fitting dtype and shape."""
+        w_hh = checks.as_float_array("w_hh", self.w_hh)
+        checks.expect_shape("w_hh", w_hh, ("G*H", "H"))
+        rows, hidden = w_hh.shape
+        if hidden < 1 or rows < 1 or rows % hidden:
+            raise ValueError(
+                f"w_hh: expected shape (G*H, H) with H at least 1, got {w_hh.shape}"
+            )
+        arrays = {"w_hh": w_hh}
+        like = ("w_hh", w_hh.dtype)
+        for name, shape in (
+            ("w_ih", (rows, "I")),
+            ("b_ih", (rows,)),
+            ("b_hh", (rows,)),
+            ("w_ho", ("O", hidden)),
+            ("b_o", ("O",)),
+        ):
+            value = getattr(self, name)
+            if value is None and name != "w_ih":
+                continue
+            array = arrays[name] = checks.as_float_array(name, value, like)
+            checks.expect_shape(name, array, shape, lambda: f"w_hh of shape {w_hh.shape}")
+            if 0 in array.shape:
+                raise ValueError(f"{name}: expected sizes of at least 1, got {array.shape}")
+        if "b_o" in arrays:
+            if "w_ho" not in arrays:
+                raise ValueError("b_o: a readout bias needs the readout weights w_ho, got None")
+            outputs = arrays["w_ho"].shape[0]
+            checks.expect_shape("b_o", arrays["b_o"], (outputs,), "w_ho")
+        return arrays
+
+    def astype(self, dtype: npt.DTypeLike) -> Params:
+        """A copy with every array cast to `dtype`."""
+        return Params(**{name: array.astype(dtype) for name, array in self.arrays().items()})
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the arrays to an ``.npz`` file, which `load` and ``numpy.load`` read.
+
+        The file appears at `path` only when it is complete: an interrupted save leaves an older
+        file as it was.
+        """
+        target = Path(path)
+        if target.suffix != ".npz":
+            raise ValueError(f"path: expected a name that ends in .npz, got {str(path)!r}")
+        handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".npz.part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, **self.arrays())  # type: ignore[arg-type, unused-ignore]
+            os.replace(partial, target)
+        except BaseException:
+            os.unlink(partial)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Params:
+        """Read parameters that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is not an ``.npz`` file of parameters.
+        """
+        names = [f.name for f in fields(cls)]
+        with open(path, "rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise ValueError(f"path: {str(path)!r} is not an .npz file")
+            with np.load(file, allow_pickle=False) as stored:
+                unknown = sorted(set(stored.files) - set(names))
+                missing = sorted({"w_ih", "w_hh"} - set(stored.files))
+                if unknown or missing:
+                    raise ValueError(
+                        f"path: {str(path)!r} does not hold bptt.Params: "
+                        f"unknown arrays {unknown}, missing arrays {missing}"
+                    )
+                return cls(**{name: stored[name] for name in stored.files})
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
+        return f"Params({shapes}, dtype={self.dtype})"
+
+
+def init_params(
+    cell: str,
+    *,
+    input_size: int,
+    hidden_size: int,
+    output_size: int | None = None,
+    bias: bool = True,
+    spectral_radius: float | None = None,
+    rng: Seed = None,
+    dtype: npt.DTypeLike = "float32",
+) -> Params:
+    """Draw initial parameters.
+
+    Every entry is uniform on (-1/sqrt(H), 1/sqrt(H)), as in ``torch.nn.RNN``.
+
+    Parameters
+    ----------
+    cell : str
+        Name of the cell; it fixes the number of gates G.
+    input_size, hidden_size : int
+        I and H, at least 1.
+    output_size : int, optional
+        O, at least 1. Without it there is no readout (``w_ho`` and ``b_o`` are None).
+    bias : bool
+        Whether to create ``b_ih``, ``b_hh`` (and ``b_o``).
+    spectral_radius : float, optional
+        If given, each gate's block of ``w_hh`` is this number times a random orthogonal matrix
+        (Haar measure), so that every eigenvalue has this modulus: below 1 the linear cell's
+        gradient vanishes with distance, at 1 it keeps its norm, above 1 it explodes.
+    rng : int or numpy.random.Generator, optional
+        Seed or generator.
+    dtype : dtype
+        A float dtype. The numbers are drawn in float64 and rounded, so every dtype gets the same.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or is out of range.
+    """
+    gates = get_cell(cell).gates
+    i, h = checks.size("input_size", input_size), checks.size("hidden_size", hidden_size)
+    out_dtype = checks.float_dtype("dtype", dtype)
+    generator = np.random.default_rng(rng)
+    bound = 1 / np.sqrt(h)
+
+    def uniform(*shape: int) -> Array:
+        return generator.uniform(-bound, bound, shape).astype(out_dtype)
+
+    params = Params(uniform(gates * h, i), uniform(gates * h, h))
+    if spectral_radius is not None:
+        radius = checks.non_negative("spectral_radius", spectral_radius)
+        blocks = [radius * _random_orthogonal(h, generator) for _ in range(gates)]
+        params.w_hh = np.concatenate(blocks).astype(out_dtype)
+    if bias:
+        params.b_ih, params.b_hh = uniform(gates * h), uniform(gates * h)
+    if output_size is not None:
+        o = checks.size("output_size", output_size)
+        params.w_ho = uniform(o, h)
+        if bias:
+            params.b_o = uniform(o)
+    return params
+
+
+def _random_orthogonal(n: int, generator: np.random.Generator) -> Array:
+    """Haar-distributed (n, n) orthogonal matrix (Mezzadri 2007, Notices of the AMS 54, sec. 5)."""
+    q, r = np.linalg.qr(generator.standard_normal((n, n)))
+    return np.asarray(q * np.sign(np.diagonal(r)))
