@@ -1,0 +1,199 @@
+// The Python module `bptt._core`: names to ids, arrays to pointers, GIL released, Ctrl-C heard.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+
+#include "bindings/arrays.h"
+#include "dispatch/dispatch.h"
+#include "engine/engine.h"
+#include "engine/peak.h"
+
+namespace bptt {
+namespace {
+
+template <int N>
+int id_of(const char* what, const char* const (&names)[N], const std::string& name) {
+  for (int id = 0; id < N; ++id) {
+    if (name == names[id]) return id;
+  }
+  throw py::value_error(std::string(what) + ": unknown name '" + name + "'");
+}
+
+// Whether a signal handler raised an exception (KeyboardInterrupt, usually).
+bool signal_raised() {
+  py::gil_scoped_acquire gil;
+  return PyErr_CheckSignals() != 0;
+}
+
+// Runs f(interrupt) without the GIL; raises what a signal handler raised meanwhile.
+template <class F>
+void run_interruptibly(F&& f) {
+  Interrupt interrupt(signal_raised);
+  {
+    py::gil_scoped_release no_gil;
+    f(interrupt);
+  }
+  if (interrupt.stopped()) throw py::error_already_set();
+}
+
+template <class T>
+Problem<T> read_problem(const std::string& cell, const py::array& x, py::handle state,
+                        const py::array& w_ih, const py::array& w_hh, py::handle b_ih,
+                        py::handle b_hh) {
+  if (x.ndim() != 3 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
+  const Index t = x.shape(0), b = x.shape(1), i = x.shape(2), h = w_hh.shape(1);
+  return {static_cast<CellId>(id_of("cell", kCellNames, cell)),
+          t,
+          b,
+          i,
+          h,
+          input<T>("x", x, {t, b, i}),
+          input<T>("state", state, {b, h}),
+          input<T>("w_ih", w_ih, {h, i}),
+          input<T>("w_hh", w_hh, {h, h}),
+          optional_input<T>("b_ih", b_ih, {h}),
+          optional_input<T>("b_hh", b_hh, {h})};
+}
+
+template <class T>
+Gradients<T> read_gradients(const Problem<T>& p, py::handle dx, py::handle dstate, py::handle w_ih,
+                            py::handle w_hh, py::handle b_ih, py::handle b_hh) {
+  return {output<T>("dx", dx, {p.steps, p.batch, p.inputs}),
+          output<T>("dstate", dstate, {p.batch, p.hidden}),
+          output<T>("dw_ih", w_ih, {p.hidden, p.inputs}),
+          output<T>("dw_hh", w_hh, {p.hidden, p.hidden}),
+          optional_output<T>("db_ih", b_ih, {p.hidden}),
+          optional_output<T>("db_hh", b_hh, {p.hidden}),
+          nullptr,
+          nullptr};
+}
+
+void py_forward(const std::string& cell, int threads, const py::array& x, py::handle state,
+                const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
+                py::handle y, py::handle last) {
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
+    T* y_data = output<T>("y", y, {p.steps, p.batch, p.hidden});
+    T* last_data = output<T>("last", last, {p.batch, p.hidden});
+    run_interruptibly([&](Interrupt& interrupt) {
+      forward(p, y_data, last_data, threads, interrupt);
+    });
+  });
+}
+
+void py_backward(const std::string& cell, int threads, const py::array& x, py::handle state,
+                 const py::array& w_ih, const py::array& w_hh, py::handle y, py::handle dy,
+                 py::handle dstate, py::handle dx, py::handle dstate_out, py::handle dw_ih,
+                 py::handle dw_hh, py::handle db_ih, py::handle db_hh) {
+  with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
+    const auto gradients = read_gradients(p, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
+    const T* y_data = input<T>("y", y, {p.steps, p.batch, p.hidden});
+    const T* dy_data = optional_input<T>("dy", dy, {p.steps, p.batch, p.hidden});
+    const T* dstate_data = optional_input<T>("dstate", dstate, {p.batch, p.hidden});
+    run_interruptibly([&](Interrupt& interrupt) {
+      backward(p, y_data, dy_data, dstate_data, gradients, threads, interrupt);
+    });
+  });
+}
+
+// Reads the target of one step's loss, (B, ...), or of every step's, (T, B, ...).
+template <class T>
+Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::handle b_o,
+                            const std::string& loss, py::handle target, py::handle step,
+                            py::handle weights, double scale) {
+  if (w_ho.ndim() != 2) throw py::value_error("w_ho: unexpected rank");
+  const Index outputs = w_ho.shape(0);
+  const Index at = step.is_none() ? -1 : step.cast<Index>();
+  if (!step.is_none() && (at < 0 || at >= p.steps)) throw py::value_error("step: out of range");
+  Objective<T> o{static_cast<LossId>(id_of("loss", kLossNames, loss)),
+                 outputs,
+                 input<T>("w_ho", w_ho, {outputs, p.hidden}),
+                 optional_input<T>("b_o", b_o, {outputs}),
+                 nullptr,
+                 nullptr,
+                 optional_input<T>("weights", weights, {p.steps, p.batch}),
+                 at,
+                 scale};
+  const bool one_step = at >= 0;
+  if (o.loss == LossId::squared_error) {
+    o.target = one_step ? input<T>("target", target, {p.batch, outputs})
+                        : input<T>("target", target, {p.steps, p.batch, outputs});
+  } else {
+    o.ids = one_step ? input<std::int64_t>("target", target, {p.batch})
+                     : input<std::int64_t>("target", target, {p.steps, p.batch});
+    const Index rows = one_step ? p.batch : p.steps * p.batch;
+    for (Index r = 0; r < rows; ++r) {
+      if (o.ids[r] < 0 || o.ids[r] >= outputs) throw py::value_error("target: id out of range");
+    }
+  }
+  return o;
+}
+
+double py_value_and_grad(const std::string& cell, int threads, const py::array& x,
+                         py::handle state, const py::array& w_ih, const py::array& w_hh,
+                         py::handle b_ih, py::handle b_hh, const py::array& w_ho, py::handle b_o,
+                         const std::string& loss, py::handle target, py::handle step,
+                         py::handle weights, double scale, py::handle dx, py::handle dstate,
+                         py::handle dw_ih, py::handle dw_hh, py::handle db_ih, py::handle db_hh,
+                         py::handle dw_ho, py::handle db_o) {
+  return with_dtype(x, [&](auto zero) {
+    using T = decltype(zero);
+    const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
+    const auto objective = read_objective(p, w_ho, b_o, loss, target, step, weights, scale);
+    auto gradients = read_gradients(p, dx, dstate, dw_ih, dw_hh, db_ih, db_hh);
+    gradients.w_ho = output<T>("dw_ho", dw_ho, {objective.outputs, p.hidden});
+    gradients.b_o = optional_output<T>("db_o", db_o, {objective.outputs});
+    double value = 0;
+    run_interruptibly([&](Interrupt& interrupt) {
+      value = value_and_grad(p, objective, gradients, threads, interrupt);
+    });
+    return value;
+  });
+}
+
+// An elementary function of the active kernels over a dense array, for tests of its accuracy.
+template <class Choose>
+py::array map_array(const py::array& x, Choose choose) {
+  return with_dtype(x, [&](auto zero) -> py::array {
+    using T = decltype(zero);
+    py::array_t<T> y(x.size());
+    const T* data = input<T>("x", x, {x.size()});
+    if constexpr (std::is_same_v<T, float>) {
+      choose(kernel_table().f32)(data, y.mutable_data(), x.size());
+    } else {
+      choose(kernel_table().f64)(data, y.mutable_data(), x.size());
+    }
+    return y;
+  });
+}
+
+double py_fma_peak(const std::string& dtype, int threads) {
+  if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
+  py::gil_scoped_release no_gil;
+  return dtype == "float32" ? fma_peak<float>(threads) : fma_peak<double>(threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Compiled kernels of bptt. Private: call them through the bptt package.";
+  m.attr("CELLS") = std::vector<std::string>(std::begin(kCellNames), std::end(kCellNames));
+  m.def("compiler", [] { return BPTT_COMPILER; }, "What compiled this module.");
+  m.def("isa", [] { return kernel_table().name; }, "Name of the instruction set in use.");
+  m.def("isas", supported_isas, "Names of the instruction sets that this CPU runs, best first.");
+  m.def("select_isa", select_isa, py::arg("name"), "Use another instruction set from now on.");
+  m.def("lanes", [] { return kernel_table().f32.lanes; }, "float32 lanes of a vector in use.");
+  m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"),
+        "Peak rate of fused multiply-adds in GF/s, measured for about 50 ms.");
+  m.def("tanh", [](const py::array& x) { return map_array(x, [](auto& k) { return k.tanh; }); });
+  m.def("exp", [](const py::array& x) { return map_array(x, [](auto& k) { return k.exp; }); });
+  m.def("forward", py_forward);
+  m.def("backward", py_backward);
+  m.def("value_and_grad", py_value_and_grad);
+}
+
+}  // namespace bptt

@@ -1,0 +1,81 @@
+// Elman cells (Elman 1990, Cognitive Science 14):
+//
+//     a_t = W_x x_t + b_ih + W_s S_{t-1} + b_hh        S_t = f(a_t)
+//     dS_t = dL/dS_t + W_sᵀ da_{t+1}                   da_t = f'(a_t) dS_t
+//
+// The sums are products of matrices, done elsewhere; a policy holds the rest: f, and the chain rule
+// through it, written in S = f(a) so that nothing but S is saved.
+#pragma once
+
+#include "contract/kernels.h"
+#include "simd/math.h"
+#include "simd/vec.h"
+
+namespace bptt::BPTT_ISA {
+
+template <class T>
+struct Linear {
+  static constexpr bool kIdentity = true;
+  static BPTT_INLINE Vec<T> activate(Vec<T> a) { return a; }
+  static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T>) { return ds; }
+};
+
+template <class T>
+struct Tanh {
+  static constexpr bool kIdentity = false;
+  static BPTT_INLINE Vec<T> activate(Vec<T> a) { return tanh<T>(a); }
+  static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T> s) { return ds * fma(-s, s, broadcast(T(1))); }
+};
+
+template <class T>
+struct Relu {
+  static constexpr bool kIdentity = false;
+  static BPTT_INLINE Vec<T> activate(Vec<T> a) { return max(Vec<T>{}, a); }  // NaN stays NaN
+  static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T> s) { return s <= T(0) ? Vec<T>{} : ds; }
+};
+
+// Calls f(vector index, row, lanes that exist) over the block of a pointwise call.
+template <class T, class F>
+BPTT_INLINE void for_each_vector(const Pointwise<T>& p, F&& f) {
+  for (Index row = 0; row < p.rows; ++row) {
+    for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
+      f(unit / kLanes<T>, row, p.end - unit);
+    }
+  }
+}
+
+// a_t -> S_t
+template <class T, class Cell>
+void elman_forward(const Pointwise<T>& p) {
+  if constexpr (Cell::kIdentity) return;
+  for_each_vector(p, [&](Index v, Index row, Index exist) {
+    T* at = p.values.data + v * p.values.strip_stride + row * p.values.row_stride;
+    if (exist >= kLanes<T>) {
+      store<T>(at, Cell::activate(load(at)));
+    } else {
+      store_first(at, Cell::activate(load_first(at, exist)), exist);
+    }
+  });
+}
+
+// dS_t -> da_t
+template <class T, class Cell>
+void elman_backward(const Pointwise<T>& p) {
+  if constexpr (Cell::kIdentity) return;
+  for_each_vector(p, [&](Index v, Index row, Index exist) {
+    T* at = p.values.data + v * p.values.strip_stride + row * p.values.row_stride;
+    const T* y = p.y.data + v * p.y.strip_stride + row * p.y.row_stride;
+    if (exist >= kLanes<T>) {
+      store<T>(at, Cell::chain(load(at), load(y)));
+    } else {
+      store_first(at, Cell::chain(load_first(at, exist), load_first(y, exist)), exist);
+    }
+  });
+}
+
+template <class T, class Cell>
+constexpr CellKernels<T> elman_kernels() {
+  return {elman_forward<T, Cell>, elman_backward<T, Cell>};
+}
+
+}  // namespace bptt::BPTT_ISA

@@ -1,0 +1,146 @@
+// The contract between the leaf kernels and the engine: plain data, and one table of functions.
+//
+// Every instruction set fills one `KernelTable` (isa/), the CPU decides which one is used
+// (dispatch/), and the engine calls through it. Nothing here depends on a vector type, so every
+// layer may include this file.
+//
+// Matrices are read and written by vectors of `lanes` neighbouring columns ("strips"):
+//
+//     vector v of row r  =  data[v * strip_stride + r * row_stride + 0 .. lanes-1]
+//
+// Row-major storage with leading dimension ld is (strip_stride, row_stride) = (lanes, ld); a block
+// of gradients that three products read is (rows * lanes, lanes), so that each strip is contiguous.
+// A row_stride of 0 repeats one row (a bias).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bptt {
+
+using Index = std::ptrdiff_t;
+
+template <class T>
+struct Strips {
+  T* data;
+  Index strip_stride;
+  Index row_stride;
+};
+
+// Copies a matrix, element (n, k) at source[n * stride_n + k * stride_k], into panels of `width`
+// columns: panels[n0 * panel_rows + (row_offset + k) * w + (n - n0)], where w = width, or for the
+// last panel what is left, rounded up to whole vectors and filled with zeros.
+template <class T>
+struct Pack {
+  const T* source;
+  Index stride_n, stride_k;
+  Index columns;             // n runs over [0, columns)
+  Index rows;                // k runs over [0, rows)
+  Index width;               // a multiple of lanes
+  Index begin, end;          // columns to pack in this call; begin is a multiple of width
+  T* panels;
+  Index panel_rows;          // rows that the panels have in all
+  Index row_offset;          // where row k = 0 goes
+};
+
+// out = init + sum over segments of a · w, by panels of `product_width` columns.
+template <class T>
+struct Product {
+  struct Segment {
+    Strips<const T> a;       // (rows, k)
+    Index k;
+    const T* panels;         // (k, columns) packed
+  };
+  Index rows;
+  Index columns;
+  Index begin, end;          // columns to compute in this call; begin is a multiple of the width
+  Strips<const T> init;      // (rows, columns); data null for zero
+  Segment segments[2];       // summed in this order, each over k upwards
+  Strips<T> out;             // (rows, columns)
+};
+
+// out += leftᵀ · right, summed over the rows upwards, by panels of `outer_width` columns.
+template <class T>
+struct Outer {
+  Index rows;
+  Strips<const T> left;      // (rows, units) with row_stride = lanes
+  Index begin, end;          // units to compute in this call; begin is a multiple of lanes
+  const T* right;            // (panel_rows, columns) packed
+  Index panel_rows;
+  Index row_offset;          // first row of `right` that takes part
+  Index columns;
+  T* out;                    // (units, columns) row-major
+  Index out_stride;
+};
+
+// out[u] += sum over rows of left[row][u].
+template <class T>
+struct ColumnSums {
+  Index rows;
+  Strips<const T> left;      // (rows, units)
+  Index begin, end;          // units; begin is a multiple of lanes
+  T* out;                    // (units)
+};
+
+// The part of a cell's step that acts on each unit by itself, in place.
+template <class T>
+struct Pointwise {
+  Index rows;
+  Index begin, end;          // units; begin is a multiple of lanes
+  Strips<const T> y;         // (rows, units) S_t; backward only
+  Strips<T> values;          // (rows, units) forward: a_t -> S_t; backward: dS_t -> da_t
+};
+
+template <class T>
+struct CellKernels {
+  void (*forward)(const Pointwise<T>&);
+  void (*backward)(const Pointwise<T>&);
+};
+
+// Each row's loss, and the gradient of scale * weight * loss in place of the outputs.
+template <class T>
+struct LossRows {
+  Index rows;
+  Index outputs;
+  T* o;                      // (rows, outputs) O_t -> dL/dO_t
+  Index o_stride;
+  const T* target;           // (rows, outputs); squared_error
+  const std::int64_t* ids;   // (rows); cross_entropy
+  const T* weights;          // (rows), or null for ones
+  T scale;
+  double* losses;            // (rows) weight * loss, not scaled
+};
+
+enum class CellId : int { linear, tanh, relu };
+inline constexpr int kCells = 3;
+inline constexpr const char* kCellNames[kCells] = {"linear", "tanh", "relu"};
+
+enum class LossId : int { squared_error, cross_entropy };
+inline constexpr int kLosses = 2;
+inline constexpr const char* kLossNames[kLosses] = {"squared_error", "cross_entropy"};
+
+template <class T>
+struct Kernels {
+  Index lanes;
+  Index product_width;       // columns of a packed panel that `product` reads
+  Index outer_width;         // columns of a packed panel that `outer` reads
+  void (*pack)(const Pack<T>&);
+  void (*product)(const Product<T>&);
+  void (*outer)(const Outer<T>&);
+  void (*column_sums)(const ColumnSums<T>&);
+  CellKernels<T> cells[kCells];
+  void (*losses[kLosses])(const LossRows<T>&);
+  // Elementary functions over n values, for the tests of their accuracy.
+  void (*tanh)(const T* x, T* y, Index n);
+  void (*exp)(const T* x, T* y, Index n);
+  // Runs independent FMA chains; returns the flops done. The bench's yardstick.
+  double (*fma_chains)(Index iterations);
+};
+
+struct KernelTable {
+  const char* name;
+  Kernels<float> f32;
+  Kernels<double> f64;
+};
+
+}  // namespace bptt

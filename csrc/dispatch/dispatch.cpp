@@ -1,0 +1,91 @@
+#include "dispatch/dispatch.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+
+namespace bptt {
+
+#if defined(__x86_64__)
+namespace avx512 {
+extern const KernelTable kTable;
+}
+namespace avx2 {
+extern const KernelTable kTable;
+}
+#endif
+namespace generic {
+extern const KernelTable kTable;
+}
+
+namespace {
+
+struct Row {
+  const KernelTable* table;
+  bool (*runs_here)();
+};
+
+// Best first. A new ISA is one row here, one isa/ file and one line of CMake.
+const Row kRows[] = {
+#if defined(__x86_64__)
+    {&avx512::kTable,
+     [] {
+       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
+     }},
+    {&avx2::kTable,
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#endif
+    {&generic::kTable, [] { return true; }},
+};
+
+std::atomic<const KernelTable*> active{nullptr};
+
+const KernelTable& find(const std::string& name, const std::string& asker) {
+  bool built = false;
+  for (const Row& row : kRows) {
+    if (name != row.table->name) continue;
+    built = true;
+    if (row.runs_here()) return *row.table;
+  }
+  std::string supported;
+  for (const std::string& isa : supported_isas()) {
+    supported += (supported.empty() ? "" : ", ") + isa;
+  }
+  throw std::invalid_argument(asker + ": expected one of " + supported + ", got '" + name + "'" +
+                              (built ? ", which this CPU does not support" : ""));
+}
+
+const KernelTable& choose() {
+  const char* wanted = std::getenv("BPTT_ISA");
+  if (wanted && *wanted) return find(wanted, "BPTT_ISA");
+  for (const Row& row : kRows) {
+    if (row.runs_here()) return *row.table;
+  }
+  return generic::kTable;
+}
+
+}  // namespace
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (const Row& row : kRows) {
+    if (row.runs_here()) names.emplace_back(row.table->name);
+  }
+  return names;
+}
+
+const KernelTable& kernel_table() {
+  const KernelTable* table = active.load(std::memory_order_acquire);
+  if (!table) {
+    table = &choose();
+    active.store(table, std::memory_order_release);
+  }
+  return *table;
+}
+
+void select_isa(const std::string& name) {
+  active.store(&find(name, "isa"), std::memory_order_release);
+}
+
+}  // namespace bptt

@@ -1,0 +1,23 @@
+// Chooses the kernel table: the best instruction set that this build has and this CPU runs, or the
+// one that the environment variable BPTT_ISA names.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "contract/kernels.h"
+
+namespace bptt {
+
+// The names of the tables that this CPU can run, best first.
+std::vector<std::string> supported_isas();
+
+// The table in use. The first call reads BPTT_ISA; throws std::invalid_argument if that names an
+// ISA which this build or this CPU lacks, then and at every later call.
+const KernelTable& kernel_table();
+
+// Uses another table from now on; throws std::invalid_argument as above. Calls that run already
+// keep the table they began with.
+void select_isa(const std::string& name);
+
+}  // namespace bptt

@@ -1,0 +1,73 @@
+// Back-propagation through time, block by block from the last step to the first:
+//
+//     dS_t = dy_t + W_sᵀ da_{t+1}        da_t = f'(a_t) dS_t
+//     dx_t = W_xᵀ da_t    dW_x += da_t x_tᵀ    dW_s += da_t S_{t-1}ᵀ    db += da_t
+//
+// The first line is sequential and runs over the whole block; the second is done right after it,
+// while the block's da_t are in cache.
+#pragma once
+
+#include "engine/interrupt.h"
+#include "engine/panels.h"
+#include "engine/plan.h"
+#include "engine/problem.h"
+#include "engine/readout.h"
+#include "engine/team.h"
+
+namespace bptt {
+
+// Where dL/dS_t comes from: arrays of the caller, or a readout; each may be null.
+template <class T>
+struct StateGradients {
+  const T* dy;      // (T, B, H)
+  const T* dstate;  // (B, H)
+  Readout<T>* readout;
+};
+
+template <class T>
+class BackwardPass {
+ public:
+  BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan, const T* y,
+               const StateGradients<T>& incoming, const Gradients<T>& gradients, Barrier& barrier,
+               Interrupt& interrupt);
+
+  // One member's part; all members of the plan call it at once.
+  void run(int member);
+
+ private:
+  struct Block {
+    Index first, last;  // steps
+    Index rows;         // steps times batch
+    T* delta;           // da_t in strips: (H / lanes)(rows)(lanes)
+    const T* later;     // the same of the block after it in time
+  };
+
+  void clear();
+  Block block_at(Index number);
+  void pack_weights(int member);
+  void recur(const Block& block, int member);
+  void step(const Block& block, Index t, Range rows, Range units);
+  Strips<const T> state_gradient(const Block& block, Index t) const;
+  Strips<const T> delta_rows(const T* delta, Index row) const;
+  void pack_inputs(const Block& block, int member);
+  void input_gradient(const Block& block, int member);
+  void weight_gradients(const Block& block, int member);
+  void initial_state_gradient(const Block& block, int member);
+
+  const Problem<T>& problem_;
+  const Kernels<T>& kernels_;
+  const Plan& plan_;
+  const Shape shape_;
+  const T* y_;  // (T, B, H)
+  const StateGradients<T> incoming_;
+  const Gradients<T> gradients_;
+  Barrier& barrier_;
+  Interrupt& interrupt_;
+  Index padded_hidden_, block_rows_;
+  Panels<T> w_ih_t_, w_hh_t_;  // columns are inputs; previous hidden units
+  Panels<T> x_, s_;            // a block's x_t; S_{t-1}, and behind them S_t of the last step
+  Buffer<T> delta_;            // two blocks of da_t, used in turn
+  Buffer<T> last_;             // (B, padded H) dy + dstate at the last step
+};
+
+}  // namespace bptt

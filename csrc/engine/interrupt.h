@@ -1,0 +1,41 @@
+// Ends a long call early: when its caller asks (Ctrl-C), all threads skip the work that is left.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+
+#include "contract/kernels.h"
+
+namespace bptt {
+
+class Interrupt {
+ public:
+  // `asked` is called on the calling thread, at most every 50 ms; true ends the call.
+  explicit Interrupt(bool (*asked)()) : asked_(asked) {}
+
+  // Whether the rest of the work is to be skipped; any thread.
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
+
+  // Notes that `flops` are done, and asks if it is time to; the calling thread only.
+  void progress(Index flops) {
+    done_ += flops;
+    if (done_ < kFlopsBetweenClocks) return;
+    done_ = 0;
+    const auto now = Clock::now();
+    if (now - last_ < kPeriod) return;
+    last_ = now;
+    if (asked_()) stopped_.store(true, std::memory_order_relaxed);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr auto kPeriod = std::chrono::milliseconds(50);
+  static constexpr Index kFlopsBetweenClocks = 4'000'000;
+
+  bool (*asked_)();
+  std::atomic<bool> stopped_{false};
+  Index done_ = 0;
+  Clock::time_point last_ = Clock::now();
+};
+
+}  // namespace bptt

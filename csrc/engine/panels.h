@@ -1,0 +1,47 @@
+// A matrix packed into panels, filled by the members of a team, each its own panels.
+#pragma once
+
+#include "engine/buffer.h"
+#include "engine/plan.h"
+
+namespace bptt {
+
+inline Index round_up(Index n, Index grain) { return (n + grain - 1) / grain * grain; }
+
+// A dense matrix to pack: element (n, k) at data[n * stride_n + k * stride_k].
+template <class T>
+struct Source {
+  const T* data;
+  Index stride_n, stride_k;
+  Index rows;  // of k
+};
+
+template <class T>
+class Panels {
+ public:
+  Panels() = default;
+  Panels(const Kernels<T>& kernels, Index width, Index columns, Index rows)
+      : pack_(kernels.pack),
+        width_(width),
+        columns_(columns),
+        rows_(rows),
+        data_(round_up(columns, kernels.lanes) * rows) {}
+
+  // Packs this member's share of the columns of `source`, to rows [row_offset, ...).
+  void pack(const Source<T>& source, Index row_offset, int member, int members) {
+    const Range mine = share(columns_, width_, member, members);
+    pack_({source.data, source.stride_n, source.stride_k, columns_, source.rows, width_,
+           mine.begin, mine.end, data_.get(), rows_, row_offset});
+  }
+
+  const T* get() const { return data_.get(); }
+  Index rows() const { return rows_; }
+  Index columns() const { return columns_; }
+
+ private:
+  void (*pack_)(const Pack<T>&) = nullptr;
+  Index width_ = 0, columns_ = 0, rows_ = 0;
+  Buffer<T> data_;
+};
+
+}  // namespace bptt

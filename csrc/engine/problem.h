@@ -1,0 +1,49 @@
+// What a call computes: plain data, filled in by bindings/. All arrays are dense and row-major.
+#pragma once
+
+#include <cstdint>
+
+#include "contract/kernels.h"
+
+namespace bptt {
+
+template <class T>
+struct Problem {
+  CellId cell;
+  Index steps, batch, inputs, hidden;  // T, B, I, H
+  const T* x;                          // (T, B, I)
+  const T* state;                      // (B, H)
+  const T* w_ih;                       // (H, I)
+  const T* w_hh;                       // (H, H)
+  const T* b_ih;                       // (H) or null
+  const T* b_hh;                       // (H) or null
+};
+
+// A linear readout O_t = W_o S_t + b_o and a loss of it.
+template <class T>
+struct Objective {
+  LossId loss;
+  Index outputs;             // O
+  const T* w_ho;             // (O, H)
+  const T* b_o;              // (O) or null
+  const T* target;           // squared_error: (T, B, O), or (B, O) for a loss at one step
+  const std::int64_t* ids;   // cross_entropy: (T, B), or (B)
+  const T* weights;          // (T, B), or null for ones
+  Index step;                // the only step of the loss, or -1 for all
+  double scale;
+};
+
+// Where gradients are written; each is overwritten whole.
+template <class T>
+struct Gradients {
+  T* x;                      // (T, B, I)
+  T* state;                  // (B, H)
+  T* w_ih;                   // (H, I)
+  T* w_hh;                   // (H, H)
+  T* b_ih;                   // (H) or null
+  T* b_hh;                   // (H) or null
+  T* w_ho;                   // (O, H); null without an objective
+  T* b_o;                    // (O) or null
+};
+
+}  // namespace bptt

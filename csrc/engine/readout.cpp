@@ -1,0 +1,111 @@
+#include "engine/readout.h"
+
+#include <algorithm>
+
+namespace bptt {
+namespace {
+
+constexpr Index kRowGrain = 8;
+
+}  // namespace
+
+template <class T>
+Readout<T>::Readout(const Problem<T>& problem, const Objective<T>& objective,
+                    const Kernels<T>& kernels, Index block_rows)
+    : problem_(problem),
+      objective_(objective),
+      kernels_(kernels),
+      padded_outputs_(round_up(objective.outputs, kernels.lanes)),
+      padded_hidden_(round_up(problem.hidden, kernels.lanes)),
+      block_rows_(block_rows),
+      w_ho_(kernels, kernels.product_width, objective.outputs, problem.hidden),
+      w_ho_t_(kernels, kernels.product_width, problem.hidden, objective.outputs),
+      do_strips_(kernels, kernels.lanes, objective.outputs, block_rows),
+      bias_(padded_outputs_),
+      o_(block_rows * padded_outputs_),
+      dy_(block_rows * padded_hidden_),
+      losses_(block_rows) {
+  for (Index o = 0; o < objective.outputs; ++o) {
+    bias_.get()[o] = objective.b_o ? objective.b_o[o] : T(0);
+  }
+}
+
+template <class T>
+void Readout<T>::pack_weights(int member, int members) {
+  const Index hidden = problem_.hidden, outputs = objective_.outputs;
+  w_ho_.pack({objective_.w_ho, hidden, 1, hidden}, 0, member, members);
+  w_ho_t_.pack({objective_.w_ho, 1, hidden, outputs}, 0, member, members);
+}
+
+// The rows of the block [first, last) that carry a loss, counted from the block's first.
+template <class T>
+Range Readout<T>::loss_rows(Index first, Index last) const {
+  const Index batch = problem_.batch, step = objective_.step;
+  if (step < 0) return {0, (last - first) * batch};
+  if (step < first || step >= last) return {0, 0};
+  return {(step - first) * batch, (step - first + 1) * batch};
+}
+
+template <class T>
+void Readout<T>::run(Index first, Index last, const T* y_block, int member, int members) {
+  const Range all = loss_rows(first, last);
+  const Range mine = share(all.size(), kRowGrain, member, members);
+  const Index row = all.begin + mine.begin, rows = mine.size();
+  if (rows == 0) return;
+  const Index lanes = kernels_.lanes, hidden = problem_.hidden, outputs = objective_.outputs;
+  T* o = o_.get() + row * padded_outputs_;
+  kernels_.product({rows, outputs, 0, outputs, {bias_.get(), lanes, 0},
+                    {{{y_block + row * hidden, lanes, hidden}, hidden, w_ho_.get()}, {}},
+                    {o, lanes, padded_outputs_}});
+  // Targets have a row for every loss row; weights always have one for every step.
+  const Index target_row = objective_.step < 0 ? first * problem_.batch + row : mine.begin;
+  const T* weights = objective_.weights;
+  kernels_.losses[static_cast<int>(objective_.loss)](
+      {rows, outputs, o, padded_outputs_,
+       objective_.target ? objective_.target + target_row * outputs : nullptr,
+       objective_.ids ? objective_.ids + target_row : nullptr,
+       weights ? weights + first * problem_.batch + row : nullptr,
+       static_cast<T>(objective_.scale), losses_.get() + row});
+  kernels_.product({rows, hidden, 0, hidden, {},
+                    {{{o, lanes, padded_outputs_}, outputs, w_ho_t_.get()}, {}},
+                    {dy_.get() + row * padded_hidden_, lanes, padded_hidden_}});
+}
+
+template <class T>
+void Readout<T>::sum_losses(Index first, Index last) {
+  const Range rows = loss_rows(first, last);
+  for (Index r = rows.begin; r < rows.end; ++r) loss_ += losses_.get()[r];
+}
+
+template <class T>
+Strips<const T> Readout<T>::dy(Index t, Index first) const {
+  if (objective_.step >= 0 && t != objective_.step) return {};
+  const T* rows = dy_.get() + (t - first) * problem_.batch * padded_hidden_;
+  return {rows, kernels_.lanes, padded_hidden_};
+}
+
+template <class T>
+void Readout<T>::pack_gradient(Index first, Index last, int member, int members) {
+  const Range rows = loss_rows(first, last);
+  const T* o = o_.get() + rows.begin * padded_outputs_;
+  do_strips_.pack({o, 1, padded_outputs_, rows.size()}, 0, member, members);
+}
+
+template <class T>
+void Readout<T>::add_gradients(Index first, Index last, const Panels<T>& y, Index row_offset,
+                               const Gradients<T>& gradients, int member, int members) {
+  const Range rows = loss_rows(first, last);
+  const Index lanes = kernels_.lanes, hidden = problem_.hidden;
+  const Range mine = share(objective_.outputs, lanes, member, members);
+  const Strips<const T> left{do_strips_.get(), block_rows_ * lanes, lanes};
+  kernels_.outer({rows.size(), left, mine.begin, mine.end, y.get(), y.rows(),
+                  row_offset + rows.begin, hidden, gradients.w_ho, hidden});
+  if (gradients.b_o) {
+    kernels_.column_sums({rows.size(), left, mine.begin, mine.end, gradients.b_o});
+  }
+}
+
+template class Readout<float>;
+template class Readout<double>;
+
+}  // namespace bptt

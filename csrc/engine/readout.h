@@ -1,0 +1,52 @@
+// The readout O_t = W_o S_t + b_o and its loss, inside the time blocks of the backward pass: what
+// it needs is one block large, whatever T is.
+#pragma once
+
+#include "engine/panels.h"
+#include "engine/problem.h"
+
+namespace bptt {
+
+template <class T>
+class Readout {
+ public:
+  Readout(const Problem<T>& problem, const Objective<T>& objective, const Kernels<T>& kernels,
+          Index block_rows);
+
+  void pack_weights(int member, int members);
+
+  // O, the loss and dL/dS of the block of steps [first, last); y_block (rows, H) are its states.
+  void run(Index first, Index last, const T* y_block, int member, int members);
+
+  // Adds up the block's losses; one member, once all have run.
+  void sum_losses(Index first, Index last);
+
+  // dL/dS_t of a step in the block that began at `first`; data is null where no loss is read.
+  Strips<const T> dy(Index t, Index first) const;
+
+  // dW_o and db_o of the block: first all members pack, then all add. `y` are the block's states,
+  // packed, from row `row_offset` on.
+  void pack_gradient(Index first, Index last, int member, int members);
+  void add_gradients(Index first, Index last, const Panels<T>& y, Index row_offset,
+                     const Gradients<T>& gradients, int member, int members);
+
+  // The loss; complete after the first block of time.
+  double loss() const { return loss_ * objective_.scale; }
+
+ private:
+  Range loss_rows(Index first, Index last) const;
+
+  const Problem<T>& problem_;
+  const Objective<T>& objective_;
+  const Kernels<T>& kernels_;
+  Index padded_outputs_, padded_hidden_, block_rows_;
+  Panels<T> w_ho_, w_ho_t_;  // columns are outputs; hidden units
+  Panels<T> do_strips_;      // (block rows) x outputs, one strip a panel
+  Buffer<T> bias_;           // (O)
+  Buffer<T> o_;              // (block rows, padded O) O_t, then dL/dO_t
+  Buffer<T> dy_;             // (block rows, padded H)
+  Buffer<double> losses_;    // (block rows)
+  double loss_ = 0;
+};
+
+}  // namespace bptt

@@ -1,0 +1,157 @@
+#include "engine/team.h"
+
+#include <pthread.h>
+
+#include <chrono>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace bptt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr auto kSpinBeforeSleep = std::chrono::microseconds(100);
+// Spins at a barrier before the CPU is offered to others: about a scheduler's notice.
+constexpr int kSpinsBeforeYield = 4000;
+
+void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+template <class Done>
+void spin_until(Done done) {
+  for (int spins = 0; !done(); ++spins) {
+    if (spins < kSpinsBeforeYield) {
+      pause();
+    } else {
+      std::this_thread::yield();
+    }
+  }
+}
+
+}  // namespace
+
+void Barrier::wait() {
+  if (size_ == 1) return;
+  const unsigned phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+  } else {
+    spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
+  }
+}
+
+class Team {
+ public:
+  using Job = void (*)(void*, int) noexcept;
+
+  std::mutex owner;
+
+  // Makes up to `wanted` members, the caller included; fewer if the system has no more threads.
+  int grow(int wanted) {
+    while (static_cast<int>(workers_.size()) + 1 < wanted) {
+      const int member = static_cast<int>(workers_.size()) + 1;
+      auto worker = std::make_unique<Worker>();
+      try {
+        std::thread([this, member, w = worker.get()] { serve(*w, member); }).detach();
+      } catch (const std::system_error&) {
+        break;
+      }
+      workers_.push_back(std::move(worker));
+    }
+    const int members = static_cast<int>(workers_.size()) + 1;
+    return wanted < members ? wanted : members;
+  }
+
+  void run(int size, Job job, void* context) {
+    job_ = job;
+    context_ = context;
+    running_.store(size - 1, std::memory_order_relaxed);
+    for (int i = 0; i < size - 1; ++i) {
+      workers_[static_cast<std::size_t>(i)]->ticket.fetch_add(1, std::memory_order_release);
+      workers_[static_cast<std::size_t>(i)]->ticket.notify_one();
+    }
+    job(context, 0);
+    spin_until([&] { return running_.load(std::memory_order_acquire) == 0; });
+  }
+
+ private:
+  struct alignas(64) Worker {
+    std::atomic<unsigned> ticket{0};  // counts the jobs this worker takes part in
+  };
+
+  [[noreturn]] void serve(Worker& worker, int member) {
+    unsigned seen = 0;
+    for (;;) {
+      wait_for_ticket(worker, seen++);
+      job_(context_, member);
+      running_.fetch_sub(1, std::memory_order_release);
+    }
+  }
+
+  static void wait_for_ticket(Worker& worker, unsigned seen) {
+    const auto deadline = Clock::now() + kSpinBeforeSleep;
+    while (worker.ticket.load(std::memory_order_acquire) == seen) {
+      for (int i = 0; i < 64; ++i) pause();
+      if (Clock::now() > deadline) worker.ticket.wait(seen, std::memory_order_acquire);
+    }
+  }
+
+  std::vector<std::unique_ptr<Worker>> workers_;
+  Job job_ = nullptr;
+  void* context_ = nullptr;
+  alignas(64) std::atomic<int> running_{0};
+};
+
+namespace {
+
+// Never destroyed: workers may outlive static destruction. A forked child has none of its parent's
+// threads, so it starts a team of its own.
+std::atomic<Team*> current_team{nullptr};
+
+Team& team() {
+  static const int registered = pthread_atfork(
+      nullptr, nullptr, [] { current_team.store(new Team, std::memory_order_release); });
+  static_cast<void>(registered);
+  Team* team = current_team.load(std::memory_order_acquire);
+  if (team) return *team;
+  auto fresh = std::make_unique<Team>();
+  if (current_team.compare_exchange_strong(team, fresh.get(), std::memory_order_acq_rel)) {
+    return *fresh.release();
+  }
+  return *team;
+}
+
+}  // namespace
+
+Lease::Lease(int wanted) : team_(nullptr), size_(1) {
+  if (wanted <= 1 || !team().owner.try_lock()) return;
+  team_ = &team();
+  size_ = team_->grow(wanted);
+}
+
+Lease::~Lease() {
+  if (team_) team_->owner.unlock();
+}
+
+void Lease::run(int size, Job job, void* context) {
+  if (size == 1) {
+    job(context, 0);
+  } else {
+    team_->run(size, job, context);
+  }
+}
+
+}  // namespace bptt

@@ -1,0 +1,55 @@
+// A persistent team of threads, and what they meet at.
+//
+// Workers spin for a moment after a job and then sleep, so that calls in quick succession start in
+// less than a microsecond and an idle process uses no CPU. One call has the team at a time: another
+// that comes meanwhile, from another Python thread, runs on its own thread alone, which costs no
+// oversubscription and no result (bits do not depend on the number of threads).
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+namespace bptt {
+
+// All members of a job wait for each other.
+class Barrier {
+ public:
+  explicit Barrier(int size) : size_(size) {}
+  void wait();
+
+ private:
+  const int size_;
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<unsigned> phase_{0};
+};
+
+class Team;
+
+// The right to run jobs on up to `wanted` threads, until it is destroyed.
+class Lease {
+ public:
+  explicit Lease(int wanted);
+  ~Lease();
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+
+  int size() const { return size_; }
+
+  // Calls f(0) ... f(members - 1) at once, f(0) on the calling thread; members is at most size(),
+  // and f must not throw.
+  template <class F>
+  void run(int members, F& f) {
+    run(
+        members, [](void* context, int member) noexcept { (*static_cast<F*>(context))(member); },
+        &f);
+  }
+
+ private:
+  using Job = void (*)(void*, int) noexcept;
+  void run(int members, Job job, void* context);
+
+  Team* team_;
+  int size_;
+};
+
+}  // namespace bptt

@@ -1,0 +1,45 @@
+// out = init + a1 · w1 + a2 · w2, with the weights packed in panels (contract: `Product`).
+//
+// Panels outside, row tiles inside: a panel is read from the first-level cache by every row tile.
+#pragma once
+
+#include "gemm/pack.h"
+#include "gemm/tile.h"
+
+namespace bptt::BPTT_ISA {
+
+// Adds rows [row, row + M) of a · panel to the tile.
+template <class T, int M, int N>
+BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segment& s, Index row,
+                            const T* panel) {
+  const Index row_stride = s.a.row_stride;
+  const T* a = s.a.data + row * row_stride;
+  for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
+    const Index n = k < kLanes<T> ? k : kLanes<T>;
+    for (const T *p = a, *end = a + n; p < end; ++p, panel += N * kLanes<T>) {
+      rank_one_update<T, M, N>(acc, panel, [=](int m) { return p[m * row_stride]; });
+    }
+  }
+}
+
+template <class T, int M, int N>
+void product_tile(const Product<T>& p, Index row, Index column) {
+  Vec<T> acc[M][N] = {};
+  if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
+  for (const auto& s : p.segments) accumulate<T, M, N>(acc, s, row, s.panels + column * s.k);
+  store_tile<T, M, N>(acc, p.out, row, column, p.columns);
+}
+
+template <class T>
+void product(const Product<T>& p) {
+  constexpr Index kWidth = kProductVectors * kLanes<T>;
+  for (Index column = p.begin; column < p.end; column += kWidth) {
+    const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
+    with_constant<kProductVectors>(vectors, [&]<int N>() {
+      for_row_tiles<kProductRows>(
+          p.rows, [&]<int M>(Index row) { product_tile<T, M, N>(p, row, column); });
+    });
+  }
+}
+
+}  // namespace bptt::BPTT_ISA

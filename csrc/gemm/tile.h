@@ -1,0 +1,92 @@
+// The register tile: M x N vectors of accumulators that stay in registers through a whole sum.
+//
+// GCC keeps an array in registers only if every loop over it has constant bounds and is unrolled;
+// hence the pragmas. A sum runs over k upwards in every tile shape, so a value does not depend on
+// which tile it was computed in.
+#pragma once
+
+#include <utility>
+
+#include "contract/kernels.h"
+#include "simd/vec.h"
+
+#define BPTT_UNROLL _Pragma("GCC unroll 16")
+
+namespace bptt::BPTT_ISA {
+
+// acc[m][v] = fma(a(m), row[v], acc[m][v]): one step of the sum, `row` N vectors in memory.
+template <class T, int M, int N, class A>
+BPTT_INLINE void rank_one_update(Vec<T> (&acc)[M][N], const T* row, A a) {
+  if constexpr (M < N) {
+    // Fewer rows than vectors: hold the row's scalars, take each vector once. The empty asm keeps
+    // GCC from folding the load of a vector into each FMA that reads it.
+    Vec<T> scalars[M];
+    BPTT_UNROLL for (int m = 0; m < M; ++m) scalars[m] = broadcast(a(m));
+    BPTT_UNROLL for (int v = 0; v < N; ++v) {
+      Vec<T> b = load(row + v * kLanes<T>);
+      if constexpr (M > 1) asm("" : "+v"(b));
+      BPTT_UNROLL for (int m = 0; m < M; ++m) acc[m][v] = fma(scalars[m], b, acc[m][v]);
+    }
+  } else {
+    Vec<T> b[N];
+    BPTT_UNROLL for (int v = 0; v < N; ++v) b[v] = load(row + v * kLanes<T>);
+    BPTT_UNROLL for (int m = 0; m < M; ++m) {
+      const Vec<T> scalar = broadcast(a(m));
+      BPTT_UNROLL for (int v = 0; v < N; ++v) acc[m][v] = fma(scalar, b[v], acc[m][v]);
+    }
+  }
+}
+
+// acc = the (M, N vectors) of a matrix at (row, column); the last vector may be partial.
+template <class T, int M, int N>
+BPTT_INLINE void load_tile(Vec<T> (&acc)[M][N], const Strips<const T>& from, Index row,
+                           Index column, Index columns) {
+  const T* p = from.data + column / kLanes<T> * from.strip_stride + row * from.row_stride;
+  const Index last = columns - column - (N - 1) * kLanes<T>;
+  BPTT_UNROLL for (int m = 0; m < M; ++m) {
+    BPTT_UNROLL for (int v = 0; v < N; ++v) {
+      const T* at = p + v * from.strip_stride + m * from.row_stride;
+      acc[m][v] = v < N - 1 || last >= kLanes<T> ? load(at) : load_first(at, last);
+    }
+  }
+}
+
+template <class T, int M, int N>
+BPTT_INLINE void store_tile(const Vec<T> (&acc)[M][N], const Strips<T>& to, Index row,
+                            Index column, Index columns) {
+  T* p = to.data + column / kLanes<T> * to.strip_stride + row * to.row_stride;
+  const Index last = columns - column - (N - 1) * kLanes<T>;
+  BPTT_UNROLL for (int m = 0; m < M; ++m) {
+    BPTT_UNROLL for (int v = 0; v < N; ++v) {
+      T* at = p + v * to.strip_stride + m * to.row_stride;
+      if (v < N - 1 || last >= kLanes<T>) {
+        store<T>(at, acc[m][v]);
+      } else {
+        store_first(at, acc[m][v], last);
+      }
+    }
+  }
+}
+
+// Calls f.operator()<n>() for a run-time n in [1, Max].
+template <int Max, class F>
+BPTT_INLINE void with_constant(Index n, F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) {
+    ((n == I + 1 ? f.template operator()<I + 1>() : void()), ...);
+  }
+  (std::make_integer_sequence<int, Max>{});
+}
+
+// Calls f.operator()<m>(row) for row tiles of at most Max rows and nearly equal heights: no tile
+// is left with a single row as long as there are more.
+template <int Max, class F>
+BPTT_INLINE void for_row_tiles(Index rows, F&& f) {
+  const Index tiles = (rows + Max - 1) / Max;
+  for (Index i = 0, row = 0; i < tiles; ++i) {
+    const Index m = rows / tiles + (i < rows % tiles);
+    with_constant<Max>(m, [&]<int M>() { f.template operator()<M>(row); });
+    row += m;
+  }
+}
+
+}  // namespace bptt::BPTT_ISA

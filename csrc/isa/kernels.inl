@@ -1,0 +1,72 @@
+// The kernel table of one instruction set: every leaf, instantiated for float and double.
+//
+// An isa/<name>.cpp includes its simd/vec_<name>.h and then this file, and is compiled with the
+// flags of its ISA.
+#include "cells/elman.h"
+#include "contract/kernels.h"
+#include "gemm/outer.h"
+#include "gemm/pack.h"
+#include "gemm/product.h"
+#include "losses/losses.h"
+#include "simd/math.h"
+
+#define BPTT_STRING_OF(x) #x
+#define BPTT_STRING(x) BPTT_STRING_OF(x)
+
+namespace bptt::BPTT_ISA {
+
+template <class T, Vec<T> (*F)(Vec<T>)>
+void map(const T* x, T* y, Index n) {
+  for (Index i = 0; i < n; i += kLanes<T>) {
+    const Index exist = n - i;
+    if (exist >= kLanes<T>) {
+      store<T>(y + i, F(load(x + i)));
+    } else {
+      store_first(y + i, F(load_first(x + i, exist)), exist);
+    }
+  }
+}
+
+// Twelve chains hide the latency of an FMA on every CPU of today.
+template <class T>
+double fma_chains(Index iterations) {
+  constexpr int kChains = 12;
+  Vec<T> acc[kChains] = {};
+  Vec<T> a = broadcast(T(0.999)), b = broadcast(T(0.001));
+  for (Index i = 0; i < iterations; ++i) {
+    asm volatile("" : "+m"(a), "+m"(b));
+    const Vec<T> factor = a, addend = b;
+    BPTT_UNROLL for (int repeat = 0; repeat < 4; ++repeat) {
+      BPTT_UNROLL for (int c = 0; c < kChains; ++c) acc[c] = fma(acc[c], factor, addend);
+    }
+  }
+  BPTT_UNROLL for (int c = 0; c < kChains; ++c) asm volatile("" ::"m"(acc[c]));
+  return 2.0 * kLanes<T> * kChains * 4 * static_cast<double>(iterations);
+}
+
+template <class T>
+constexpr Kernels<T> kernels_of() {
+  return {
+      kLanes<T>,
+      kProductVectors * kLanes<T>,
+      kOuterVectors * kLanes<T>,
+      pack<T>,
+      product<T>,
+      outer<T>,
+      column_sums<T>,
+      {elman_kernels<T, Linear<T>>(), elman_kernels<T, Tanh<T>>(), elman_kernels<T, Relu<T>>()},
+      {squared_error<T>, cross_entropy<T>},
+      map<T, tanh<T>>,
+      map<T, exp<T>>,
+      fma_chains<T>,
+  };
+}
+
+}  // namespace bptt::BPTT_ISA
+
+namespace bptt::BPTT_ISA {
+
+extern const KernelTable kTable;
+const KernelTable kTable = {BPTT_STRING(BPTT_ISA), kernels_of<float>(), kernels_of<double>()};
+
+}  // namespace bptt::BPTT_ISA

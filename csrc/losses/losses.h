@@ -1,0 +1,72 @@
+// Losses of a row of outputs O and their gradients (contract: `LossRows`):
+//
+//     squared_error   l = 1/2 sum_o (Y_o - O_o)^2          dl/dO = O - Y
+//     cross_entropy   l = log sum_o exp(O_o) - O_id        dl/dO = softmax(O) - onehot(id)
+//
+// Sums over outputs run upwards one by one: the same bits for every vector length.
+#pragma once
+
+#include "contract/kernels.h"
+#include "simd/math.h"
+#include "simd/vec.h"
+
+namespace bptt::BPTT_ISA {
+
+template <class T>
+BPTT_INLINE void scale_row(T* o, Index outputs, T weight, T scale) {
+  for (Index j = 0; j < outputs; ++j) o[j] = o[j] * weight * scale;
+}
+
+template <class T>
+void squared_error(const LossRows<T>& p) {
+  for (Index r = 0; r < p.rows; ++r) {
+    T* o = p.o + r * p.o_stride;
+    const T* y = p.target + r * p.outputs;
+    double sum = 0;
+    for (Index j = 0; j < p.outputs; ++j) {
+      o[j] -= y[j];
+      sum += static_cast<double>(o[j]) * static_cast<double>(o[j]);
+    }
+    const T weight = p.weights ? p.weights[r] : T(1);
+    p.losses[r] = sum / 2 * static_cast<double>(weight);
+    scale_row(o, p.outputs, weight, p.scale);
+  }
+}
+
+// o -> exp(o), in place.
+template <class T>
+BPTT_INLINE void exp_row(T* o, Index n) {
+  for (Index j = 0; j < n; j += kLanes<T>) {
+    const Index exist = n - j;
+    if (exist >= kLanes<T>) {
+      store<T>(o + j, exp<T>(load(o + j)));
+    } else {
+      store_first(o + j, exp<T>(load_first(o + j, exist)), exist);
+    }
+  }
+}
+
+template <class T>
+void cross_entropy(const LossRows<T>& p) {
+  for (Index r = 0; r < p.rows; ++r) {
+    T* o = p.o + r * p.o_stride;
+    T largest = o[0];
+    for (Index j = 1; j < p.outputs; ++j) {
+      // A NaN wins the comparison and stays, as in NumPy's max.
+      if (!(o[j] <= largest) && largest == largest) largest = o[j];
+    }
+    for (Index j = 0; j < p.outputs; ++j) o[j] -= largest;
+    const T at_id = o[p.ids[r]];
+    exp_row(o, p.outputs);
+    T total = 0;
+    for (Index j = 0; j < p.outputs; ++j) total += o[j];
+    for (Index j = 0; j < p.outputs; ++j) o[j] /= total;
+    o[p.ids[r]] -= T(1);
+    const T weight = p.weights ? p.weights[r] : T(1);
+    const double loss = __builtin_log(static_cast<double>(total)) - static_cast<double>(at_id);
+    p.losses[r] = loss * static_cast<double>(weight);
+    scale_row(o, p.outputs, weight, p.scale);
+  }
+}
+
+}  // namespace bptt::BPTT_ISA

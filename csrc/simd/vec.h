@@ -1,0 +1,70 @@
+// The vector type: one contract, written once per instruction set.
+//
+// `Vec<T>` is a GCC/Clang vector of kLanes<T> values, so + - * / and comparisons are the
+// language's own. What the language lacks is in simd/vec_<isa>.h, which an isa/ file includes first
+// and which defines, for T in {float, double}:
+//
+//     Vec<T> fma(a, b, c)            a * b + c, rounded once (where the ISA has it)
+//     Vec<T> min(a, b), max(a, b)    b if either is NaN
+//     Vec<T> load_first(p, n)        p[0..n), zeros above; 0 < n < lanes
+//     void   store_first(p, v, n)    the first n lanes
+//
+// Everything lives in a namespace named after the ISA: the linker must never merge two
+// instantiations that were compiled with different flags. For the same reason nothing below isa/
+// uses inline functions of the standard library.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if !defined(BPTT_ISA) || !defined(BPTT_VECTOR_BYTES)
+#error "include a simd/vec_<isa>.h first"
+#endif
+
+#define BPTT_INLINE inline __attribute__((always_inline))
+
+namespace bptt::BPTT_ISA {
+
+using Index = std::ptrdiff_t;
+
+template <class T>
+struct VecTypes;
+
+template <>
+struct VecTypes<float> {
+  typedef float Value __attribute__((vector_size(BPTT_VECTOR_BYTES)));
+  typedef float Unaligned __attribute__((vector_size(BPTT_VECTOR_BYTES), aligned(4), may_alias));
+  typedef std::int32_t Bits __attribute__((vector_size(BPTT_VECTOR_BYTES)));
+};
+
+template <>
+struct VecTypes<double> {
+  typedef double Value __attribute__((vector_size(BPTT_VECTOR_BYTES)));
+  typedef double Unaligned __attribute__((vector_size(BPTT_VECTOR_BYTES), aligned(8), may_alias));
+  typedef std::int64_t Bits __attribute__((vector_size(BPTT_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vec = typename VecTypes<T>::Value;
+template <class T>
+using Bits = typename VecTypes<T>::Bits;
+
+template <class T>
+inline constexpr int kLanes = BPTT_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+template <class T>
+BPTT_INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VecTypes<T>::Unaligned*>(p);
+}
+
+template <class T>
+BPTT_INLINE void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename VecTypes<T>::Unaligned*>(p) = v;
+}
+
+template <class T>
+BPTT_INLINE Vec<T> broadcast(T value) {
+  return value - Vec<T>{};  // v - 0 is v for every v, -0 and NaN included; compilers know
+}
+
+}  // namespace bptt::BPTT_ISA

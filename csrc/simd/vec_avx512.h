@@ -1,0 +1,40 @@
+// AVX-512 (F, VL, DQ, BW): 64-byte vectors. The contract is in simd/vec.h.
+#pragma once
+
+#include <immintrin.h>
+
+#define BPTT_VECTOR_BYTES 64
+#include "simd/vec.h"
+
+namespace bptt::BPTT_ISA {
+
+BPTT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+BPTT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+  return _mm512_fmadd_pd(a, b, c);
+}
+
+BPTT_INLINE Vec<float> min(Vec<float> a, Vec<float> b) { return _mm512_min_ps(a, b); }
+BPTT_INLINE Vec<double> min(Vec<double> a, Vec<double> b) { return _mm512_min_pd(a, b); }
+BPTT_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm512_max_ps(a, b); }
+BPTT_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm512_max_pd(a, b); }
+
+BPTT_INLINE Vec<float> load_first(const float* p, Index n) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+}
+BPTT_INLINE Vec<double> load_first(const double* p, Index n) {
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+}
+BPTT_INLINE void store_first(float* p, Vec<float> v, Index n) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+}
+BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
+}
+
+// 32 registers: 28 accumulators in a product, 24 in an outer product.
+inline constexpr int kProductRows = 7, kProductVectors = 4;
+inline constexpr int kOuterRows = 8, kOuterVectors = 3;
+
+}  // namespace bptt::BPTT_ISA
