@@ -95,11 +95,11 @@ class Params:
             are those of a cell with another number of gates.
         """
         arrays = self._checked()
-        rows, hidden = self.w_hh.shape
+        rows, hidden = arrays["w_hh"].shape
         if rows != cell.gates * hidden:
             raise ValueError(
                 f"w_hh: expected shape ({cell.gates * hidden}, {hidden}) for cell {cell.name!r} "
-                f"with hidden_size={hidden}, got {self.w_hh.shape}"
+                f"with hidden_size={hidden}, got ({rows}, {hidden})"
             )
         changed = {n: r for n, a in arrays.items() if (r := checks.readable(a)) is not getattr(self, n)}
         return replace(self, **changed) if changed else self
@@ -124,6 +124,9 @@ class Params:
         ):
             value = getattr(self, name)
             if value is None and name != "w_ih":
+                continue
+            if type(value) is np.ndarray and value.dtype is like[1] and value.shape == shape:
+                arrays[name] = value  # the common case, without the cost of wording an error
                 continue
             array = arrays[name] = checks.as_float_array(name, value, like)
             checks.expect_shape(name, array, shape, lambda: f"w_hh of shape {w_hh.shape}")
