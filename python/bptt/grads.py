@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from .checks import Array
-from .params import Params
+from .params import PARAM_NAMES
 
 __all__ = ["Grads"]
 
@@ -39,7 +39,7 @@ class Grads:
 
         ``x`` and ``state`` are left out: what is returned is what an optimizer updates.
         """
-        present = ((f.name, getattr(self, f.name)) for f in fields(Params))
+        present = ((name, getattr(self, name)) for name in PARAM_NAMES)
         return {name: array for name, array in present if array is not None}
 
     def __repr__(self) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import tempfile
 import zipfile
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -16,9 +17,11 @@ from . import checks
 from .cells import Cell, get_cell
 from .checks import Array
 
-__all__ = ["Params", "Seed", "init_params"]
+__all__ = ["PARAM_NAMES", "Params", "Seed", "init_params"]
 
 Seed = Union[None, int, np.random.Generator]
+
+PARAM_NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "w_ho", "b_o")
 
 
 @dataclass(eq=False)
@@ -54,6 +57,7 @@ class Params:
     b_hh: Array | None = None
     w_ho: Array | None = None
     b_o: Array | None = None
+    _accepted: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         checked = self._checked()
@@ -82,7 +86,7 @@ class Params:
 
     def arrays(self) -> dict[str, Array]:
         """The arrays that are present, by name, in declaration order. They are not copies."""
-        present = ((f.name, getattr(self, f.name)) for f in fields(self))
+        present = ((name, getattr(self, name)) for name in PARAM_NAMES)
         return {name: array for name, array in present if array is not None}
 
     def readable_for(self, cell: Cell) -> Params:
@@ -94,6 +98,14 @@ class Params:
             If an entry was replaced since construction by one that does not fit, or if the shapes
             are those of a cell with another number of gates.
         """
+        # Checking costs more than a small network's step: do it once for the same arrays.
+        current = [getattr(self, name) for name in PARAM_NAMES]
+        shapes = [getattr(array, "shape", None) for array in current]
+        if self._accepted is not None:
+            accepted_cell, accepted, accepted_shapes = self._accepted
+            same = accepted_cell is cell and shapes == accepted_shapes
+            if same and all(map(operator.is_, current, accepted)):
+                return self
         arrays = self._checked()
         rows, hidden = arrays["w_hh"].shape
         if rows != cell.gates * hidden:
@@ -102,7 +114,10 @@ class Params:
                 f"with hidden_size={hidden}, got ({rows}, {hidden})"
             )
         changed = {n: r for n, a in arrays.items() if (r := checks.readable(a)) is not getattr(self, n)}
-        return replace(self, **changed) if changed else self
+        if changed:
+            return replace(self, **changed)
+        self._accepted = (cell, current, shapes)
+        return self
 
     def _checked(self) -> dict[str, Array]:
         """Every entry that is present, as an array of fitting dtype and shape."""
@@ -124,9 +139,6 @@ class Params:
         ):
             value = getattr(self, name)
             if value is None and name != "w_ih":
-                continue
-            if type(value) is np.ndarray and value.dtype is like[1] and value.shape == shape:
-                arrays[name] = value  # the common case, without the cost of wording an error
                 continue
             array = arrays[name] = checks.as_float_array(name, value, like)
             checks.expect_shape(name, array, shape, lambda: f"w_hh of shape {w_hh.shape}")
@@ -170,12 +182,11 @@ class Params:
         ValueError
             If the file is not an ``.npz`` file of parameters.
         """
-        names = [f.name for f in fields(cls)]
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError(f"path: {str(path)!r} is not an .npz file")
             with np.load(file, allow_pickle=False) as stored:
-                unknown = sorted(set(stored.files) - set(names))
+                unknown = sorted(set(stored.files) - set(PARAM_NAMES))
                 missing = sorted({"w_ih", "w_hh"} - set(stored.files))
                 if unknown or missing:
                     raise ValueError(
