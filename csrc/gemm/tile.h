@@ -18,13 +18,13 @@ namespace bptt::BPTT_ISA {
 template <class T, int M, int N, class A>
 BPTT_INLINE void rank_one_update(Vec<T> (&acc)[M][N], const T* row, A a) {
   if constexpr (M < N) {
-    // Fewer rows than vectors: hold the row's scalars, take each vector once. The empty asm keeps
-    // GCC from folding the load of a vector into each FMA that reads it.
+    // Fewer rows than vectors: hold the row's scalars, take each vector once. Pinned, or
+    // GCC folds the load of a vector into each FMA that reads it.
     Vec<T> scalars[M];
     BPTT_UNROLL for (int m = 0; m < M; ++m) scalars[m] = broadcast(a(m));
     BPTT_UNROLL for (int v = 0; v < N; ++v) {
       Vec<T> b = load(row + v * kLanes<T>);
-      if constexpr (M > 1) asm("" : "+v"(b));
+      if constexpr (M > 1) pin(b);
       BPTT_UNROLL for (int m = 0; m < M; ++m) acc[m][v] = fma(scalars[m], b, acc[m][v]);
     }
   } else {

@@ -32,15 +32,16 @@ template <class T>
 double fma_chains(Index iterations) {
   constexpr int kChains = 12;
   Vec<T> acc[kChains] = {};
-  Vec<T> a = broadcast(T(0.999)), b = broadcast(T(0.001));
+  Vec<T> factor = broadcast(T(0.999)), addend = broadcast(T(0.001));
+  BPTT_UNROLL for (int c = 0; c < kChains; ++c) pin(acc[c]);  // or equal chains become one
   for (Index i = 0; i < iterations; ++i) {
-    asm volatile("" : "+m"(a), "+m"(b));
-    const Vec<T> factor = a, addend = b;
+    pin(factor);
+    pin(addend);
     BPTT_UNROLL for (int repeat = 0; repeat < 4; ++repeat) {
       BPTT_UNROLL for (int c = 0; c < kChains; ++c) acc[c] = fma(acc[c], factor, addend);
     }
   }
-  BPTT_UNROLL for (int c = 0; c < kChains; ++c) asm volatile("" ::"m"(acc[c]));
+  BPTT_UNROLL for (int c = 0; c < kChains; ++c) pin(acc[c]);
   return 2.0 * kLanes<T> * kChains * 4 * static_cast<double>(iterations);
 }
 

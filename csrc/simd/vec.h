@@ -8,6 +8,7 @@
 //     Vec<T> min(a, b), max(a, b)    b if either is NaN
 //     Vec<T> load_first(p, n)        p[0..n), zeros above; 0 < n < lanes
 //     void   store_first(p, v, n)    the first n lanes
+//     void   pin(v)                  v has to be in a register here, for all the compiler knows
 //
 // Everything lives in a namespace named after the ISA: the linker must never merge two
 // instantiations that were compiled with different flags. For the same reason nothing below isa/

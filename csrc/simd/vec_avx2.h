@@ -42,6 +42,11 @@ BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
   _mm256_maskstore_pd(p, first_mask(0.0, n), v);
 }
 
+template <class V>
+BPTT_INLINE void pin(V& v) {
+  asm volatile("" : "+x"(v));
+}
+
 // 16 registers: 12 accumulators.
 inline constexpr int kProductRows = 3, kProductVectors = 4;
 inline constexpr int kOuterRows = 4, kOuterVectors = 3;

@@ -33,6 +33,11 @@ BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
 }
 
+template <class V>
+BPTT_INLINE void pin(V& v) {
+  asm volatile("" : "+v"(v));
+}
+
 // 32 registers: 28 accumulators in a product, 24 in an outer product.
 inline constexpr int kProductRows = 7, kProductVectors = 4;
 inline constexpr int kOuterRows = 8, kOuterVectors = 3;

@@ -36,6 +36,17 @@ BPTT_INLINE void store_first(T* p, Vec<T> v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = v[i];
 }
 
+template <class V>
+BPTT_INLINE void pin(V& v) {
+#if defined(__x86_64__)
+  asm volatile("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm volatile("" : "+w"(v));
+#else
+  asm volatile("" : "+m"(v));
+#endif
+}
+
 // 16 registers: 12 accumulators.
 inline constexpr int kProductRows = 3, kProductVectors = 4;
 inline constexpr int kOuterRows = 4, kOuterVectors = 3;
