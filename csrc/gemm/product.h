@@ -8,6 +8,11 @@
 
 namespace bptt::BPTT_ISA {
 
+// Rows of a tile of N vectors. Beyond 14 the row pointers' arithmetic costs more than it saves.
+template <int N>
+inline constexpr int kProductRows =
+    kProductAccumulators / N < 14 ? kProductAccumulators / N : 14;
+
 // Adds rows [row, row + M) of a · panel to the tile.
 template <class T, int M, int N>
 BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segment& s, Index row,
@@ -36,7 +41,7 @@ void product(const Product<T>& p) {
   for (Index column = p.begin; column < p.end; column += kWidth) {
     const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
     with_constant<kProductVectors>(vectors, [&]<int N>() {
-      for_row_tiles<kProductRows>(
+      for_row_tiles<kProductRows<N>>(
           p.rows, [&]<int M>(Index row) { product_tile<T, M, N>(p, row, column); });
     });
   }

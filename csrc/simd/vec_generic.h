@@ -48,7 +48,7 @@ BPTT_INLINE void pin(V& v) {
 }
 
 // 16 registers: 12 accumulators.
-inline constexpr int kProductRows = 3, kProductVectors = 4;
+inline constexpr int kProductAccumulators = 12, kProductVectors = 4;
 inline constexpr int kOuterRows = 4, kOuterVectors = 3;
 
 }  // namespace bptt::BPTT_ISA
