@@ -1,0 +1,68 @@
+"""What every test may ask for: each available backend, each cell, each dtype of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import bptt
+import pytest
+from problems import LOSSES
+
+STATUS = bptt.backends()
+BACKENDS = [name for name, status in STATUS.items() if status.available]
+
+
+def pytest_report_header() -> list[str]:
+    """Say which backends this run tests, and why it does not test the others."""
+    return [f"backend {name}: {status}" for name, status in STATUS.items()]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[name for name in ("native", "numba") if name in BACKENDS])
+def compiled_backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(bptt.CELLS))
+def cell(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def keep_num_threads() -> Iterator[None]:
+    """Put the number of threads back after the test."""
+    before = bptt.get_num_threads()
+    yield
+    bptt.set_num_threads(before)
+
+
+@pytest.fixture
+def core() -> object:
+    """The compiled module itself; the test is skipped where it was not built."""
+    if not STATUS["native"].available:
+        pytest.skip(f"native backend {STATUS['native']}")
+    from bptt.backends import native
+
+    return native._core
+
+
+@pytest.fixture
+def keep_isa(core: object) -> Iterator[None]:
+    """Put the instruction set back after the test."""
+    before = core.isa()
+    yield
+    core.select_isa(before)

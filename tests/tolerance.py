@@ -1,0 +1,124 @@
+"""How far a result may lie from the reference: derived here, once, for all tests.
+
+    |result - reference| <= FEW * ceil(log2(K T)) * eps * scale
+
+* **scale.** Every number that a layer returns is a sum of products. Its rounding error is relative
+  to the same sum over absolute values, not to the result, which may have cancelled to nothing
+  (Higham 2002, *Accuracy and Stability of Numerical Algorithms*, eq. 3.5). `scales` evaluates those
+  sums from the reference's numbers, one step deep: |dS|^T |S_prev| for dW_s, |dS| |W_x| for dx, and
+  so on. |dS| stands where da = f' dS is meant, since the error of f' = 1 - S^2 is eps and not
+  eps f'. All entries of an array share its largest scale: what reaches one entry through the
+  recurrence has passed through the others.
+* **log2(K T).** A sum of K terms in blocks has error log2(K) eps (ibid., section 4.2), and T steps
+  follow each other. K is the longest sum of the problem.
+* **FEW.** The recurrence hands errors on. Each step multiplies them by at most ``RADIUS`` (the
+  norm of W_s in problems.py; |f'| <= 1), so they add up to 1 / (1 - RADIUS) = 10 times those of
+  one step if all agree in sign, and to 1 / sqrt(1 - RADIUS^2) = 2.3 times as they are random.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from bptt.backends.numpy import STEPS
+from problems import Problem, Result
+
+FEW = 3
+
+
+def scales(problem: Problem, do: np.ndarray | None = None) -> Result:
+    """The sums of absolute values behind each result, by name, in float64.
+
+    For ``value_and_grad``, `do` (T, B, O) holds the scale of dL/dO; see `output_gradient_scale`.
+    """
+    p = problem.astype("float64")
+    step, step_back = STEPS[p.cell]
+    steps, batch, _ = p.x.shape
+    w_ih, w_hh = p.params.w_ih, p.params.w_hh
+    b_ih = 0 if p.params.b_ih is None else p.params.b_ih
+    b_hh = 0 if p.params.b_hh is None else p.params.b_hh
+    s = np.zeros((batch, len(w_hh))) if p.state is None else p.state
+
+    states, saved, a = [s], [], np.zeros((steps, batch, len(w_hh)))
+    for t, x_t in enumerate(p.x):
+        a[t] = np.abs(x_t) @ np.abs(w_ih.T) + np.abs(s) @ np.abs(w_hh.T) + np.abs(b_ih + b_hh)
+        (s,), saved_t = step(x_t @ w_ih.T + b_ih, s @ w_hh.T + b_hh, (s,))
+        states.append(s)
+        saved.append(saved_t)
+    y, previous = np.array(states)[1:], np.array(states)[:-1]
+
+    dy, ds = p.dy, p.dstate
+    if do is not None:
+        dy, ds = do @ np.abs(p.params.w_ho), np.zeros_like(p.dstate)
+    ds_scale, hat = np.zeros_like(y), np.abs(ds)
+    for t in reversed(range(steps)):
+        ds_scale[t] = hat + np.abs(dy[t])
+        da, _, _ = step_back(saved[t], (ds + dy[t],))
+        ds, hat = da @ w_hh, np.abs(da) @ np.abs(w_hh)
+
+    found = {
+        "y": a,
+        "last": a[-1] if steps else s,
+        "dx": ds_scale @ np.abs(w_ih),
+        "dstate": hat,
+        "w_ih": np.tensordot(ds_scale, np.abs(p.x), axes=((0, 1), (0, 1))),
+        "w_hh": np.tensordot(ds_scale, np.abs(previous), axes=((0, 1), (0, 1))),
+        "b_ih": ds_scale.sum(axis=(0, 1)),
+        "b_hh": ds_scale.sum(axis=(0, 1)),
+    }
+    if do is not None:
+        found["w_ho"] = np.tensordot(do, np.abs(y), axes=((0, 1), (0, 1)))
+        found["b_o"] = do.sum(axis=(0, 1))
+    return found
+
+
+def output_scales(
+    problem: Problem, y: np.ndarray, loss: str, at: str, reduction: str
+) -> tuple[np.ndarray, float]:
+    """The scales of dL/dO (T, B, O) and of the loss, given the states y in float64."""
+    p = problem.astype("float64")
+    w_ho, b_o = np.abs(p.params.w_ho), p.params.b_o
+    o = np.abs(y) @ w_ho.T + (0 if b_o is None else np.abs(b_o))
+    counts = np.zeros(y.shape[:2])
+    where, _ = p.loss_at(at, loss)
+    if at == "weights":
+        counts[:] = where
+    elif at == "all":
+        counts[:] = 1
+    elif len(y):
+        counts[-1 if at == "last" else where] = 1
+    if reduction == "mean" and counts.size:
+        counts /= counts.sum()
+    if loss == "squared_error":
+        do = o + np.abs(p.target)
+        terms = (do * do).sum(axis=-1)
+    else:
+        # softmax has relative error |O| eps, and lies below one.
+        do = np.broadcast_to(1 + o.max(axis=-1, keepdims=True), o.shape)
+        terms = do.sum(axis=-1)
+    return counts[..., None] * do, float((counts * terms).sum())
+
+
+def tolerance(problem: Problem, dtype: str | type, scale: np.ndarray | float) -> float:
+    """The largest difference from the reference that rounding in `dtype` explains."""
+    steps, batch, inputs = problem.x.shape
+    longest_sum = max(batch, inputs + problem.params.hidden_size, problem.params.output_size)
+    depth = max(1, math.ceil(math.log2(max(1, longest_sum * steps))))
+    largest = float(np.max(scale, initial=0.0))
+    return FEW * depth * float(np.finfo(dtype).eps) * largest
+
+
+def assert_close(
+    actual: Result, reference: Result, scale: Result, problem: Problem, dtype: str | type
+) -> None:
+    """Compare results by name; the message tells how to have the problem again."""
+    assert actual.keys() == reference.keys(), problem
+    for name, expected in reference.items():
+        found = np.asarray(actual[name])
+        assert found.shape == np.shape(expected), f"{name} of {problem}"
+        if name != "loss":
+            assert found.dtype == dtype, f"{name} of {problem}"
+        allowed = tolerance(problem, dtype, scale[name])
+        error = np.max(np.abs(found.astype("float64") - expected), initial=0.0)
+        assert error <= allowed, f"{name} of {problem}: error {error:.3g} > {allowed:.3g}"
