@@ -19,7 +19,8 @@ struct MathConstants<float> {
   static constexpr int kBias = 127;
   static constexpr float kMagic = 0x1.8p23f + 127;
   static constexpr float kLog2E = 0x1.715476p0f;
-  static constexpr float kLn2High = 0x1.62e43p-1f, kLn2Low = -0x1.05c61p-29f;
+  static constexpr float kLn2 = 0x1.62e43p-1f;
+  static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kTanhLimit = 9.1f;
   static constexpr float kExpLow = -110.0f, kExpHigh = 89.0f;
   static constexpr float kExp[] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.55589ep-5f, 0x1.123abcp-7f,
@@ -34,7 +35,8 @@ struct MathConstants<double> {
   static constexpr int kBias = 1023;
   static constexpr double kMagic = 0x1.8p52 + 1023;
   static constexpr double kLog2E = 0x1.71547652b82fep0;
-  static constexpr double kLn2High = 0x1.62e42fefa39efp-1, kLn2Low = 0x1.abc9e3b39803fp-56;
+  static constexpr double kLn2 = 0x1.62e42fefa39efp-1;
+  static constexpr double kLn2High = 0x1.62e42fefa38p-1, kLn2Low = 0x1.ef35793c7673p-45;
   static constexpr double kTanhLimit = 19.1;
   static constexpr double kExpLow = -760.0, kExpHigh = 710.0;
   static constexpr double kExp[] = {
@@ -78,7 +80,7 @@ BPTT_INLINE Vec<T> exp(Vec<T> x) {
   x = min(broadcast(C::kExpHigh), max(broadcast(C::kExpLow), x));
   const Vec<T> m = fma(x, broadcast(C::kLog2E), broadcast(C::kMagic));
   const Vec<T> n = m - broadcast(C::kMagic);
-  Vec<T> r = fma(n, broadcast(-C::kLn2High), x);
+  Vec<T> r = fma(n, broadcast(-C::kLn2High), x);  // exact, with or without a hardware FMA
   r = fma(n, broadcast(-C::kLn2Low), r);
   const Vec<T> p = fma(r * r, polynomial<T>(C::kExp, r), r) + T(1);
   // 2^n in two factors: n runs past the normal exponents on both sides.
@@ -96,7 +98,7 @@ BPTT_INLINE Vec<T> tanh(Vec<T> x) {
   const Vec<T> a = min(broadcast(C::kTanhLimit), (Vec<T>)((Bits<T>)x ^ sign));
   const Vec<T> m = fma(a, broadcast(T(-2) * C::kLog2E), broadcast(C::kMagic));
   const Vec<T> n = m - broadcast(C::kMagic);
-  const Vec<T> h = fma(n, broadcast(C::kLn2High / 2), a);
+  const Vec<T> h = fma(n, broadcast(C::kLn2 / 2), a);
   const Vec<T> r = T(-2) * h;
   const Vec<T> q = fma(h * r, polynomial<T>(C::kTanh, r), h);
   const Vec<T> s = power_of_two<T>(m);
