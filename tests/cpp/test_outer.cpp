@@ -1,0 +1,146 @@
+// outer and column_sums: what they add to `out` has the bits of a scalar loop over the rows
+// upwards, and only the units that were asked for change.
+#include <vector>
+
+#include "arrays.h"
+#include "isa.h"
+#include "panels.h"
+#include "random.h"
+
+namespace bptt::test {
+namespace {
+
+struct Case {
+  Index rows, units, columns;
+  Index rows_before, rows_behind;  // of `right`, that take no part
+  Index cut;                       // the units [cut, units) are computed by another call
+  Index gap;
+  Storage out;
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << "rows " << c.rows << ", units " << c.units << ", columns " << c.columns
+             << ", rows_before " << c.rows_before << ", rows_behind " << c.rows_behind << ", cut "
+             << c.cut << ", gap " << c.gap << ", out " << kStorageNames[static_cast<int>(c.out)];
+}
+
+template <class T>
+Matrix<T> random_matrix(Index rows, Index columns, Storage storage, Index gap, Random& random) {
+  Matrix<T> matrix(rows, columns, kernels<T>().lanes, storage, gap);
+  matrix.for_each([&](Index, Index, T& value) { value = random.spread<T>(); });
+  return matrix;
+}
+
+template <class T>
+void check_outer(const Case& c, Random& random) {
+  const Scope scope([&](std::ostream& out) { out << c; });
+  const Kernels<T>& k = kernels<T>();
+  const PanelLayout layout{c.columns, c.rows_before + c.rows + c.rows_behind, k.outer_width,
+                           k.lanes};
+  const Matrix<T> left = random_matrix<T>(c.rows, c.units, Storage::strips, c.gap, random);
+  const Matrix<T> right = random_matrix<T>(c.rows, c.columns, Storage::row_major, 0, random);
+  const GuardedArray<T> panels = packed(right, layout, c.rows_before);
+  Matrix<T> out = random_matrix<T>(c.units, c.columns, c.out, c.gap, random);
+  std::vector<T> before;
+  out.for_each([&](Index, Index, T& value) { before.push_back(value); });
+
+  const auto outer = [&](Index begin, Index end) {
+    k.outer({c.rows, left.view(), begin, end, panels.get(), layout.panel_rows, c.rows_before,
+             c.columns, out.view().data, out.view().row_stride});
+  };
+  outer(c.cut, c.units);
+  for (Index u = 0; u < c.cut; ++u) {
+    for (Index j = 0; j < c.columns; ++j) {
+      CHECK_EQUAL(out(u, j), before[static_cast<std::size_t>(u * c.columns + j)]);
+    }
+  }
+  outer(0, c.cut);
+
+  const MultiplyAdd<T> multiply_add = multiply_add_of_isa<T>();
+  out.for_each([&](Index u, Index j, T& value) {
+    T sum = 0;
+    for (Index r = 0; r < c.rows; ++r) sum = multiply_add(left(r, u), right(r, j), sum);
+    const T expected = before[static_cast<std::size_t>(u * c.columns + j)] + sum;
+    if (!same_bits(value, expected)) CHECK_EQUAL(value, expected);
+  });
+  CHECK(out.intact());
+}
+
+template <class T>
+void check_column_sums(const Case& c, Random& random) {
+  const Scope scope([&](std::ostream& out) { out << c; });
+  const Matrix<T> left = random_matrix<T>(c.rows, c.units, Storage::strips, c.gap, random);
+  GuardedArray<T> out(c.units, c.gap);
+  std::vector<T> before;
+  for (T& value : out) before.push_back(value = random.spread<T>());
+
+  kernels<T>().column_sums({c.rows, left.view(), c.cut, c.units, out.get()});
+  for (Index u = 0; u < c.cut; ++u) CHECK_EQUAL(out[u], before[static_cast<std::size_t>(u)]);
+  kernels<T>().column_sums({c.rows, left.view(), 0, c.cut, out.get()});
+
+  for (Index u = 0; u < c.units; ++u) {
+    T sum = 0;
+    for (Index r = 0; r < c.rows; ++r) sum += left(r, u);
+    const T expected = before[static_cast<std::size_t>(u)] + sum;
+    if (!same_bits(out[u], expected)) CHECK_EQUAL(out[u], expected);
+  }
+  CHECK(out.intact());
+}
+
+template <class T>
+Case any_case(Index rows, Index units, Index columns, Random& random) {
+  const Index lanes = kernels<T>().lanes;
+  const Storage out = random.below(2) ? Storage::row_major : Storage::padded_row_major;
+  const Index cut = std::min(units, random.below(3) * lanes);
+  return {rows, units, columns, random.below(4), random.below(4), cut, random.below(lanes + 1), out};
+}
+
+template <class T>
+void every_count_of_units_and_columns() {
+  Random random(6);
+  const Kernels<T>& k = kernels<T>();
+  for (Index units = 0; units <= 2 * k.lanes + 1; ++units) {
+    for (Index columns = 0; columns <= 2 * k.outer_width + 1; ++columns) {
+      check_outer<T>(any_case<T>(random.below(20), units, columns, random), random);
+    }
+  }
+}
+
+template <class T>
+void every_count_of_rows() {
+  Random random(7);
+  const Kernels<T>& k = kernels<T>();
+  for (Index rows = 0; rows <= 40; ++rows) {
+    for (Index columns : {Index{1}, k.lanes + 1, k.outer_width}) {
+      check_outer<T>(any_case<T>(rows, random.below(2 * k.lanes + 2), columns, random), random);
+    }
+  }
+  for (Index rows : {256, 300, 1001}) {
+    check_outer<T>(any_case<T>(rows, 2 * k.lanes + 1, 2 * k.outer_width + 1, random), random);
+  }
+}
+
+template <class T>
+void sums_of_every_count_of_units_and_rows() {
+  Random random(8);
+  for (Index units = 0; units <= 2 * kernels<T>().lanes + 1; ++units) {
+    for (Index rows = 0; rows <= 40; ++rows) {
+      check_column_sums<T>(any_case<T>(rows, units, 0, random), random);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bptt::test
+
+int main(int argc, char** argv) {
+  using namespace bptt::test;
+  return run_tests_on_isa(
+      argc, argv,
+      {{"float32: outer, units and columns", every_count_of_units_and_columns<float>},
+       {"float64: outer, units and columns", every_count_of_units_and_columns<double>},
+       {"float32: outer, rows", every_count_of_rows<float>},
+       {"float64: outer, rows", every_count_of_rows<double>},
+       {"float32: column sums", sums_of_every_count_of_units_and_rows<float>},
+       {"float64: column sums", sums_of_every_count_of_units_and_rows<double>}});
+}
