@@ -7,6 +7,7 @@
 #include "engine/forward.h"
 #include "engine/plan.h"
 #include "engine/readout.h"
+#include "engine/scratch.h"
 #include "engine/team.h"
 
 namespace bptt {
@@ -23,7 +24,7 @@ const Kernels<double>& kernels<double>() {
   return kernel_table().f64;
 }
 
-// The plan of a call, and the threads that it got.
+// The plan of a call, and the threads and the scratch that it got.
 template <class T>
 struct Crew {
   Crew(const Problem<T>& p, const Kernels<T>& k, int threads)
@@ -34,6 +35,7 @@ struct Crew {
     return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads);
   }
 
+  Scratch::Frame frame;
   Lease lease;
   Plan plan;
   Barrier barrier;

@@ -1,7 +1,7 @@
 // A matrix packed into panels, filled by the members of a team, each its own panels.
 #pragma once
 
-#include "engine/buffer.h"
+#include "engine/scratch.h"
 #include "engine/plan.h"
 
 namespace bptt {

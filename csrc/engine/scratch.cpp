@@ -1,0 +1,65 @@
+#include "engine/scratch.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+namespace bptt {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+// What a thread keeps between calls, at most.
+constexpr std::size_t kKept = std::size_t{64} << 20;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kOneChunkEach = true;  // so that running over the end of a buffer is seen
+#else
+constexpr bool kOneChunkEach = false;
+#endif
+
+}  // namespace
+
+Scratch& Scratch::of_this_thread() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
+void Scratch::Free::operator()(std::byte* p) const { std::free(p); }
+
+void* Scratch::take(std::size_t bytes) {
+  bytes = std::max(bytes + kAlignment - 1, kAlignment) / kAlignment * kAlignment;
+  if (kOneChunkEach || bytes > capacity_ - used_) {
+    // Room for what this frame has taken so far, so that the next one needs few chunks.
+    const std::size_t size = kOneChunkEach ? bytes : std::max(bytes, std::min(total_, kKept));
+    Chunk chunk(static_cast<std::byte*>(std::aligned_alloc(kAlignment, size)));
+    if (!chunk) throw std::bad_alloc();
+    chunks_.push_back(std::move(chunk));
+    capacity_ = size;
+    used_ = 0;
+  }
+  std::byte* const start = chunks_.back().get() + used_;
+  used_ += bytes;
+  total_ += bytes;
+  return start;
+}
+
+// Ends a frame: keeps one chunk that holds all of it, unless that is too much to keep.
+void Scratch::release() {
+  const bool keep = !kOneChunkEach && total_ <= kKept;
+  if (!keep || chunks_.size() > 1) {
+    chunks_.clear();
+    capacity_ = 0;
+  }
+  if (keep && chunks_.empty() && total_ > 0) {
+    chunks_.emplace_back(static_cast<std::byte*>(std::aligned_alloc(kAlignment, total_)));
+    if (chunks_.back()) {
+      capacity_ = total_;
+    } else {
+      chunks_.clear();
+    }
+  }
+  used_ = 0;
+  total_ = 0;
+}
+
+}  // namespace bptt
