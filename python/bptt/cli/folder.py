@@ -1,0 +1,65 @@
+"""The folder that the demo writes: chosen, checked before any work is done, and filled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import CommandError
+
+__all__ = ["DEFAULT_FOLDER", "open_folder", "write_file"]
+
+DEFAULT_FOLDER = "bptt-demo"
+
+
+def open_folder(out: str | None, *, force: bool, names: Iterable[str]) -> Path:
+    """Create the demo's folder and make sure that it can be written to.
+
+    Without `out` it is ``bptt-demo``, or the first free one of ``bptt-demo-2``, ... so that a
+    second run loses nothing. A folder that is named must be new or empty, unless `force` allows
+    to replace the files called `names`; others in it are never touched.
+
+    Raises
+    ------
+    CommandError
+        If the folder holds something, or cannot be created or written to.
+    """
+    folder = Path(DEFAULT_FOLDER if out is None else out)
+    try:
+        if out is None and not force:
+            folder = _first_free(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not force and any(folder.iterdir()):
+            raise CommandError(
+                f"--out: {folder} is not empty; name another folder, or add --force to replace "
+                "an earlier demo there"
+            )
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--out: cannot write to {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file that appears under its name only when it is complete."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _first_free(folder: Path) -> Path:
+    """`folder` itself, or with the first number that makes it new or empty."""
+    candidate, number = folder, 1
+    while os.path.lexists(candidate) and not (candidate.is_dir() and not any(candidate.iterdir())):
+        number += 1
+        candidate = folder.with_name(f"{folder.name}-{number}")
+    return candidate

@@ -1,0 +1,416 @@
+"""The ``bptt`` command does what it says, loses nothing, and fails in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import bptt
+import numpy as np
+import pytest
+from bptt.cli import main
+from bptt.cli.digits import load_digits
+from bptt.cli.distance import far_over_near, gradient_by_distance, gradient_by_loss_step
+from bptt.cli.errors import CommandError
+from bptt.cli.folder import open_folder
+from bptt.cli.plan import Settings
+from bptt.cli.training import Adam, accuracy, global_norm, train
+
+NETWORKS = [
+    f"{cell}-radius-{radius}" for cell in ("linear", "tanh") for radius in ("0.8", "1.0", "1.2")
+]
+FIGURES = ("learning", "regimes", "distance", "share", "cut", "readout")
+
+
+def _needs_demo_extra() -> None:
+    for module in ("matplotlib", "sklearn", "tqdm"):
+        pytest.importorskip(module)
+
+
+def _reject_constant(name: str) -> Any:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    text = (folder / "results.json").read_text()
+    found: dict[str, Any] = json.loads(text, parse_constant=_reject_constant)
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished ``bptt demo --quick``."""
+    _needs_demo_extra()
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    assert main(["demo", "--quick", "--out", str(folder)]) == 0
+    return folder
+
+
+# --- bptt info
+
+
+def test_info_prints_what_info_gives(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out == f"{bptt.info()}\n"
+
+
+def test_info_as_json_is_its_dict(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    expected = json.loads(json.dumps(bptt.info().to_dict()))
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+def test_module_runs_as_a_command_without_the_demo_extra() -> None:
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = ['bptt', 'info']\n"
+        "try: runpy.run_module('bptt', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "loaded = {'matplotlib', 'sklearn', 'tqdm'} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("argv", [[], ["nonsense"], ["demo", "--seed", "-1"], ["info", "extra"]])
+def test_wrong_call_exits_with_two(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(argv)
+    assert end.value.code == 2
+    assert "usage: bptt" in capsys.readouterr().err
+
+
+# --- what the demo writes
+
+
+def test_demo_writes_parameters_numbers_figures_and_report(demo: Path) -> None:
+    written = {str(path.relative_to(demo)) for path in demo.rglob("*") if path.is_file()}
+    assert written == {
+        "results.json",
+        "report.html",
+        *(f"figures/{name}.png" for name in FIGURES),
+        *(f"params/{name}.npz" for name in NETWORKS),
+    }
+    for name in FIGURES:
+        assert (demo / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_json_holds_settings_and_every_network(demo: Path) -> None:
+    results = _read_results(demo)
+    assert results["status"] == "complete"
+    assert results["settings"]["seed"] == 0
+    assert results["bptt"]["version"] == bptt.__version__
+    assert results["backend"] in bptt.backends()
+    assert [Path(n["params_file"]).stem for n in results["networks"]] == NETWORKS
+    assert str(demo) not in (demo / "results.json").read_text()
+
+
+def test_demo_networks_learn(demo: Path) -> None:
+    for network in _read_results(demo)["networks"]:
+        history = network["history"]
+        assert history["accuracy"][-1] > 0.4, network["params_file"]
+        assert history["loss"][-1] < history["loss"][0]
+
+
+def test_demo_parameters_reproduce_the_accuracy_that_was_written(demo: Path) -> None:
+    results = _read_results(demo)
+    data = load_digits(results["data"]["held_out_images"], results["settings"]["seed"])
+    for network in results["networks"]:
+        params = bptt.Params.load(demo / network["params_file"])
+        last = bptt.forward(network["network"]["cell"], params, data.x_test).state
+        found = accuracy(params, last, data.y_test)
+        assert found == pytest.approx(network["history"]["accuracy"][-1], abs=1e-6)
+
+
+def test_untrained_linear_gradient_is_a_power_of_the_radius(demo: Path) -> None:
+    """W_s is the radius times an orthogonal matrix, rounded to float32, taken 63 times."""
+    for network in _read_results(demo)["networks"]:
+        if network["network"]["cell"] == "linear":
+            relative = np.array(network["before"]["gradient"]["relative"])
+            formula = network["network"]["radius"] ** np.arange(64)
+            np.testing.assert_allclose(relative, formula, rtol=63 * 64 * np.finfo("f4").eps)
+
+
+def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
+    for network in _read_results(demo)["networks"]:
+        for when in ("before", "after"):
+            gradient = network[when]["gradient"]
+            assert gradient["check"] < 1e-12
+            assert gradient["w_hh_error"][-1] == pytest.approx(0, abs=1e-12)
+            assert gradient["w_hh"][-1] == 0  # it multiplies S_0
+
+
+def test_gradient_of_readout_does_not_fade_with_distance(demo: Path) -> None:
+    network = _read_results(demo)["networks"][NETWORKS.index("linear-radius-0.8")]
+    moved = network["by_loss_step"]
+    assert moved["oldest"][-1] < 1e-4 * moved["oldest"][0]
+    assert moved["w_ho"][-1] > 0.5 * moved["w_ho"][0]
+
+
+def test_report_needs_no_other_file(demo: Path) -> None:
+    report = (demo / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', report)
+    assert len(sources) == len(FIGURES)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", report)
+    assert "interrupted" not in report
+
+
+def test_demo_is_reproducible_by_its_seed(tmp_path: Path) -> None:
+    _needs_demo_extra()
+    losses = []
+    for seed in (3, 3, 4):
+        settings = Settings.make(seed=seed, backend="auto", quick=True)
+        data = load_digits(settings.test_images, seed)
+        params = settings.init_params(settings.networks()[0])
+        steps = train("linear", params, data, settings)
+        losses.append([next(steps).loss for _ in range(3)])
+    assert losses[0] == losses[1]
+    assert losses[0] != losses[2]
+
+
+# --- where it writes
+
+
+def test_demo_refuses_a_folder_that_holds_something(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (demo / "results.json").read_bytes()
+    assert main(["demo", "--quick", "--out", str(demo)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("bptt demo: --out: ")
+    assert "--force" in error
+    assert error.count("\n") == 1
+    assert (demo / "results.json").read_bytes() == before
+
+
+def test_forced_folder_keeps_files_that_are_not_the_demos(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    names = ["report.html", "figures/a.png"]
+    assert open_folder(str(tmp_path), force=True, names=names) == tmp_path
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "report.html").exists()
+    assert (tmp_path / "figures").is_dir()
+
+
+def test_default_folder_is_numbered_so_that_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for expected in ("bptt-demo", "bptt-demo-2", "bptt-demo-3"):
+        folder = open_folder(None, force=False, names=["results.json"])
+        assert folder == Path(expected)
+        (folder / "results.json").write_text("{}")
+    assert open_folder(None, force=True, names=["results.json"]) == Path("bptt-demo")
+
+
+@pytest.mark.parametrize("below", ["a_file", "a_file/deeper/still"])
+def test_folder_that_cannot_be_created_is_refused_before_training(
+    tmp_path: Path, below: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _needs_demo_extra()
+    (tmp_path / "a_file").write_text("no folder")
+    assert main(["demo", "--quick", "--out", str(tmp_path / below)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("bptt demo: --out: cannot write to ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        try:
+            (tmp_path / "probe").touch()
+        except OSError:
+            with pytest.raises(CommandError, match="cannot write to"):
+                open_folder(str(tmp_path), force=False, names=[])
+        else:
+            pytest.skip("this user may write to read-only folders")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+# --- what it needs
+
+
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"), ("tqdm", "tqdm")],
+)
+def test_missing_extra_is_named_with_the_command_that_installs_it(
+    module: str,
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _needs_demo_extra()
+    for loaded in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert package in error
+    assert "pip install 'bptt[demo]'" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_backend_that_is_not_available_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = bptt.BackendStatus(available=False, reason="built without a C++ compiler")
+    monkeypatch.setattr(bptt, "backends", lambda: {"native": status})
+    assert main(["demo", "--backend", "native", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "bptt demo: --backend: 'native' is not available: built without a C++ compiler\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+# --- Ctrl-C
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process")
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+    _needs_demo_extra()
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "bptt", "demo", "--quick", "--out", str(folder)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()  # the first network is done
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=120)
+    assert process.returncode == 130, error
+    assert first.startswith("linear  radius 0.8")
+    assert "Traceback" not in error
+    assert "Interrupted" in out
+    results = _read_results(folder)
+    assert results["status"] == "interrupted"
+    assert results["networks"][0]["finished"]
+    assert 1 <= len(results["networks"]) < len(NETWORKS)
+    for network in results["networks"]:
+        bptt.Params.load(folder / network["params_file"])
+    assert "This run was interrupted" in (folder / "report.html").read_text()
+
+
+def test_ctrl_c_before_the_first_network_leaves_an_honest_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _needs_demo_extra()
+
+    def interrupted_while_reading(test_images: int, seed: int) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return load_digits(test_images, seed)
+
+    monkeypatch.setattr("bptt.cli.demo.load_digits", interrupted_while_reading)
+    assert main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 130
+    assert _read_results(tmp_path / "out")["networks"] == []
+    assert "0 of 6 networks" in (tmp_path / "out" / "report.html").read_text()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_second_ctrl_c_stops_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _needs_demo_extra()
+
+    def interrupted_twice(test_images: int, seed: int) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("bptt.cli.demo.load_digits", interrupted_twice)
+    assert main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+# --- the measurement and the training behind it
+
+
+def _small_problem() -> tuple[bptt.Params, Any, Any]:
+    rng = np.random.default_rng(5)
+    params = bptt.init_params(
+        "tanh",
+        input_size=2,
+        hidden_size=3,
+        output_size=4,
+        spectral_radius=0.9,
+        rng=rng,
+        dtype="float64",
+    )
+    return params, rng.standard_normal((6, 5, 2)), rng.integers(0, 4, 5)
+
+
+def test_measured_terms_are_those_of_the_text() -> None:
+    """The product of Jacobians dS_j/dS_{j-1} = diag(1 - S_j^2) W_s, written out for each image."""
+    params, x, target = _small_problem()
+    found = gradient_by_distance("tanh", params, x, target)
+    y = bptt.forward("tanh", params, x).y
+    steps, batch, hidden = y.shape
+    assert params.w_ho is not None
+    terms, norms = np.zeros((steps, hidden, hidden)), np.zeros((steps, batch))
+    for image in range(batch):
+        o = params.w_ho @ y[-1, image] + params.b_o
+        softmax = np.exp(o) / np.exp(o).sum()
+        do = softmax - np.eye(4)[target[image]]
+        for distance in range(steps):
+            k = steps - 1 - distance
+            product = np.eye(hidden)
+            for j in range(k + 1, steps):
+                product = np.diag(1 - y[j, image] ** 2) @ params.w_hh @ product
+            ds = do @ params.w_ho @ product
+            norms[distance, image] = np.linalg.norm(ds)
+            if k > 0:
+                terms[distance] += np.outer(ds * (1 - y[k, image] ** 2), y[k - 1, image]) / batch
+    np.testing.assert_allclose(found.state, np.median(norms, axis=1), rtol=1e-10)
+    np.testing.assert_allclose(found.relative, np.median(norms / norms[0], axis=1), rtol=1e-10)
+    np.testing.assert_allclose(found.w_hh, np.linalg.norm(terms, axis=(1, 2)), rtol=1e-10)
+    rest = np.linalg.norm(np.cumsum(terms, axis=0) - terms.sum(axis=0), axis=(1, 2))
+    expected = rest / np.linalg.norm(terms.sum(axis=0))
+    np.testing.assert_allclose(found.w_hh_error, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_three_measurements_agree_where_they_meet() -> None:
+    params, x, target = _small_problem()
+    whole = gradient_by_distance("tanh", params, x, target)
+    moved = gradient_by_loss_step("tanh", params, x, target, loss_steps=np.array([2, 6]))
+    assert moved.oldest[-1] == pytest.approx(whole.w_hh[-2])
+    assert moved.w_ho[-1] == pytest.approx(whole.w_ho)
+    y = bptt.forward("tanh", params, x).y
+    assert far_over_near("tanh", params, y, x, target) == pytest.approx(whole.relative[-1])
+
+
+def test_adam_makes_its_first_step_of_the_size_of_the_rate() -> None:
+    params = bptt.Params(np.ones((2, 1)), np.eye(2))
+    grads = {"w_ih": np.array([[3.0], [-1e-3]]), "w_hh": np.full((2, 2), -7.0)}
+    Adam(params).update(grads, rate=0.1)
+    np.testing.assert_allclose(params.w_ih, [[0.9], [1.1]], rtol=1e-4)
+    np.testing.assert_allclose(params.w_hh, np.eye(2) + 0.1)
+
+
+def test_global_norm_of_exploding_float32_gradients_is_finite() -> None:
+    assert global_norm({"w": np.full(2, 1e30, "float32")}) == pytest.approx(math.sqrt(2) * 1e30)
+
+
+def test_gradient_that_is_not_finite_is_reported_but_not_applied() -> None:
+    _needs_demo_extra()
+    settings = Settings.make(seed=0, backend="numpy", quick=True)
+    data = load_digits(settings.test_images, settings.seed)
+    params = settings.init_params(settings.networks()[0])
+    data.x_train[:] = np.inf
+    before = params.w_ih.copy()
+    with np.errstate(all="ignore"):
+        step = next(train("linear", params, data, settings))
+    assert not math.isfinite(step.norm)
+    np.testing.assert_array_equal(params.w_ih, before)
