@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Union
 
@@ -79,8 +78,9 @@ def _loss_steps(
         if checks.choice("at", at, ("last", "all")) == "all" or steps == 0:
             return None, None
         return steps - 1, None
-    if not isinstance(at, bool) and hasattr(at, "__index__") and not isinstance(at, np.ndarray):
-        step = operator.index(at)
+    # Not by __index__: arrays of other libraries have it too.
+    if isinstance(at, (int, np.integer)) and not isinstance(at, bool):
+        step = int(at)
         if not -steps <= step < steps:
             raise ValueError(f"at: expected a step in [-{steps}, {steps}), got {step}")
         return step % steps, None
