@@ -51,20 +51,21 @@ def as_array(name: str, value: object) -> Array:
         ) from error
 
 
-def as_float_array(name: str, value: object, like: tuple[str, np.dtype[Any]] | None = None) -> Array:
+def as_float_array(
+    name: str, value: object, like: tuple[str, np.dtype[Any]] | None = None
+) -> Array:
     """`value` as a float array; `like` names another argument and the dtype that must match."""
     array = as_array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(
             f"{name}: expected a float array, got dtype {array.dtype}; cast it with .astype(...)"
         )
-    if like is not None and array.dtype != like[1]:
-        # Equal up to byte order is no loss of precision: `readable` swaps the bytes.
-        if array.dtype.newbyteorder("=") != like[1].newbyteorder("="):
-            raise TypeError(
-                f"{name}: expected dtype {like[1]} like {like[0]}, got {array.dtype}; "
-                "cast one of them with .astype(...)"
-            )
+    # Byte order may differ: `readable` swaps the bytes without loss.
+    if like is not None and array.dtype.newbyteorder("=") != like[1].newbyteorder("="):
+        raise TypeError(
+            f"{name}: expected dtype {like[1]} like {like[0]}, got {array.dtype}; "
+            "cast one of them with .astype(...)"
+        )
     return array
 
 
@@ -82,7 +83,7 @@ def expect_shape(
 ) -> None:
     """Raise ValueError unless `array` has `shape`, whose strings stand for any length."""
     if array.ndim == len(shape) and all(
-        want == got or isinstance(want, str) for want, got in zip(shape, array.shape)
+        want == got or isinstance(want, str) for want, got in zip(shape, array.shape, strict=True)
     ):
         return
     wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
@@ -131,7 +132,8 @@ def float_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
         raise TypeError(f"{name}: {error}") from None
     if dtype.kind != "f":
         raise TypeError(f"{name}: expected a float dtype, got {dtype}")
-    return dtype.newbyteorder("=")
+    native: np.dtype[Any] = dtype.newbyteorder("=")
+    return native
 
 
 # Below this no question is asked: the answer costs a system call.

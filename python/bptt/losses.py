@@ -105,9 +105,7 @@ def _float_target(target: object, rows: tuple[int, ...], params: Params) -> Arra
 def _class_ids(target: object, rows: tuple[int, ...], params: Params) -> Array:
     array = checks.as_array("target", target)
     if array.dtype.kind not in "iu":
-        raise TypeError(
-            f"target: cross_entropy expects integer class ids, got dtype {array.dtype}"
-        )
+        raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {array.dtype}")
     checks.expect_shape("target", array, rows, _target_reason(rows))
     outputs = params.output_size
     assert outputs is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import tempfile
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +112,8 @@ class Params:
                 f"w_hh: expected shape ({cell.gates * hidden}, {hidden}) for cell {cell.name!r} "
                 f"with hidden_size={hidden}, got ({rows}, {hidden})"
             )
-        changed = {n: r for n, a in arrays.items() if (r := checks.readable(a)) is not getattr(self, n)}
+        readable = {name: checks.readable(array) for name, array in arrays.items()}
+        changed = {n: array for n, array in readable.items() if array is not getattr(self, n)}
         if changed:
             return replace(self, **changed)
         self._accepted = (cell, current, shapes)
@@ -125,9 +125,7 @@ class Params:
         checks.expect_shape("w_hh", w_hh, ("G*H", "H"))
         rows, hidden = w_hh.shape
         if hidden < 1 or rows < 1 or rows % hidden:
-            raise ValueError(
-                f"w_hh: expected shape (G*H, H) with H at least 1, got {w_hh.shape}"
-            )
+            raise ValueError(f"w_hh: expected shape (G*H, H) with H at least 1, got {w_hh.shape}")
         arrays = {"w_hh": w_hh}
         like = ("w_hh", w_hh.dtype)
         for name, shape in (
@@ -164,14 +162,13 @@ class Params:
         target = Path(path)
         if target.suffix != ".npz":
             raise ValueError(f"path: expected a name that ends in .npz, got {str(path)!r}")
-        handle, partial = tempfile.mkstemp(dir=target.parent, suffix=".npz.part")
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(partial, "wb") as file:
                 np.savez(file, **self.arrays())  # type: ignore[arg-type, unused-ignore]
             os.replace(partial, target)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Params:

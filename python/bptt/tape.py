@@ -197,4 +197,4 @@ def read_inputs(
 def _forward_nbytes(params: Params, x: Array) -> int:
     """Bytes of y and the states of a pass over `x`."""
     steps, batch, _ = x.shape
-    return (steps + 2) * batch * params.hidden_size * x.itemsize
+    return int((steps + 2) * batch * params.hidden_size * x.itemsize)

@@ -16,6 +16,7 @@ from ..params import Params
 from ..threads import get_num_threads
 from .protocol import Forward, State
 
+_core: Any
 _why_missing: str | None = None
 try:
     _core = importlib.import_module("bptt._core")
@@ -99,7 +100,7 @@ class NativeBackend:
         grads = _empty_grads(params, x, state)
         grads.w_ho = np.empty_like(params.w_ho)
         grads.b_o = None if params.b_o is None else np.empty_like(params.b_o)
-        loss = _core.value_and_grad(
+        loss: float = _core.value_and_grad(
             cell.name,
             get_num_threads(),
             x,

@@ -101,7 +101,9 @@ class NumpyBackend:
             state, saved_t = step(g_i, g_h, state)
             y[t] = state[0]
             saved.append(saved_t)
-        return Forward(y, tuple(s.copy() for s in state), tuple(map(np.stack, zip(*saved))))
+        return Forward(
+            y, tuple(s.copy() for s in state), tuple(map(np.stack, zip(*saved, strict=True)))
+        )
 
     def backward(
         self,
@@ -158,10 +160,11 @@ class NumpyBackend:
         grads.w_ho = np.tensordot(do, y, axes=(rows, rows))  # no product of Jacobians
         grads.b_o = None if params.b_o is None else do.sum(axis=rows)
         wide = np.promote_types(x.dtype, np.float64)
-        return terms.sum(dtype=wide) * objective.scale, grads
+        loss: float = terms.sum(dtype=wide) * objective.scale
+        return loss, grads
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:
     """rows @ weights.T + bias."""
-    product = rows @ weights.T
+    product: Array = rows @ weights.T
     return product if bias is None else product + bias

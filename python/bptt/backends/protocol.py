@@ -49,8 +49,11 @@ class Backend(Protocol):
         The exception for "not available": ImportError where a missing package is the reason.
     """
 
-    name: str
-    error: type[Exception]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def error(self) -> type[Exception]: ...
 
     def missing(self) -> str | None:
         """Why the backend cannot be used here and what to do about it; None if it can."""
