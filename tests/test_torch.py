@@ -1,0 +1,139 @@
+"""PyTorch's autograd finds the same gradients; its ``state_dict`` loads as it is."""
+
+from __future__ import annotations
+
+import bptt
+import numpy as np
+import pytest
+from problems import AT, Problem, by_name, make_problem
+from tolerance import output_scales, scales, tolerance
+
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is not installed (it is no part of the `test` extra)"
+)
+
+
+def layer_of(p: Problem) -> torch.nn.RNN:
+    """``torch.nn.RNN`` with the weights of `p`."""
+    w = p.params
+    layer = torch.nn.RNN(w.input_size, w.hidden_size, nonlinearity=p.cell, dtype=torch.float64)
+    names = {"weight_ih_l0": w.w_ih, "weight_hh_l0": w.w_hh, "bias_ih_l0": w.b_ih}
+    names["bias_hh_l0"] = w.b_hh
+    layer.load_state_dict({name: torch.from_numpy(array) for name, array in names.items()})
+    return layer
+
+
+def tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.tensor(array, requires_grad=array.dtype.kind == "f")
+
+
+def run_torch(p: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The states (T, B, H), and the leaves that gradients are asked of, by the names of results."""
+    leaves = {"dx": tensor(p.x), "dstate": tensor(p.state)}
+    if p.cell == "linear":
+        leaves.update({name: tensor(array) for name, array in p.params.arrays().items()})
+        s, steps = leaves["dstate"], []
+        for x_t in leaves["dx"]:
+            bias = leaves["b_ih"] + leaves["b_hh"]
+            s = x_t @ leaves["w_ih"].T + s @ leaves["w_hh"].T + bias
+            steps.append(s)
+        return torch.stack(steps), leaves
+    layer = layer_of(p)
+    y, _ = layer(leaves["dx"], leaves["dstate"][None])
+    leaves["w_ih"], leaves["w_hh"], leaves["b_ih"], leaves["b_hh"] = layer.parameters()
+    leaves.update({name: tensor(getattr(p.params, name)) for name in ("w_ho", "b_o")})
+    return y, leaves
+
+
+def torch_loss(p: Problem, o: torch.Tensor, loss: str, at: str) -> torch.Tensor:
+    """The mean loss of the outputs (T, B, O)."""
+    where, target = p.loss_at(at, loss)
+    weights = torch.ones(o.shape[:2], dtype=o.dtype)
+    if at == "weights":
+        weights = torch.tensor(where)
+    elif at != "all":
+        o, weights = o[[-1 if at == "last" else where]], weights[:1]
+        target = target[None]
+    target = torch.tensor(target)
+    if loss == "squared_error":
+        rows = (o - target).square().sum(dim=-1) / 2
+    else:
+        rows = torch.nn.functional.cross_entropy(
+            o.flatten(0, 1), target.flatten(), reduction="none"
+        )
+        rows = rows.reshape(weights.shape)
+    return (rows * weights).sum() / weights.sum()
+
+
+@pytest.mark.parametrize("at", AT)
+def test_value_and_grad_is_autograd(at: str, loss: str, cell: str, backend: str) -> None:
+    p = make_problem(cell, 17, 5, 3, 9, 4, seed=1)
+    y, leaves = run_torch(p)
+    value = torch_loss(p, y @ leaves["w_ho"].T + leaves["b_o"], loss, at)
+    value.backward()
+
+    found = p.value_and_grad(backend, loss, at)
+    assert found["loss"] == pytest.approx(value.item(), rel=1e-12)
+    do, _ = output_scales(p, y.detach().numpy(), loss, at, "mean")
+    scale = scales(p, do)
+    assert leaves.keys() == found.keys() - {"loss"}
+    for name, leaf in leaves.items():
+        error = np.abs(found[name] - leaf.grad.numpy()).max()
+        assert error <= tolerance(p, "float64", scale[name]), f"{name} of {p}: {error:.3g}"
+
+
+def test_forward_and_backward_are_autograd(cell: str, backend: str) -> None:
+    p = make_problem(cell, 33, 5, 3, 17, seed=2)
+    y, leaves = run_torch(p)
+    torch.autograd.backward([y, y[-1]], [torch.tensor(p.dy), torch.tensor(p.dstate)])
+    scale = scales(p)
+    found = p.forward_backward(backend)
+    expected = {name: leaf.grad for name, leaf in leaves.items() if name not in ("w_ho", "b_o")}
+    expected["y"] = y.detach()
+    for name, array in expected.items():
+        error = np.abs(found[name] - array.numpy()).max()
+        assert error <= tolerance(p, "float64", scale[name]), f"{name} of {p}: {error:.3g}"
+
+
+@pytest.mark.parametrize("cell", ["tanh", "relu"])
+def test_a_state_dict_loads_as_it_is(cell: str, backend: str) -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.RNN(3, 9, nonlinearity=cell)
+    weights = layer.state_dict()
+    params = bptt.Params(
+        weights["weight_ih_l0"],
+        weights["weight_hh_l0"],
+        weights["bias_ih_l0"],
+        weights["bias_hh_l0"],
+    )
+    x = torch.randn(17, 5, 3)
+    tape = bptt.forward(cell, params, x, backend=backend)
+    expected, last = layer(x)
+    np.testing.assert_allclose(tape.y, expected.detach().numpy(), atol=2e-6)
+    np.testing.assert_allclose(tape.state, last[0].detach().numpy(), atol=2e-6)
+    assert type(tape.y) is np.ndarray
+    assert set(by_name(tape.backward(torch.randn(17, 5, 9)))) >= {"dx", "w_hh", "b_hh"}
+
+
+def test_tensors_are_read_in_place_and_never_written(backend: str) -> None:
+    params = bptt.init_params("tanh", input_size=3, hidden_size=5, output_size=2, rng=0)
+    x, target = torch.randn(7, 2, 3), torch.tensor([0, 1])
+    before = x.clone(), target.clone()
+    loss, grads = bptt.value_and_grad(
+        "tanh", params, x, target, loss="cross_entropy", at="last", backend=backend
+    )
+    assert torch.equal(x, before[0])
+    assert torch.equal(target, before[1])
+    assert not np.shares_memory(grads.x, x.numpy())
+    same, _ = bptt.value_and_grad(
+        "tanh", params, x.numpy(), target.numpy(), loss="cross_entropy", at="last", backend=backend
+    )
+    assert loss == same
+
+
+def test_a_tensor_that_needs_its_gradient_is_refused_in_words(backend: str) -> None:
+    """Reading it in silence would cut it off from the caller's graph."""
+    params = bptt.init_params("tanh", input_size=3, hidden_size=5, rng=0)
+    x = torch.randn(7, 2, 3, requires_grad=True)
+    with pytest.raises(TypeError, match=r"^x: .*(requires_grad|detach)"):
+        bptt.forward("tanh", params, x, backend=backend)
