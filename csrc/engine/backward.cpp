@@ -63,21 +63,19 @@ template <class T>
 void BackwardPass<T>::run(int member) {
   const Index blocks = (problem_.steps + plan_.block_steps - 1) / plan_.block_steps;
   pack_weights(member);
-  barrier_.wait();
+  if (!barrier_.wait()) return;
   for (Index number = blocks - 1; number >= 0; --number) {
     const Block block = block_at(number);
-    recur(block, member);
-    barrier_.wait();
-    if (!interrupt_.stopped()) {
-      pack_inputs(block, member);
-      input_gradient(block, member);
-    }
-    barrier_.wait();
-    if (!interrupt_.stopped()) weight_gradients(block, member);
+    if (!recur(block, member) || !barrier_.wait()) return;
+    pack_inputs(block, member);
+    input_gradient(block, member);
+    if (!barrier_.wait()) return;
+    weight_gradients(block, member);
     if (number == 0) initial_state_gradient(block, member);
     if (member == 0) {
-      const Index units = problem_.hidden / plan_.threads;
-      interrupt_.progress(4 * block.rows * units * (problem_.inputs + problem_.hidden));
+      const Index outputs = incoming_.readout ? incoming_.readout->outputs() : 0;
+      const Index columns = problem_.inputs + problem_.hidden + outputs;
+      interrupt_.progress(4 * block.rows * problem_.hidden / plan_.threads * columns);
     }
   }
 }
@@ -99,24 +97,26 @@ void BackwardPass<T>::pack_weights(int member) {
   if (incoming_.readout) incoming_.readout->pack_weights(member, plan_.threads);
 }
 
-// da_t of every step of the block.
+// da_t of every step of the block; false if interrupted.
 template <class T>
-void BackwardPass<T>::recur(const Block& block, int member) {
+bool BackwardPass<T>::recur(const Block& block, int member) {
   const Problem<T>& p = problem_;
   if (Readout<T>* readout = incoming_.readout) {
     const T* y = y_ + block.first * p.batch * p.hidden;
     readout->run(block.first, block.last, y, member, plan_.threads);
-    barrier_.wait();
+    if (!barrier_.wait()) return false;
     if (member == 0) readout->sum_losses(block.first, block.last);
   }
   const Range rows = plan_.rows_of(member, shape_);
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * p.hidden;
   for (Index t = block.last - 1; t >= block.first; --t) {
-    if (!interrupt_.stopped()) step(block, t, rows, units);
-    if (plan_.split == Split::hidden) barrier_.wait();
+    step(block, t, rows, units);
+    if (plan_.split == Split::hidden && !barrier_.wait()) return false;
     if (member == 0) interrupt_.progress(step_flops);
+    if (interrupt_.stopped()) return false;
   }
+  return true;
 }
 
 // da_t = f'(a_t) (dy_t + W_sᵀ da_{t+1}), of this member's rows and units.

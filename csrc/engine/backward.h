@@ -31,7 +31,7 @@ class BackwardPass {
                const StateGradients<T>& incoming, const Gradients<T>& gradients, Barrier& barrier,
                Interrupt& interrupt);
 
-  // One member's part; all members of the plan call it at once.
+  // One member's part; all members of the plan call it at once. It ends early if interrupted.
   void run(int member);
 
  private:
@@ -45,7 +45,7 @@ class BackwardPass {
   void clear();
   Block block_at(Index number);
   void pack_weights(int member);
-  void recur(const Block& block, int member);
+  bool recur(const Block& block, int member);
   void step(const Block& block, Index t, Range rows, Range units);
   Strips<const T> state_gradient(const Block& block, Index t) const;
   Strips<const T> delta_rows(const T* delta, Index row) const;

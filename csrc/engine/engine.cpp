@@ -27,9 +27,9 @@ const Kernels<double>& kernels<double>() {
 // The plan of a call, and the threads and the scratch that it got.
 template <class T>
 struct Crew {
-  Crew(const Problem<T>& p, const Kernels<T>& k, int threads)
+  Crew(const Problem<T>& p, const Kernels<T>& k, int threads, const Interrupt& interrupt)
       : lease(planned(p, k, threads).threads), plan(planned(p, k, lease.size())),
-        barrier(plan.threads) {}
+        barrier(plan.threads, interrupt) {}
 
   static Plan planned(const Problem<T>& p, const Kernels<T>& k, int threads) {
     return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads);
@@ -46,7 +46,7 @@ struct Crew {
 template <class T>
 void forward(const Problem<T>& problem, T* y, T* last, int threads, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads);
+  Crew<T> crew(problem, k, threads, interrupt);
   ForwardPass<T> pass(problem, k, crew.plan, y, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
@@ -59,7 +59,7 @@ template <class T>
 void backward(const Problem<T>& problem, const T* y, const T* dy, const T* dstate,
               const Gradients<T>& gradients, int threads, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads);
+  Crew<T> crew(problem, k, threads, interrupt);
   BackwardPass<T> pass(problem, k, crew.plan, y, {dy, dstate, nullptr}, gradients, crew.barrier,
                        interrupt);
   auto work = [&](int member) { pass.run(member); };
@@ -78,7 +78,7 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   if (gradients.b_o) std::fill_n(gradients.b_o, objective.outputs, T(0));
 
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads);
+  Crew<T> crew(problem, k, threads, interrupt);
   Buffer<T> y(problem.steps * problem.batch * problem.hidden);
   ForwardPass<T> forward(problem, k, crew.plan, y.get(), crew.barrier, interrupt);
   Readout<T> readout(problem, objective, k,
@@ -86,9 +86,7 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   BackwardPass<T> backward(problem, k, crew.plan, y.get(), {nullptr, nullptr, &readout}, gradients,
                            crew.barrier, interrupt);
   auto work = [&](int member) {
-    forward.run(member);
-    crew.barrier.wait();
-    backward.run(member);
+    if (forward.run(member) && crew.barrier.wait()) backward.run(member);
   };
   crew.lease.run(crew.plan.threads, work);
   return readout.loss();

@@ -28,23 +28,25 @@ ForwardPass<T>::ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels
 }
 
 template <class T>
-void ForwardPass<T>::run(int member) {
+bool ForwardPass<T>::run(int member) {
   const Problem<T>& p = problem_;
   w_ih_.pack({p.w_ih, p.inputs, 1, p.inputs}, 0, member, plan_.threads);
   w_hh_.pack({p.w_hh, p.hidden, 1, p.hidden}, 0, member, plan_.threads);
-  barrier_.wait();
+  if (!barrier_.wait()) return false;
   const Range rows = plan_.rows_of(member, shape_);
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * (p.inputs + p.hidden);
   for (Index first = 0; first < p.steps; first += plan_.block_steps) {
     const Index last = std::min(first + plan_.block_steps, p.steps);
-    if (plan_.project_first && !interrupt_.stopped()) project(first, last, units);
+    if (plan_.project_first) project(first, last, units);
     for (Index t = first; t < last; ++t) {
-      if (!interrupt_.stopped()) step(t, first, rows, units);
-      if (plan_.split == Split::hidden) barrier_.wait();
+      step(t, first, rows, units);
+      if (plan_.split == Split::hidden && !barrier_.wait()) return false;
       if (member == 0) interrupt_.progress(step_flops);
+      if (interrupt_.stopped()) return false;
     }
   }
+  return true;
 }
 
 // b + W_x x_t for the steps [first, last), of this member's units.

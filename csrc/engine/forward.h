@@ -15,8 +15,8 @@ class ForwardPass {
   ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan, T* y,
               Barrier& barrier, Interrupt& interrupt);
 
-  // One member's part; all members of the plan call it at once.
-  void run(int member);
+  // One member's part; all members of the plan call it at once. False if interrupted.
+  bool run(int member);
 
  private:
   void project(Index first, Index last, Range units);

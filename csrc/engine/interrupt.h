@@ -33,8 +33,9 @@ class Interrupt {
   static constexpr Index kFlopsBetweenClocks = 4'000'000;
 
   bool (*asked_)();
-  std::atomic<bool> stopped_{false};
-  Index done_ = 0;
+  // Apart, since all members read it while they wait and the calling thread writes the others.
+  alignas(64) std::atomic<bool> stopped_{false};
+  alignas(64) Index done_ = 0;
   Clock::time_point last_ = Clock::now();
 };
 

@@ -13,6 +13,8 @@ class Readout {
   Readout(const Problem<T>& problem, const Objective<T>& objective, const Kernels<T>& kernels,
           Index block_rows);
 
+  Index outputs() const { return objective_.outputs; }
+
   void pack_weights(int member, int members);
 
   // O, the loss and dL/dS of the block of steps [first, last); y_block (rows, H) are its states.

@@ -18,8 +18,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpinBeforeSleep = std::chrono::microseconds(100);
-// Spins at a barrier before the CPU is offered to others: about a scheduler's notice.
-constexpr int kSpinsBeforeYield = 4000;
+// Spins at a barrier before the CPU is offered to others, who may be the ones that are waited for:
+// one or two microseconds, about what an exchange takes when every member has a CPU.
+constexpr int kSpinsBeforeYield = 64;
 
 void pause() {
 #if defined(__x86_64__)
@@ -42,15 +43,20 @@ void spin_until(Done done) {
 
 }  // namespace
 
-void Barrier::wait() {
-  if (size_ == 1) return;
+bool Barrier::wait() {
+  if (size_ == 1) return !interrupt_.stopped();
   const unsigned phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
     arrived_.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
-  } else {
-    spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
+    return true;
   }
+  bool all_arrived = false;
+  spin_until([&] {
+    all_arrived = phase_.load(std::memory_order_acquire) != phase;
+    return all_arrived || interrupt_.stopped();
+  });
+  return all_arrived;
 }
 
 class Team {

@@ -9,16 +9,21 @@
 #include <atomic>
 #include <memory>
 
+#include "engine/interrupt.h"
+
 namespace bptt {
 
-// All members of a job wait for each other.
+// All members of a job wait for each other, unless the call is interrupted.
 class Barrier {
  public:
-  explicit Barrier(int size) : size_(size) {}
-  void wait();
+  Barrier(int size, const Interrupt& interrupt) : size_(size), interrupt_(interrupt) {}
+
+  // False if the call was interrupted: the member must leave the job, the others do so too.
+  [[nodiscard]] bool wait();
 
  private:
   const int size_;
+  const Interrupt& interrupt_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> phase_{0};
 };
