@@ -1,0 +1,11 @@
+"""``python -m bench``: the comparison; its ``overhead`` and ``report``: see README.md."""
+
+import sys
+
+from bench import overhead, report, run
+
+_COMMANDS = {"overhead": overhead.main, "report": report.main}
+
+if __name__ == "__main__":
+    command = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    sys.exit(command(sys.argv[2:]) if command else run.main(sys.argv[1:]))

@@ -1,0 +1,129 @@
+"""``python -m bench overhead``: what a call costs before any work is done.
+
+Two figures, with their goals: `forward` and `backward` at T = 1, B = 1, I = H = 8 from Python,
+and the import of `bptt` against the import of NumPy, each in fresh interpreters, in alternation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["Figure", "main"]
+
+_CALL_GOAL = 25.0  # microseconds
+_IMPORT_GOAL = 1.3  # times NumPy's
+
+# Printed by the interpreter itself: its own start, the same for both, would blur the ratio.
+_TIME_AN_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure and its goal, which is an upper bound.
+
+    The goal is met only if the third quartile meets it.
+    """
+
+    name: str
+    unit: str
+    low: float
+    median: float
+    high: float
+    goal: float
+
+    @property
+    def is_met(self) -> bool:
+        return self.high <= self.goal
+
+    def __str__(self) -> str:
+        mark = "pass" if self.is_met else "FAIL"
+        return (
+            f"{mark}  {self.name:<48} {self.median:8.2f} {self.unit} "
+            f"[{self.low:.2f} - {self.high:.2f}], goal at most {self.goal:g}"
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and return 0 if every goal is met."""
+    parser = argparse.ArgumentParser(prog="python -m bench overhead", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    options = parser.parse_args(arguments)
+    from . import machine
+    from .peers import all_peers
+
+    load = machine.load_average()
+    figures = [*call_figures(options.rounds), import_figure(options.rounds)]
+    for figure in figures:
+        print(figure)
+    print(f"(medians of {options.rounds} rounds [quartiles]; load average {load:.2f} at the start)")
+    if options.out is not None:
+        own = [peer for peer in all_peers().values() if peer.is_own]
+        document = {
+            "begun": machine.now(),
+            "load": load,
+            "machine": machine.machine(),
+            "software": machine.software(own),
+            "rounds": options.rounds,
+            "figures": [{**asdict(figure), "is_met": figure.is_met} for figure in figures],
+        }
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(figure.is_met for figure in figures) else 1
+
+
+def call_figures(rounds: int, calls: int = 2000) -> list[Figure]:
+    """Forward and backward of the smallest useful network, by the backend that "auto" takes."""
+    import bptt
+
+    from .cases import Case
+    from .problem import make_problem, run_bptt
+    from .records import quartiles
+
+    figures = []
+    for cell in bptt.CELLS:
+        problem = make_problem(Case("overhead", 1, 1, 8, 8), cell, "float32")
+        arrays = (cell, problem.params, problem.x, problem.state, problem.dy)
+        samples = []
+        for _ in range(rounds + 1):
+            begun = time.perf_counter()
+            for _ in range(calls):
+                run_bptt(*arrays, backend="auto")
+            samples.append((time.perf_counter() - begun) / calls * 1e6)
+        # The first round brings everything into the caches.
+        name = f"{cell}: forward + backward at T=1, B=1, I=H=8"
+        figures.append(Figure(name, "us", *quartiles(samples[1:]), goal=_CALL_GOAL))
+    return figures
+
+
+def import_figure(rounds: int) -> Figure:
+    """Wall time of ``import bptt`` over that of ``import numpy``."""
+    from .records import quartiles
+
+    ratios = []
+    for round_ in range(rounds + 1):
+        order = ("bptt", "numpy") if round_ % 2 else ("numpy", "bptt")
+        seconds = {module: _import_seconds(module) for module in order}
+        ratios.append(seconds["bptt"] / seconds["numpy"])
+    # The first round reads the files from the disk.
+    name = "import bptt over import numpy"
+    return Figure(name, "x ", *quartiles(ratios[1:]), goal=_IMPORT_GOAL)
+
+
+def _import_seconds(module: str) -> float:
+    import bptt
+
+    # The child must find the bptt that runs here, however that was found.
+    paths = [str(Path(bptt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    command = [sys.executable, "-c", _TIME_AN_IMPORT.format(module)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)

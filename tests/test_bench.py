@@ -1,0 +1,303 @@
+"""The benchmark tells the truth: equal work is checked, nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import bptt
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
+
+from bench import document, overhead, session, timing  # noqa: E402
+from bench.cases import Case, load_families, select  # noqa: E402
+from bench.peers import Workload  # noqa: E402
+from bench.peers.own import OwnBackend  # noqa: E402
+from bench.problem import make_problem, tolerance  # noqa: E402
+from bench.records import Result, Row  # noqa: E402
+from bench.run import main  # noqa: E402
+from bench.summary import Comparison  # noqa: E402
+from bench.table import format_table  # noqa: E402
+
+SMALL = Case("quick", batch=2, steps=5, input_size=3, hidden_size=4)
+SETTINGS = timing.Settings(threads=1, rounds=3, min_time=1e-4, max_call=10.0)
+OUTPUTS = ("y", "x", "state", "w_ih", "w_hh", "b_ih", "b_hh")
+OWN = [name for name, status in bptt.backends().items() if status.available]
+
+
+@pytest.fixture(autouse=True)
+def _quick_turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No pauses between turns, and the number of threads as it was before."""
+    monkeypatch.setattr(timing, "_PAUSE", 0.0)
+    threads = bptt.get_num_threads()
+    yield
+    bptt.set_num_threads(threads)
+
+
+class Impostor(OwnBackend):
+    """The NumPy backend, with `spoil` applied to its outputs."""
+
+    def __init__(self, spoil, name="impostor"):
+        super().__init__("numpy")
+        self._spoil = spoil
+        self._peer = OwnBackend("numpy")
+        self.name = name
+
+    def missing(self):
+        return None
+
+    def refuses(self, cell, dtype):
+        return None
+
+    def version(self):
+        return "0"
+
+    def prepare(self, problem, threads):
+        workload = self._peer.prepare(problem, threads)
+        return Workload(workload.call, lambda result: self._spoil(dict(workload.outputs(result))))
+
+
+def run_bench(tmp_path, *arguments):
+    """Run the bench in this process on the smallest quick shape; return (status, document)."""
+    out = tmp_path / "run.json"
+    command = ["--quick", "--rounds", "2", "--min-time", "1e-4", "--threads", "1"]
+    status = main([*command, *arguments, "--out", str(out)])
+    return status, json.loads(out.read_text(encoding="utf-8"))
+
+
+def test_run_writes_every_sample_a_table_and_a_chart(tmp_path, capsys):
+    status, found = run_bench(tmp_path, "--peers", ",".join(OWN))
+
+    assert status == 0
+    assert found["schema"] == 1
+    assert not found["interrupted"]
+    assert found["begun"] <= found["ended"]
+    assert found["settings"]["threads"] == 1
+    assert set(found["machine"]) >= {"cpu", "cpus", "isa"}
+    assert set(found["software"]) >= {"bptt", "commit", "dirty", "compiler", "python", "numpy"}
+    assert set(found["software"]["peers"]) == set(OWN)
+    assert len(found["rows"]) == 3 * len(bptt.CELLS)  # three quick shapes
+    for row in found["rows"]:
+        assert set(row["results"]) == set(OWN)
+        assert len(row["peak"]) == (2 if "native" in OWN else 0)
+        assert all(peak > 1e8 for peak in row["peak"])
+        for result in row["results"].values():
+            assert result["status"] == "ok"
+            assert len(result["seconds"]) == len(result["cores"]) == 2
+            assert all(seconds > 0 for seconds in result["seconds"])
+            assert set(result["errors"]) == set(OUTPUTS)
+            assert max(result["errors"].values()) <= row["tolerance"]
+    assert (tmp_path / "run-quick.png").stat().st_size > 1000
+    assert "Ratio: time of the peer over time of" in capsys.readouterr().out
+
+
+def test_results_name_no_path_and_the_table_can_be_made_again_from_them(tmp_path):
+    run_bench(tmp_path, "--peers", "numpy", "--cell", "tanh")
+    text = (tmp_path / "run.json").read_text(encoding="utf-8")
+    for private in (ROOT, tmp_path, Path.home(), Path(sys.prefix)):
+        assert f"{private}/" not in text
+    again = format_table(document.read(tmp_path / "run.json"))
+    assert again + "\n" == (tmp_path / "run.txt").read_text(encoding="utf-8")
+
+
+def test_flops_are_a_hand_count_of_the_products():
+    case = Case("", batch=3, steps=2, input_size=4, hidden_size=5)
+    inputs = 2 * (2 * 3) * 5 * 4  # x_t W_x^T: a multiply and an add for 6 rows, 5 units, 4 inputs
+    recurrent = 2 * (2 * 3) * 5 * 5  # S_{t-1} W_s^T
+    forward = inputs + recurrent
+    to_inputs_and_states = inputs + recurrent  # da_t W_x and da_t W_s
+    to_weights = inputs + recurrent  # da_t^T x_t and da_t^T S_{t-1}
+    assert case.flops(gates=1) == forward + to_inputs_and_states + to_weights == 1620
+    assert case.flops(gates=4) == 4 * 1620
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda a: a * 1.001, id="scaled"),
+        pytest.param(lambda a: np.where(np.arange(a.size).reshape(a.shape) == 1, 0, a), id="hole"),
+        pytest.param(lambda a: a * math.nan, id="nan"),
+        pytest.param(lambda a: a[..., :-1], id="misshapen"),
+        pytest.param(lambda a: None, id="absent"),
+    ],
+)
+@pytest.mark.parametrize("cell", ["tanh", "linear"])
+def test_peer_with_one_wrong_output_is_not_timed(cell, name, wrong):
+    problem = make_problem(SMALL, cell, "float32")
+    peer = Impostor(lambda outputs: {**outputs, name: wrong(outputs[name])})
+    results, contestants = timing.check(problem, [peer, OwnBackend("numpy")], SETTINGS)
+    assert results["impostor"].status == "wrong"
+    assert results["impostor"].reason.startswith(name)
+    assert results["numpy"].status == "ok"
+    assert [c.result for c in contestants] == [results["numpy"]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", bptt.CELLS)
+def test_tolerance_leaves_room_for_rounding_but_not_for_a_missing_step(cell, dtype):
+    problem = make_problem(Case("", 7, 129, 33, 31), cell, dtype)
+    results, _ = timing.check(problem, [OwnBackend(name) for name in OWN], SETTINGS)
+    assert {result.status for result in results.values()} == {"ok"}
+    want = problem.reference()["w_hh"]
+    last_step = np.outer(problem.dy[-1, 0], problem.x[-1, 0]).max()
+    assert tolerance(problem) * np.linalg.norm(want) < abs(last_step)
+
+
+def test_wrong_peer_is_announced_and_fails_the_run(tmp_path, capsys, monkeypatch):
+    peers = {
+        "numpy": OwnBackend("numpy"),
+        "impostor": Impostor(lambda outputs: {**outputs, "x": 2 * outputs["x"]}),
+    }
+    monkeypatch.setattr(session, "all_peers", lambda: peers)
+    status, found = run_bench(tmp_path, "--cell", "tanh", "--case", "B1-*")
+    out, err = capsys.readouterr()
+    assert status == 1
+    assert found["rows"][0]["results"]["impostor"]["seconds"] == []
+    assert "*** impostor is wrong" in err
+    assert "WRONG: x is off by" in out
+
+
+def test_failing_peer_is_a_result_not_the_end():
+    def fail(outputs):
+        raise RuntimeError("no such kernel")
+
+    problem = make_problem(SMALL, "tanh", "float32")
+    results, _ = timing.check(problem, [Impostor(fail), OwnBackend("numpy")], SETTINGS)
+    assert results["impostor"] == Result("failed", "RuntimeError: no such kernel")
+    assert results["numpy"].status == "ok"
+
+
+def test_slow_peer_is_left_out_with_its_time(tmp_path, capsys):
+    status, found = run_bench(tmp_path, "--peers", "numpy", "--cell", "tanh", "--max-call", "1e-9")
+    assert status == 0
+    assert {row["results"]["numpy"]["status"] for row in found["rows"]} == {"skipped"}
+    assert "skipped: " in (table := capsys.readouterr().out)
+    assert " s a call" in table
+
+
+def test_interrupted_run_keeps_the_rows_that_are_finished(tmp_path, capsys, monkeypatch):
+    calls = []
+
+    def interrupt_the_second_row(outputs):
+        calls.append(outputs)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return outputs
+
+    monkeypatch.setattr(
+        session, "all_peers", lambda: {"x": Impostor(interrupt_the_second_row, "x")}
+    )
+    status, found = run_bench(tmp_path, "--cell", "tanh")
+    assert status == 130
+    assert found["interrupted"]
+    assert [row["case"]["name"] for row in found["rows"]] == ["B1-T64-I8-H16"]
+    assert len(found["rows"][0]["results"]["x"]["seconds"]) == 2
+    assert "INTERRUPTED" in capsys.readouterr().out
+
+
+def test_everybody_has_one_turn_a_round_and_the_order_rotates():
+    turns = []
+
+    def contestant(name):
+        workload = Workload(lambda: turns.append(name), lambda result: result)
+        return timing.Contestant(workload, Result("ok", calls=1), warms_itself=True)
+
+    peaks = timing.measure([contestant(n) for n in "abc"], SETTINGS, lambda: turns.append("peak"))
+    assert turns == ["peak", *"abc", "peak", *"bca", "peak", *"cab"]
+    assert len(peaks) == 3
+
+
+def row_of(**seconds):
+    results = {name: Result("ok", seconds=list(values)) for name, values in seconds.items()}
+    return Row(SMALL, "tanh", "float32", 1000, 1e-5, [], 0.0, results)
+
+
+def test_ratio_is_taken_within_rounds_so_a_slow_moment_cancels():
+    row = row_of(native=[1.0, 10.0, 1.0], torch=[2.0, 20.0, 2.0])
+    assert row.ratio("torch", "native") == (2.0, 2.0, 2.0)
+    assert not row.ratio("torch", "native").straddles(1)
+    assert row_of(a=[1.0, 1.0, 1.0], b=[0.9, 1.0, 1.2]).ratio("b", "a").straddles(1)
+
+
+def test_summary_compares_with_the_fastest_of_the_frameworks():
+    peers = {"native": True, "numpy": True, "torch": False, "jax": False}
+    rows = [
+        row_of(native=[1.0], numpy=[0.5], torch=[2.0], jax=[8.0]),
+        row_of(native=[1.0], numpy=[2.0], torch=[16.0], jax=[8.0]),
+    ]
+    found = Comparison(
+        {
+            "rows": [row.to_dict() for row in rows],
+            "software": {"peers": {name: {"is_own": own} for name, own in peers.items()}},
+        }
+    )
+    assert found.baseline == "native"
+    assert found.geomean(rows, ("torch", "jax")) == (pytest.approx(4.0), 2)
+    assert found.best_ratio(rows[0], found.own) == ("numpy", (0.5, 0.5, 0.5))
+
+
+def test_cases_span_the_families_that_the_design_names():
+    families = load_families()
+    assert set(families) == {"design", "deepbench", "benchdnn", "flashrnn", "sweep", "quick"}
+    for family in families.values():
+        names = [case.name for case in family.cases]
+        assert len(set(names)) == len(names) > 0
+        assert all(case.family == family.name for case in family.cases)
+    sweep = families["sweep"].cases
+    assert {c.hidden_size for c in sweep} == {2**n for n in range(4, 12)}
+    assert {c.batch for c in sweep} == {2**n for n in range(9)}
+    assert all(16 <= c.steps <= 512 for c in sweep)
+    assert [c.name for c in select([families["design"]], ["B1-*-H64"])] == ["B1-T1000-I1-H64"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--family", "design,nosuch"], "nosuch not in design"),
+        (["--case", "B9-*"], "nothing in design matches B9-*"),
+        (["--cell", "nosuch"], "nosuch not in linear"),
+        (["--peers", "nosuch"], "nosuch not in native"),
+        (["--threads", "0"], "at least 1"),
+        (["--out", "results.txt"], ".json"),
+    ],
+)
+def test_bad_command_line_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_overhead_is_met_only_if_the_third_quartile_meets_it():
+    assert overhead.Figure("", "us", 1.0, 2.0, 3.0, goal=3.0).is_met
+    assert not overhead.Figure("", "us", 1.0, 2.0, 3.0, goal=2.5).is_met
+    figures = [*overhead.call_figures(rounds=1, calls=2), overhead.import_figure(rounds=1)]
+    assert all(figure.median > 0 for figure in figures)
+
+
+@pytest.mark.parametrize(("package", "peers"), [("torch", ["torch"]), ("jax", ["jax", "jax-bptt"])])
+def test_frameworks_do_the_same_work(tmp_path, package, peers):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    # In a process of their own: their threads would disturb tests that fork.
+    out = tmp_path / "run.json"
+    command = ["-m", "bench", "--quick", "--rounds", "1", "--dtype", "float32,float64"]
+    subprocess.run(
+        [sys.executable, *command, "--peers", ",".join(peers), "--out", str(out)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    found = {(r["cell"], n): r["results"][n]["status"] for r in rows for n in peers}
+    refused = {("linear", "torch")}
+    assert found == {key: "refused" if key in refused else "ok" for key in found}
