@@ -115,7 +115,7 @@ void check_product(Index rows, Index columns, Index k, Random& random) {
                    random);
 }
 
-constexpr Index kMaxRows = 2 * 8 + 1;
+constexpr Index kMaxRows = 2 * 14 + 1;  // two of the highest tiles and one row
 
 template <class T>
 void every_count_of_rows_and_columns() {

@@ -1,0 +1,160 @@
+// A network with random weights and data, in guarded memory, and the arrays that calls of the
+// engine fill.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "engine/engine.h"
+#include "random.h"
+
+namespace bptt::test {
+
+struct Sizes {
+  Index steps, batch, inputs, hidden, outputs;
+};
+
+inline std::ostream& operator<<(std::ostream& out, const Sizes& s) {
+  return out << "T " << s.steps << ", B " << s.batch << ", I " << s.inputs << ", H " << s.hidden
+             << ", O " << s.outputs;
+}
+
+enum class Biases { none, both };
+
+// Which loss, of which steps: one, or all (step = -1), these with weights or without.
+struct LossChoice {
+  LossId id;
+  Index step;
+  bool weighted;
+};
+
+template <class T>
+class Network {
+ public:
+  Network(CellId cell, const Sizes& s, Biases biases, std::uint64_t seed, Index gap = 0)
+      : sizes(s),
+        x(s.steps * s.batch * s.inputs, gap),
+        state(s.batch * s.hidden, gap),
+        w_ih(s.hidden * s.inputs, gap),
+        w_hh(s.hidden * s.hidden, gap),
+        b_ih(s.hidden, gap),
+        b_hh(s.hidden, gap),
+        w_ho(s.outputs * s.hidden, gap),
+        b_o(s.outputs, gap),
+        dy(s.steps * s.batch * s.hidden, gap),
+        dstate(s.batch * s.hidden, gap),
+        target(s.steps * s.batch * s.outputs, gap),
+        ids(s.steps * s.batch, gap),
+        weights(s.steps * s.batch, gap),
+        cell_(cell),
+        biases_(biases) {
+    Random random(seed);
+    // Rows of w_hh have a norm of about 0.9: neither vanishing at once nor exploding.
+    const T recurrent = T(0.9 * std::sqrt(3.0 / static_cast<double>(std::max<Index>(
+                                                      1, s.hidden))));
+    for (GuardedArray<T>* array : {&x, &state, &w_ih, &b_ih, &b_hh, &w_ho, &b_o, &dy, &dstate,
+                                   &target, &weights}) {
+      for (T& value : *array) value = T(0.5) * random.uniform<T>();
+    }
+    for (T& value : w_hh) value = recurrent * random.uniform<T>();
+    for (std::int64_t& id : ids) id = random.below(std::max<Index>(1, s.outputs));
+  }
+
+  Problem<T> problem() const {
+    const bool biased = biases_ == Biases::both;
+    return {cell_,       sizes.steps, sizes.batch, sizes.inputs,
+            sizes.hidden, x.get(),    state.get(), w_ih.get(),
+            w_hh.get(),  biased ? b_ih.get() : nullptr, biased ? b_hh.get() : nullptr};
+  }
+  Objective<T> objective(const LossChoice& loss) const {
+    const bool squared = loss.id == LossId::squared_error;
+    return {loss.id, sizes.outputs, w_ho.get(), biases_ == Biases::both ? b_o.get() : nullptr,
+            squared ? target.get() : nullptr, squared ? nullptr : ids.get(),
+            loss.weighted ? weights.get() : nullptr, loss.step, 0.25};
+  }
+  bool biased() const { return biases_ == Biases::both; }
+
+  Sizes sizes;
+  GuardedArray<T> x, state, w_ih, w_hh, b_ih, b_hh, w_ho, b_o, dy, dstate, target;
+  GuardedArray<std::int64_t> ids;
+  GuardedArray<T> weights;
+
+ private:
+  CellId cell_;
+  Biases biases_;
+};
+
+// What the engine writes, by name.
+template <class T>
+struct Results {
+  explicit Results(const Sizes& s, Index gap = 0)
+      : y(s.steps * s.batch * s.hidden, gap),
+        last(s.batch * s.hidden, gap),
+        dx(s.steps * s.batch * s.inputs, gap),
+        dstate(s.batch * s.hidden, gap),
+        dw_ih(s.hidden * s.inputs, gap),
+        dw_hh(s.hidden * s.hidden, gap),
+        db_ih(s.hidden, gap),
+        db_hh(s.hidden, gap),
+        dw_ho(s.outputs * s.hidden, gap),
+        db_o(s.outputs, gap) {}
+
+  Gradients<T> gradients(bool biased, bool with_readout) {
+    return {dx.get(),
+            dstate.get(),
+            dw_ih.get(),
+            dw_hh.get(),
+            biased ? db_ih.get() : nullptr,
+            biased ? db_hh.get() : nullptr,
+            with_readout ? dw_ho.get() : nullptr,
+            biased && with_readout ? db_o.get() : nullptr};
+  }
+
+  // f(name, array of this, array of the other).
+  template <class Other, class F>
+  void for_each_with(const Other& other, F&& f) const {
+    f("y", y, other.y);
+    f("last", last, other.last);
+    f("dx", dx, other.dx);
+    f("dstate", dstate, other.dstate);
+    f("dw_ih", dw_ih, other.dw_ih);
+    f("dw_hh", dw_hh, other.dw_hh);
+    f("db_ih", db_ih, other.db_ih);
+    f("db_hh", db_hh, other.db_hh);
+    f("dw_ho", dw_ho, other.dw_ho);
+    f("db_o", db_o, other.db_o);
+  }
+
+  GuardedArray<T> y, last, dx, dstate, dw_ih, dw_hh, db_ih, db_hh, dw_ho, db_o;
+  double loss = 0;
+};
+
+inline bool never_asked() { return false; }
+
+// Forward, then backward from dy and dstate.
+template <class T>
+Results<T> run_both(const Network<T>& network, int threads, Index gap = 0) {
+  Results<T> r(network.sizes, gap);
+  Interrupt interrupt(never_asked);
+  const Problem<T> problem = network.problem();
+  forward(problem, r.y.get(), r.last.get(), threads, interrupt);
+  backward(problem, r.y.get(), network.dy.get(), network.dstate.get(),
+           r.gradients(network.biased(), false), threads, interrupt);
+  return r;
+}
+
+template <class T>
+Results<T> run_value_and_grad(const Network<T>& network, const LossChoice& loss, int threads,
+                              Index gap = 0) {
+  Results<T> r(network.sizes, gap);
+  Interrupt interrupt(never_asked);
+  r.loss = value_and_grad(network.problem(), network.objective(loss),
+                          r.gradients(network.biased(), true), threads, interrupt);
+  return r;
+}
+
+}  // namespace bptt::test

@@ -1,0 +1,216 @@
+// The same bits for any number of threads, any batch that a row is in, and any ISA with FMA.
+//
+//     test_bits ISA        threads, batches, concurrent calls
+//     test_bits all-isas   the ISAs with FMA against each other
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "engine/plan.h"
+#include "isa.h"
+#include "network.h"
+
+namespace bptt::test {
+namespace {
+
+template <class T>
+void check_same_bits(const Results<T>& a, const Results<T>& b) {
+  a.for_each_with(b, [](const char* name, const auto& one, const auto& other) {
+    const Scope scope([&](std::ostream& out) { out << name; });
+    CHECK(one.same_bits_as(other));
+  });
+  CHECK(same_bits(a.loss, b.loss));
+}
+
+constexpr LossChoice kLossChoices[] = {{LossId::squared_error, -1, true},
+                                       {LossId::cross_entropy, -1, false},
+                                       {LossId::cross_entropy, 5, true}};
+
+// What a plan is expected to be on two threads, and a shape for which it is that.
+struct Planned {
+  const char* name;
+  Sizes sizes;
+  Split split;
+  bool project_first_alone, project_first_together;  // on one thread; on two
+};
+
+constexpr Planned kPlanned[] = {
+    {"rows", {14, 64, 5, 33, 3}, Split::rows, false, false},
+    {"few rows", {150, 2, 64, 64, 3}, Split::rows, true, false},
+    {"hidden", {90, 3, 31, 200, 3}, Split::hidden, false, false},
+    {"hidden, projected first", {260, 1, 3, 257, 3}, Split::hidden, true, true},
+};
+
+template <class T>
+Plan plan_for(const Sizes& s, int threads) {
+  return make_plan({s.steps, s.batch, s.inputs, s.hidden}, kernels<T>().product_width, sizeof(T),
+                   threads);
+}
+
+template <class T>
+void bits_do_not_depend_on_threads() {
+  for (const Planned& planned : kPlanned) {
+    const Scope scope([&](std::ostream& out) { out << planned.name << ": " << planned.sizes; });
+    const Plan plan = plan_for<T>(planned.sizes, 2);
+    CHECK_EQUAL(plan.threads, 2);
+    CHECK(plan.split == planned.split);
+    CHECK_EQUAL(plan.project_first, planned.project_first_together);
+    CHECK_EQUAL(plan_for<T>(planned.sizes, 1).project_first, planned.project_first_alone);
+    CHECK(planned.sizes.steps > plan.block_steps);
+
+    const Network<T> network(CellId::tanh, planned.sizes, Biases::both, 3);
+    const Results<T> alone = run_both(network, 1);
+    for (int threads : {2, 3, 7}) {
+      const Scope in([&](std::ostream& out) { out << threads << " threads"; });
+      check_same_bits(alone, run_both(network, threads));
+    }
+    for (const LossChoice& loss : kLossChoices) {
+      const Results<T> loss_alone = run_value_and_grad(network, loss, 1);
+      for (int threads : {2, 3}) {
+        const Scope in([&](std::ostream& out) { out << threads << " threads"; });
+        check_same_bits(loss_alone, run_value_and_grad(network, loss, threads));
+      }
+    }
+  }
+}
+
+// Copies rows [first, first + to.batch) of the batch of every step.
+template <class T>
+void copy_rows(const GuardedArray<T>& from, Index from_batch, GuardedArray<T>& to, Index to_batch,
+               Index steps, Index width, Index first) {
+  for (Index t = 0; t < steps; ++t) {
+    std::copy_n(from.get() + (t * from_batch + first) * width, to_batch * width,
+                to.get() + t * to_batch * width);
+  }
+}
+
+// The same network with a part of the batch.
+template <class T>
+Network<T> rows_of(const Network<T>& n, CellId cell, Index first, Index batch) {
+  Sizes s = n.sizes;
+  s.batch = batch;
+  Network<T> part(cell, s, Biases::both, 0);
+  const Index whole = n.sizes.batch;
+  copy_rows(n.x, whole, part.x, batch, s.steps, s.inputs, first);
+  copy_rows(n.dy, whole, part.dy, batch, s.steps, s.hidden, first);
+  copy_rows(n.target, whole, part.target, batch, s.steps, s.outputs, first);
+  copy_rows(n.ids, whole, part.ids, batch, s.steps, 1, first);
+  copy_rows(n.weights, whole, part.weights, batch, s.steps, 1, first);
+  copy_rows(n.state, whole, part.state, batch, 1, s.hidden, first);
+  copy_rows(n.dstate, whole, part.dstate, batch, 1, s.hidden, first);
+  for (auto array : {&Network<T>::w_ih, &Network<T>::w_hh, &Network<T>::b_ih, &Network<T>::b_hh,
+                     &Network<T>::w_ho, &Network<T>::b_o}) {
+    std::copy((n.*array).begin(), (n.*array).end(), (part.*array).begin());
+  }
+  return part;
+}
+
+template <class T>
+void check_rows(const Results<T>& whole, const Sizes& s, const Results<T>& part, Index first,
+                Index batch) {
+  const auto check = [&](const char* name, const GuardedArray<T>& all, const GuardedArray<T>& some,
+                         Index steps, Index width) {
+    const Scope scope([&](std::ostream& out) { out << name; });
+    GuardedArray<T> expected(some.size());
+    copy_rows(all, s.batch, expected, batch, steps, width, first);
+    CHECK(expected.same_bits_as(some));
+  };
+  check("y", whole.y, part.y, s.steps, s.hidden);
+  check("last", whole.last, part.last, 1, s.hidden);
+  check("dx", whole.dx, part.dx, s.steps, s.inputs);
+  check("dstate", whole.dstate, part.dstate, 1, s.hidden);
+}
+
+// y, dx and dstate.
+template <class T>
+void a_row_has_the_same_bits_in_any_batch() {
+  const Sizes sizes{40, 19, 9, 70, 3};
+  for (int cell = 0; cell < kCells; ++cell) {
+    const Network<T> whole(static_cast<CellId>(cell), sizes, Biases::both, 4);
+    const Results<T> both = run_both(whole, 2);
+    const Results<T> loss = run_value_and_grad(whole, kLossChoices[0], 2);
+    for (Index batch : {1, 2, 3, 5, 8, 18}) {
+      for (Index first : {Index{0}, (sizes.batch - batch) / 2, sizes.batch - batch}) {
+        const Scope scope([&](std::ostream& out) {
+          out << kCellNames[cell] << ", " << sizes << ", rows " << first << " + " << batch;
+        });
+        const Network<T> part = rows_of(whole, static_cast<CellId>(cell), first, batch);
+        check_rows(both, sizes, run_both(part, 1), first, batch);
+        check_rows(loss, sizes, run_value_and_grad(part, kLossChoices[0], 1), first, batch);
+      }
+    }
+  }
+}
+
+// Calls from several threads of the caller at once.
+template <class T>
+void concurrent_calls_have_the_same_bits() {
+  constexpr int kCallers = 3;
+  const Network<T> network(CellId::tanh, {100, 8, 17, 65, 3}, Biases::both, 5);
+  const Results<T> alone = run_both(network, 1);
+  std::atomic<int> different{0};
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < kCallers; ++caller) {
+    callers.emplace_back([&] {
+      for (int call = 0; call < 5; ++call) {
+        const Results<T> got = run_both(network, 2);
+        got.for_each_with(alone, [&](const char*, const auto& one, const auto& other) {
+          different += !one.same_bits_as(other);
+        });
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK_EQUAL(different.load(), 0);
+}
+
+template <class T>
+std::vector<Results<T>> all_results_on(const std::string& isa) {
+  select_isa(isa);
+  std::vector<Results<T>> all;
+  for (const Planned& planned : kPlanned) {
+    for (int cell = 0; cell < kCells; ++cell) {
+      const Network<T> network(static_cast<CellId>(cell), planned.sizes, Biases::both, 6);
+      all.push_back(run_both(network, 2));
+      for (const LossChoice& loss : kLossChoices) {
+        all.push_back(run_value_and_grad(network, loss, 2));
+      }
+    }
+  }
+  return all;
+}
+
+template <class T>
+void isas_with_fma_have_the_same_bits() {
+  const std::vector<Results<T>> on_avx2 = all_results_on<T>("avx2");
+  const std::vector<Results<T>> on_avx512 = all_results_on<T>("avx512");
+  for (std::size_t i = 0; i < on_avx2.size(); ++i) check_same_bits(on_avx2[i], on_avx512[i]);
+}
+
+}  // namespace
+}  // namespace bptt::test
+
+int main(int argc, char** argv) {
+  using namespace bptt::test;
+  if (argc == 2 && std::string(argv[1]) == "all-isas") {
+    if (!runs_here("avx2") || !runs_here("avx512")) {
+      std::cout << "skipped: this CPU or this build has no two ISAs with FMA" << std::endl;
+      return kSkipped;
+    }
+    return run_tests({{"float32: ISAs with FMA have the same bits",
+                       isas_with_fma_have_the_same_bits<float>},
+                      {"float64: ISAs with FMA have the same bits",
+                       isas_with_fma_have_the_same_bits<double>}});
+  }
+  return run_tests_on_isa(
+      argc, argv,
+      {{"float32: bits do not depend on threads", bits_do_not_depend_on_threads<float>},
+       {"float64: bits do not depend on threads", bits_do_not_depend_on_threads<double>},
+       {"float32: a row has the same bits in any batch", a_row_has_the_same_bits_in_any_batch<float>},
+       {"float64: a row has the same bits in any batch",
+        a_row_has_the_same_bits_in_any_batch<double>},
+       {"float32: concurrent calls have the same bits", concurrent_calls_have_the_same_bits<float>},
+       {"float64: concurrent calls have the same bits",
+        concurrent_calls_have_the_same_bits<double>}});
+}

@@ -1,0 +1,179 @@
+// The engine end to end: forward, backward and value_and_grad against the equations in plain loops,
+// over awkward sizes, and nothing is written outside their arrays.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "isa.h"
+#include "network.h"
+#include "reference.h"
+
+namespace bptt::test {
+namespace {
+
+constexpr Sizes kAwkward[] = {
+    {1, 1, 1, 1, 1},    {2, 1, 3, 2, 1},     {3, 2, 1, 7, 2},    {7, 3, 8, 9, 3},
+    {5, 8, 17, 31, 7},  {9, 7, 2, 33, 10},   {4, 9, 33, 17, 33}, {17, 2, 9, 65, 1},
+    {33, 1, 31, 8, 17}, {2, 31, 7, 100, 9},  {3, 1, 65, 130, 2}, {300, 1, 3, 5, 2},
+    {90, 3, 2, 16, 3},  {1, 17, 129, 3, 64}, {3, 33, 64, 64, 8},
+};
+// Sizes with nothing in them.
+constexpr Sizes kEmpty[] = {{0, 3, 2, 5, 2}, {3, 0, 2, 5, 2}, {3, 2, 0, 5, 2}, {0, 0, 0, 1, 1}};
+
+// The longest sum behind a number of the result.
+Index longest_sum(const Sizes& s) {
+  return s.steps * (s.inputs + s.hidden + s.batch + s.outputs);
+}
+
+// A few eps for each doubling of the sum, relative to the largest element of the array, or to the
+// terms it is summed from, which are not much smaller than a quarter.
+template <class T, class Array>
+Wide<T> tolerance(const Array& exact, const Sizes& s) {
+  Wide<T> largest = 0.25;
+  for (auto value : exact) largest = std::max<Wide<T>>(largest, std::fabs(value));
+  const double doublings = std::ceil(std::log2(static_cast<double>(2 + longest_sum(s))));
+  return 8 * static_cast<Wide<T>>(doublings) * std::numeric_limits<T>::epsilon() * largest;
+}
+
+template <class T>
+void check_results(const Results<T>& got, const Expected<T>& exact, const Sizes& s) {
+  got.for_each_with(exact, [&](const char* name, const auto& values, const auto& expected) {
+    const Scope scope([&](std::ostream& out) { out << name; });
+    CHECK(values.intact());
+    if (expected.empty()) {  // not an output of this call, or an empty one
+      CHECK(std::all_of(values.begin(), values.end(), is_canary<T>));
+      return;
+    }
+    const Wide<T> limit = tolerance<T>(expected, s);
+    for (Index i = 0; i < values.size(); ++i) {
+      const Wide<T> value = expected[static_cast<std::size_t>(i)];
+      if (!CHECK_AT_MOST(std::fabs(Wide<T>(values[i]) - value), limit)) break;
+    }
+  });
+}
+
+// f(cell, sizes, biases, seed) for every cell and all sizes.
+template <std::size_t N, class F>
+void for_each_network(const Sizes (&all_sizes)[N], F&& f) {
+  std::uint64_t seed = 0;
+  for (int cell = 0; cell < kCells; ++cell) {
+    for (const Sizes& sizes : all_sizes) {
+      const Biases biases = ++seed % 3 ? Biases::both : Biases::none;
+      const Scope scope([&](std::ostream& out) {
+        out << kCellNames[cell] << ", " << sizes << ", seed " << seed;
+      });
+      f(static_cast<CellId>(cell), sizes, biases, seed);
+    }
+  }
+}
+
+template <class T>
+void check_both(CellId cell, const Sizes& sizes, Biases biases, std::uint64_t seed) {
+  const Network<T> network(cell, sizes, biases, seed, static_cast<Index>(seed % 4));
+  const Results<T> got = run_both(network, 2, static_cast<Index>(seed % 3));
+  check_results(got, Reference<T>(network, got.y).both(), sizes);
+}
+
+template <class T>
+void check_value_and_grad(CellId cell, const Sizes& sizes, Biases biases, std::uint64_t seed) {
+  const Network<T> network(cell, sizes, biases, seed, static_cast<Index>(seed % 4));
+  const Results<T> states = run_both(network, 1);
+  for (LossId id : {LossId::squared_error, LossId::cross_entropy}) {
+    for (Index step : {Index{-1}, Index{0}, sizes.steps / 2, sizes.steps - 1}) {
+      for (bool weighted : {false, true}) {
+        const Scope scope([&](std::ostream& out) {
+          out << kLossNames[static_cast<int>(id)] << " at " << step << ", weighted " << weighted;
+        });
+        const LossChoice loss{id, step < sizes.steps ? step : -1, weighted};
+        const Results<T> got = run_value_and_grad(network, loss, 2, static_cast<Index>(seed % 3));
+        const Expected<T> exact = Reference<T>(network, states.y).value_and_grad(loss);
+        check_results(got, exact, sizes);
+        const std::vector<Wide<T>> loss_alone{exact.loss};
+        CHECK_AT_MOST(std::fabs(got.loss - exact.loss), tolerance<T>(loss_alone, sizes));
+      }
+    }
+  }
+}
+
+template <class T>
+void forward_and_backward_follow_the_equations() {
+  for_each_network(kAwkward, check_both<T>);
+}
+
+template <class T>
+void value_and_grad_follows_the_equations() {
+  for_each_network(kAwkward, check_value_and_grad<T>);
+}
+
+template <class T>
+void nothing_in_gives_nothing_and_zeros() {
+  for_each_network(kEmpty, check_both<T>);
+  for_each_network(kEmpty, check_value_and_grad<T>);
+}
+
+// dy and dstate may each be missing; the gradient is linear in them.
+template <class T>
+void missing_gradients_are_zero() {
+  Network<T> network(CellId::tanh, {5, 3, 2, 9, 1}, Biases::both, 1);
+  const Problem<T> problem = network.problem();
+  Results<T> all = run_both(network, 1), parts(network.sizes);
+  Interrupt interrupt(never_asked);
+  const auto dstate_from = [&](const T* dy, const T* dstate) {
+    backward(problem, all.y.get(), dy, dstate, parts.gradients(true, false), 1, interrupt);
+    return std::vector<T>(parts.dstate.begin(), parts.dstate.end());
+  };
+  const std::vector<T> from_dy = dstate_from(network.dy.get(), nullptr);
+  const std::vector<T> from_dstate = dstate_from(nullptr, network.dstate.get());
+  const std::vector<T> from_nothing = dstate_from(nullptr, nullptr);
+  for (Index i = 0; i < all.dstate.size(); ++i) {
+    const auto at = static_cast<std::size_t>(i);
+    CHECK_AT_MOST(std::fabs(from_dy[at] + from_dstate[at] - all.dstate[i]),
+                  16 * std::numeric_limits<T>::epsilon());
+    CHECK_EQUAL(from_nothing[at], T(0));
+  }
+}
+
+// A NaN in one row's x stays in that row's results, and reaches the sums over all rows.
+template <class T>
+void a_nan_spoils_its_own_row_only() {
+  const Sizes sizes{6, 5, 3, 33, 1};
+  for (int cell = 0; cell < kCells; ++cell) {
+    const Scope scope([&](std::ostream& out) { out << kCellNames[cell]; });
+    Network<T> network(static_cast<CellId>(cell), sizes, Biases::both, 2);
+    const Results<T> clean = run_both(network, 2);
+    const Index row = 3;
+    network.x[row * sizes.inputs] = std::numeric_limits<T>::quiet_NaN();  // at step 0
+    const Results<T> spoilt = run_both(network, 2);
+    for (Index i = 0; i < clean.y.size(); ++i) {
+      if (i / sizes.hidden % sizes.batch == row) {
+        CHECK(std::isnan(spoilt.y[i]));
+      } else {
+        CHECK(same_bits(spoilt.y[i], clean.y[i]));
+      }
+    }
+    for (Index h = 0; h < sizes.hidden; ++h) CHECK(std::isnan(spoilt.dw_hh[h * sizes.hidden]));
+  }
+}
+
+}  // namespace
+}  // namespace bptt::test
+
+int main(int argc, char** argv) {
+  using namespace bptt::test;
+  return run_tests_on_isa(
+      argc, argv,
+      {{"float32: forward and backward follow the equations",
+        forward_and_backward_follow_the_equations<float>},
+       {"float64: forward and backward follow the equations",
+        forward_and_backward_follow_the_equations<double>},
+       {"float32: value_and_grad follows the equations",
+        value_and_grad_follows_the_equations<float>},
+       {"float64: value_and_grad follows the equations",
+        value_and_grad_follows_the_equations<double>},
+       {"float32: nothing in gives nothing and zeros", nothing_in_gives_nothing_and_zeros<float>},
+       {"float64: nothing in gives nothing and zeros", nothing_in_gives_nothing_and_zeros<double>},
+       {"float32: missing gradients are zero", missing_gradients_are_zero<float>},
+       {"float64: missing gradients are zero", missing_gradients_are_zero<double>},
+       {"float32: a NaN spoils its own row only", a_nan_spoils_its_own_row_only<float>},
+       {"float64: a NaN spoils its own row only", a_nan_spoils_its_own_row_only<double>}});
+}

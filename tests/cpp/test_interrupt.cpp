@@ -1,0 +1,126 @@
+// An interrupt ends every long call early, on one thread and on several; without one the callback
+// is asked now and then and the call goes on.
+#include <algorithm>
+#include <chrono>
+
+#include "isa.h"
+#include "network.h"
+
+namespace bptt::test {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int times_asked;
+
+bool stop() {
+  ++times_asked;
+  return true;
+}
+
+bool go_on() {
+  ++times_asked;
+  return false;
+}
+
+// A call that would take seconds, and more than that with threads for which there are no CPUs,
+// ends soon after the first question.
+template <class F>
+void check_stops(const char* name, const Sizes& sizes, int threads, F&& call) {
+  const Scope scope([&](std::ostream& out) {
+    out << name << ", " << sizes << ", " << threads << " threads";
+  });
+  times_asked = 0;
+  Interrupt interrupt(stop);
+  const auto start = Clock::now();
+  call(interrupt);
+  const std::chrono::duration<double> seconds = Clock::now() - start;
+  CHECK(interrupt.stopped());
+  CHECK_AT_MOST(1, times_asked);
+  CHECK_AT_MOST(seconds.count(), 1.0);
+}
+
+// Split over hidden units; over rows.
+constexpr Sizes kLong[] = {{8000, 1, 1, 2048, 1}, {3000, 12, 1, 512, 1}};
+
+void long_calls_end_early() {
+  for (const Sizes& s : kLong) {
+    const Network<float> network(CellId::tanh, s, Biases::both, 7);
+    const Problem<float> problem = network.problem();
+    const Objective<float> objective = network.objective({LossId::squared_error, -1, false});
+    for (int threads : {1, 3}) {
+      Results<float> r(s);
+      check_stops("forward", s, threads, [&](Interrupt& interrupt) {
+        forward(problem, r.y.get(), r.last.get(), threads, interrupt);
+      });
+      CHECK(is_canary(r.y[r.y.size() - 1]));
+      check_stops("backward", s, threads, [&](Interrupt& interrupt) {
+        backward(problem, r.y.get(), network.dy.get(), network.dstate.get(),
+                 r.gradients(true, false), threads, interrupt);
+      });
+      CHECK(is_canary(r.dx[0]));
+      check_stops("value_and_grad", s, threads, [&](Interrupt& interrupt) {
+        value_and_grad(problem, objective, r.gradients(true, true), threads, interrupt);
+      });
+      CHECK(is_canary(r.dx[0]));
+    }
+  }
+}
+
+// Nearly all of the work is the readout's.
+void a_long_readout_ends_early() {
+  const Network<float> network(CellId::tanh, {40'000, 1, 1, 64, 1}, Biases::none, 7);
+  Results<float> r(network.sizes);
+  constexpr Index kOutputs = 20'000;
+  GuardedArray<float> w_ho(kOutputs * 64), dw_ho(kOutputs * 64);
+  std::fill(w_ho.begin(), w_ho.end(), 0.01f);
+  Objective<float> objective = network.objective({LossId::cross_entropy, -1, false});
+  objective.outputs = kOutputs;
+  objective.w_ho = w_ho.get();
+  Gradients<float> gradients = r.gradients(false, false);
+  gradients.w_ho = dw_ho.get();
+  for (int threads : {1, 3}) {
+    check_stops("value_and_grad", network.sizes, threads, [&](Interrupt& interrupt) {
+      value_and_grad(network.problem(), objective, gradients, threads, interrupt);
+    });
+    CHECK(is_canary(r.dx[0]));
+  }
+}
+
+void a_call_that_may_go_on_does() {
+  const Network<float> network(CellId::tanh, {400, 32, 8, 256, 1}, Biases::both, 8);
+  const Results<float> expected = run_both(network, 1);
+  Results<float> r(network.sizes);
+  times_asked = 0;
+  Interrupt interrupt(go_on);
+  const auto start = Clock::now();
+  while (times_asked == 0 && Clock::now() - start < std::chrono::seconds(20)) {
+    forward(network.problem(), r.y.get(), r.last.get(), 2, interrupt);
+  }
+  CHECK_AT_MOST(1, times_asked);
+  CHECK(!interrupt.stopped());
+  CHECK(r.y.same_bits_as(expected.y));
+}
+
+void a_stopped_call_can_be_followed_by_another() {
+  const Network<float> network(CellId::tanh, {50, 16, 8, 64, 1}, Biases::both, 9);
+  const Results<float> before = run_both(network, 2);
+  Interrupt interrupt(stop);
+  while (!interrupt.stopped()) interrupt.progress(10'000'000);
+  Results<float> r(network.sizes);
+  forward(network.problem(), r.y.get(), r.last.get(), 2, interrupt);
+  CHECK(run_both(network, 2).y.same_bits_as(before.y));
+}
+
+}  // namespace
+}  // namespace bptt::test
+
+int main(int argc, char** argv) {
+  using namespace bptt::test;
+  return run_tests_on_isa(
+      argc, argv,
+      {{"long calls end early", long_calls_end_early},
+       {"a long readout ends early", a_long_readout_ends_early},
+       {"a call that may go on does", a_call_that_may_go_on_does},
+       {"a stopped call can be followed by another", a_stopped_call_can_be_followed_by_another}});
+}

@@ -1,0 +1,141 @@
+// The plan: shares cover everything once, a plan fits its shape, and time blocks depend on the
+// shape alone.
+#include <algorithm>
+
+#include "check.h"
+#include "engine/plan.h"
+
+namespace bptt::test {
+namespace {
+
+std::ostream& operator<<(std::ostream& out, const Shape& s) {
+  return out << "T " << s.steps << ", B " << s.batch << ", I " << s.inputs << ", H " << s.hidden;
+}
+
+// Whether the ranges of parts 0 ... parts-1 follow each other from 0 to n, cut at the grain.
+template <class RangeOf>
+bool covers(Index n, Index grain, int parts, RangeOf range_of) {
+  Index end = 0;
+  for (int i = 0; i < parts; ++i) {
+    const Range range = range_of(i);
+    const bool cut_at_grain = range.begin % grain == 0 || range.begin == n;
+    if (range.begin != end || range.end < range.begin || !cut_at_grain) return false;
+    end = range.end;
+  }
+  return end == n;
+}
+
+void shares_cover_everything_once() {
+  for (Index n = 0; n <= 300; ++n) {
+    for (Index grain : {1, 2, 7, 8, 16, 64, 500}) {
+      for (int parts : {1, 2, 3, 4, 7, 16, 64}) {
+        const Scope scope([&](std::ostream& out) {
+          out << "n " << n << ", grain " << grain << ", parts " << parts;
+        });
+        CHECK(covers(n, grain, parts, [&](int i) { return share(n, grain, i, parts); }));
+      }
+    }
+  }
+}
+
+void shares_differ_by_one_grain_at_most() {
+  for (Index n : {1, 10, 63, 64, 65, 1000}) {
+    for (int parts : {1, 2, 3, 7}) {
+      Index least = n, most = 0;
+      for (int i = 0; i < parts; ++i) {
+        least = std::min(least, share(n, 1, i, parts).size());
+        most = std::max(most, share(n, 1, i, parts).size());
+      }
+      CHECK_AT_MOST(most - least, 1);
+    }
+  }
+}
+
+// f(shape) over sizes from nothing to large.
+template <class F>
+void for_each_shape(F&& f) {
+  for (Index steps : {0, 1, 3, 100, 5000}) {
+    for (Index batch : {0, 1, 2, 3, 4, 7, 8, 31, 64, 300}) {
+      for (Index inputs : {0, 1, 17, 256}) {
+        for (Index hidden : {1, 2, 31, 64, 65, 129, 256, 1024, 2048}) {
+          const Shape shape{steps, batch, inputs, hidden};
+          const Scope scope([&](std::ostream& out) { out << shape; });
+          f(shape);
+        }
+      }
+    }
+  }
+}
+
+constexpr Index kPanels[] = {8, 16, 32, 64};
+
+void plans_fit_their_shape() {
+  for_each_shape([](const Shape& shape) {
+    for (Index panel : kPanels) {
+      for (int threads : {1, 2, 3, 7, 64}) {
+        const Plan plan = make_plan(shape, panel, sizeof(float), threads);
+        CHECK(plan.threads >= 1 && plan.threads <= threads);
+        CHECK_AT_MOST(1, plan.block_steps);
+        CHECK(covers(shape.batch, 1, plan.split == Split::rows ? plan.threads : 1,
+                     [&](int i) { return plan.rows_of(i, shape); }));
+        CHECK(covers(shape.hidden, panel, plan.split == Split::hidden ? plan.threads : 1,
+                     [&](int i) { return plan.units_of(i, shape, panel); }));
+      }
+    }
+  });
+}
+
+void every_member_has_work() {
+  for_each_shape([](const Shape& shape) {
+    for (int threads : {2, 3, 7, 64}) {
+      const Plan plan = make_plan(shape, 64, sizeof(float), threads);
+      for (int i = 0; i < plan.threads && plan.threads > 1; ++i) {
+        CHECK(plan.rows_of(i, shape).size() > 0);
+        CHECK(plan.units_of(i, shape, 64).size() > 0);
+      }
+    }
+  });
+}
+
+// The weight gradient is summed block by block: its bits must not depend on threads or ISA.
+void time_blocks_depend_on_the_shape_alone() {
+  for_each_shape([](const Shape& shape) {
+    const Index block_steps = make_plan(shape, 64, sizeof(float), 1).block_steps;
+    for (Index panel : kPanels) {
+      for (int threads : {1, 2, 3, 7, 64}) {
+        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads).block_steps, block_steps);
+      }
+    }
+  });
+}
+
+void small_work_stays_on_one_thread() {
+  CHECK_EQUAL(make_plan({1, 1, 8, 8}, 64, sizeof(float), 16).threads, 1);
+  CHECK_EQUAL(make_plan({10, 4, 8, 16}, 64, sizeof(float), 16).threads, 1);
+  CHECK_EQUAL(make_plan({0, 64, 512, 512}, 64, sizeof(float), 16).threads, 1);
+}
+
+void large_work_is_split() {
+  const Plan rows = make_plan({100, 64, 128, 128}, 64, sizeof(float), 2);
+  CHECK_EQUAL(rows.threads, 2);
+  CHECK(rows.split == Split::rows);
+  const Plan hidden = make_plan({100, 1, 512, 512}, 64, sizeof(float), 2);
+  CHECK_EQUAL(hidden.threads, 2);
+  CHECK(hidden.split == Split::hidden);
+}
+
+}  // namespace
+}  // namespace bptt::test
+
+int main() {
+  using namespace bptt::test;
+  return run_tests({
+      {"shares cover everything once", shares_cover_everything_once},
+      {"shares differ by one grain at most", shares_differ_by_one_grain_at_most},
+      {"plans fit their shape", plans_fit_their_shape},
+      {"every member has work", every_member_has_work},
+      {"time blocks depend on the shape alone", time_blocks_depend_on_the_shape_alone},
+      {"small work stays on one thread", small_work_stays_on_one_thread},
+      {"large work is split", large_work_is_split},
+  });
+}

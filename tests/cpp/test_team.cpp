@@ -1,0 +1,239 @@
+// The team of threads: every member runs once, barriers hold with more members than CPUs, the team
+// has one owner at a time, and a forked child gets a team of its own.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "engine/team.h"
+
+namespace bptt::test {
+namespace {
+
+// More than most machines that run tests have CPUs to spare.
+constexpr int kMembers = 7;
+
+bool never_asked() { return false; }
+
+// How many members of a job ran, each once, on a team of up to `wanted`.
+int members_that_ran(int wanted) {
+  Lease lease(wanted);
+  std::vector<std::atomic<int>> runs(static_cast<std::size_t>(lease.size()));
+  auto work = [&](int member) { ++runs[static_cast<std::size_t>(member)]; };
+  lease.run(lease.size(), work);
+  int members = 0;
+  for (const std::atomic<int>& count : runs) members += count == 1;
+  return members;
+}
+
+void every_member_runs_once() {
+  for (int wanted : {1, 2, 3, kMembers, 2, 1, kMembers}) {
+    CHECK_EQUAL(members_that_ran(wanted), wanted);
+  }
+}
+
+void no_team_for_one_or_fewer() {
+  for (int wanted : {1, 0, -3}) {
+    const Lease lease(wanted);
+    CHECK_EQUAL(lease.size(), 1);
+  }
+}
+
+void the_caller_is_member_0() {
+  Lease lease(2);
+  std::thread::id ran_on[2];
+  auto work = [&](int member) { ran_on[member] = std::this_thread::get_id(); };
+  lease.run(2, work);
+  CHECK(ran_on[0] == std::this_thread::get_id());
+  CHECK(ran_on[1] != std::this_thread::get_id());
+}
+
+void a_job_may_use_fewer_members_than_the_lease() {
+  Lease lease(kMembers);
+  for (int members = 1; members <= kMembers; ++members) {
+    std::atomic<int> runs{0};
+    auto work = [&](int) { ++runs; };
+    lease.run(members, work);
+    CHECK_EQUAL(runs.load(), members);
+  }
+}
+
+void nobody_passes_a_barrier_early() {
+  constexpr int kPhases = 100;
+  Lease lease(kMembers);
+  const Interrupt interrupt(never_asked);
+  Barrier barrier(kMembers, interrupt);
+  std::atomic<int> arrived{0}, early{0};
+  auto work = [&](int) {
+    for (int phase = 1; phase <= kPhases; ++phase) {
+      ++arrived;
+      early += !barrier.wait();
+      early += arrived < phase * kMembers;
+      early += !barrier.wait();
+    }
+  };
+  lease.run(kMembers, work);
+  CHECK_EQUAL(early.load(), 0);
+  CHECK_EQUAL(arrived.load(), kPhases * kMembers);
+}
+
+// What one member wrote before a barrier, in plain memory, another reads after it.
+void a_barrier_hands_over_memory() {
+  constexpr int kPhases = 1000;
+  Lease lease(3);
+  const Interrupt interrupt(never_asked);
+  Barrier barrier(3, interrupt);
+  int written[2][3] = {};
+  std::atomic<int> stale{0};
+  auto work = [&](int member) {
+    for (int phase = 0; phase < kPhases; ++phase) {
+      written[phase % 2][member] = phase;
+      stale += !barrier.wait();
+      for (int value : written[phase % 2]) stale += value != phase;
+    }
+  };
+  lease.run(3, work);
+  CHECK_EQUAL(stale.load(), 0);
+}
+
+// Member 0 interrupts and leaves; the others wait for it in vain, and are told so.
+void an_interrupt_opens_the_barrier() {
+  Lease lease(kMembers);
+  Interrupt interrupt([] { return true; });
+  Barrier barrier(kMembers, interrupt);
+  std::atomic<int> told{0};
+  auto work = [&](int member) {
+    while (member != 0 && barrier.wait()) {
+    }
+    while (member == 0 && !interrupt.stopped()) interrupt.progress(1'000'000'000);
+    told += interrupt.stopped();
+  };
+  lease.run(kMembers, work);
+  CHECK_EQUAL(told.load(), kMembers);
+}
+
+void many_short_jobs() {
+  constexpr int kJobs = 20'000;
+  int sum[2] = {};
+  for (int job = 0; job < kJobs; ++job) {
+    Lease lease(2);
+    auto work = [&](int member) { sum[member] += member + 1; };
+    lease.run(2, work);
+  }
+  CHECK_EQUAL(sum[0], kJobs);
+  CHECK_EQUAL(sum[1], 2 * kJobs);
+}
+
+void workers_that_fell_asleep_wake_up() {
+  for (int job = 0; job < 20; ++job) {
+    CHECK_EQUAL(members_that_ran(3), 3);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+// Holds the team on another thread for as long as it lives.
+class OtherOwner {
+ public:
+  OtherOwner() : thread_([this] { hold(); }) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return holds_; });
+  }
+  ~OtherOwner() {
+    {
+      const std::lock_guard lock(mutex_);
+      done_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  void hold() {
+    const Lease lease(2);
+    std::unique_lock lock(mutex_);
+    holds_ = true;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return done_; });
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool holds_ = false, done_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
+void a_second_owner_works_alone() {
+  {
+    const OtherOwner other;
+    CHECK_EQUAL(members_that_ran(2), 1);
+  }
+  CHECK_EQUAL(members_that_ran(2), 2);
+}
+
+void owners_compete_and_all_their_jobs_run() {
+  std::atomic<int> failed{0};
+  std::vector<std::thread> owners;
+  for (int owner = 0; owner < 4; ++owner) {
+    owners.emplace_back([&] {
+      for (int job = 0; job < 500; ++job) {
+        const int members = members_that_ran(3);
+        failed += members != 1 && members != 3;
+      }
+    });
+  }
+  for (std::thread& owner : owners) owner.join();
+  CHECK_EQUAL(failed.load(), 0);
+}
+
+// Whether a forked child can run a job of 2 members, and nest a fork of its own.
+bool child_runs_a_job(int depth) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);  // instead of waiting for ever
+    const bool ran = members_that_ran(2) == 2 && (depth == 1 || child_runs_a_job(depth - 1));
+    _exit(ran ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  return status == 0;
+}
+
+void a_forked_child_has_a_team_of_its_own() {
+  CHECK_EQUAL(members_that_ran(3), 3);
+  CHECK(child_runs_a_job(2));
+  CHECK_EQUAL(members_that_ran(3), 3);
+}
+
+void a_child_forked_while_the_team_is_owned_has_one_too() {
+  const OtherOwner other;
+  CHECK(child_runs_a_job(1));
+}
+
+}  // namespace
+}  // namespace bptt::test
+
+int main() {
+  using namespace bptt::test;
+  return run_tests({
+      {"every member runs once", every_member_runs_once},
+      {"no team for one or fewer", no_team_for_one_or_fewer},
+      {"the caller is member 0", the_caller_is_member_0},
+      {"a job may use fewer members than the lease", a_job_may_use_fewer_members_than_the_lease},
+      {"nobody passes a barrier early", nobody_passes_a_barrier_early},
+      {"a barrier hands over memory", a_barrier_hands_over_memory},
+      {"an interrupt opens the barrier", an_interrupt_opens_the_barrier},
+      {"many short jobs", many_short_jobs},
+      {"workers that fell asleep wake up", workers_that_fell_asleep_wake_up},
+      {"a second owner works alone", a_second_owner_works_alone},
+      {"owners compete and all their jobs run", owners_compete_and_all_their_jobs_run},
+      {"a forked child has a team of its own", a_forked_child_has_a_team_of_its_own},
+      {"a child forked while the team is owned has one too",
+       a_child_forked_while_the_team_is_owned_has_one_too},
+  });
+}
