@@ -37,7 +37,7 @@ def as_array(name: str, value: object) -> Array:
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: masked arrays are not supported; fill the mask first")
+        raise TypeError(f"{name}: expected a plain array, got a masked one; fill the mask first")
     if isinstance(value, np.ndarray):
         return np.asarray(value)  # the same memory, without the subclass's own ideas of `*`
     if not hasattr(value, "__dlpack__"):
@@ -76,7 +76,7 @@ def readable(array: Array) -> Array:
     flags = array.flags
     if flags.c_contiguous and flags.aligned and array.dtype.isnative:
         return array
-    require_memory(array.nbytes, "a contiguous copy of an input")
+    require_memory(array.nbytes, f"a contiguous copy of an input of shape {array.shape}")
     return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
 
 
@@ -130,8 +130,8 @@ def float_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
     """`value` as a float dtype in native byte order."""
     try:
         dtype = np.dtype(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from None
+    except TypeError:
+        raise TypeError(f"{name}: expected a float dtype, got {value!r}") from None
     if dtype.kind != "f":
         raise TypeError(f"{name}: expected a float dtype, got {dtype}")
     native: np.dtype[Any] = dtype.newbyteorder("=")

@@ -75,7 +75,9 @@ def value_and_grad(
     steps, batch, _ = x.shape
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
-    needed = x.nbytes + (steps + 4) * batch * params.hidden_size * x.itemsize
+    outputs = 2 * max(batch, 256) * params.w_ho.shape[0]  # of one block of time
+    values = (steps + 4) * batch * params.hidden_size + outputs
+    needed = x.nbytes + values * x.itemsize
     checks.require_memory(needed, f"value_and_grad over {steps} steps")
     value, grads = chosen.value_and_grad(kind, params, x, initial, objective)
     return float(value), grads

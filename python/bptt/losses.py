@@ -59,15 +59,22 @@ def make_objective(
     loss = checks.choice("loss", loss, LOSSES)
     reduction = checks.choice("reduction", reduction, REDUCTIONS)
     step, weights = _loss_steps(at, steps, batch, params)
-    rows: tuple[int, ...] = (steps, batch) if step is None else (batch,)
+    one_step = step is not None or (isinstance(at, str) and at == "last")
     read_target = _class_ids if loss == "cross_entropy" else _float_target
-    terms = float(np.prod(rows)) if weights is None else float(weights.sum(dtype=np.float64))
+    checked = read_target(target, (batch,) if one_step else (steps, batch), params)
+    if one_step and step is None:
+        checked = checked[None][:0]  # the last step of none: its target is not read
+    rows = batch if step is not None else steps * batch
     scale = 1.0
-    if reduction == "mean" and np.prod(rows):
+    if reduction == "mean" and rows:
+        terms = rows if weights is None else float(weights.sum(dtype=np.float64))
         if terms == 0:
-            raise ValueError("at: the weights sum to zero, so their mean is undefined")
+            raise ValueError("at: expected weights with a mean, got weights that sum to 0")
         scale = 1 / terms
-    return Objective(loss, read_target(target, rows, params), step, weights, scale)
+    return Objective(loss, checked, step, weights, scale)
+
+
+_AT = "'last', 'all', an integer step or a (T, B) array of weights"
 
 
 def _loss_steps(
@@ -75,9 +82,9 @@ def _loss_steps(
 ) -> tuple[int | None, Array | None]:
     """`at` as a single step or as weights; (None, None) means every step with weight one."""
     if isinstance(at, str):
-        if checks.choice("at", at, ("last", "all")) == "all" or steps == 0:
-            return None, None
-        return steps - 1, None
+        if at not in ("last", "all"):
+            raise ValueError(f"at: expected {_AT}, got {at!r}")
+        return (steps - 1 if at == "last" and steps else None), None
     # Not by __index__: arrays of other libraries have it too.
     if isinstance(at, (int, np.integer)) and not isinstance(at, bool):
         step = int(at)
@@ -85,10 +92,7 @@ def _loss_steps(
             raise ValueError(f"at: expected a step in [-{steps}, {steps}), got {step}")
         return step % steps, None
     if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
-        raise TypeError(
-            f"at: expected 'last', 'all', an integer step or a (T, B) array of weights, "
-            f"got {type(at).__name__}"
-        )
+        raise TypeError(f"at: expected {_AT}, got {type(at).__name__}")
     weights = checks.as_float_array("at", at, ("w_hh", params.dtype))
     checks.expect_shape("at", weights, (steps, batch), "x")
     return None, checks.readable(weights)

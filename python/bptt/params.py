@@ -119,6 +119,12 @@ class Params:
         self._accepted = (cell, current, shapes)
         return self
 
+    def snapshot(self) -> Params:
+        """Another object with the same arrays, which assignments to this one do not reach."""
+        copied = object.__new__(Params)
+        copied.__dict__.update(self.__dict__)
+        return copied
+
     def _checked(self) -> dict[str, Array]:
         """Every entry that is present, as an array of fitting dtype and shape."""
         w_hh = checks.as_float_array("w_hh", self.w_hh)
@@ -235,11 +241,17 @@ def init_params(
     ------
     TypeError, ValueError
         If an argument has the wrong type or is out of range.
+    MemoryError
+        If the parameters do not fit the memory.
     """
     gates = get_cell(cell).gates
     i, h = checks.size("input_size", input_size), checks.size("hidden_size", hidden_size)
+    o = 0 if output_size is None else checks.size("output_size", output_size)
     out_dtype = checks.float_dtype("dtype", dtype)
-    generator = np.random.default_rng(rng)
+    if not isinstance(bias, (bool, np.bool_)):
+        raise TypeError(f"bias: expected a bool, got {type(bias).__name__}")
+    generator = _generator(rng)
+    checks.require_memory(16 * (gates * h * (i + h + 2) + o * (h + 1)), "drawing the parameters")
     bound = 1 / np.sqrt(h)
 
     def uniform(*shape: int) -> Array:
@@ -253,11 +265,19 @@ def init_params(
     if bias:
         params.b_ih, params.b_hh = uniform(gates * h), uniform(gates * h)
     if output_size is not None:
-        o = checks.size("output_size", output_size)
         params.w_ho = uniform(o, h)
         if bias:
             params.b_o = uniform(o)
     return params
+
+
+def _generator(rng: Seed) -> np.random.Generator:
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"rng: expected None, an integer of at least 0 or a numpy.random.Generator, got {rng!r}"
+        ) from None
 
 
 def _random_orthogonal(n: int, generator: np.random.Generator) -> Array:

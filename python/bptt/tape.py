@@ -21,7 +21,8 @@ class Tape:
     """The record of one forward pass: outputs, and what BPTT needs.
 
     A tape refers to the arrays it was made from (parameters, x, state) without copying them; do
-    not change them in place before the last `backward`. `backward` may be called any number of
+    not change them in place before the last `backward` (assigning other arrays to the `Params`
+    is harmless). `backward` may be called any number of
     times, until `release`. A tape is also a context manager that releases itself.
     """
 
@@ -30,7 +31,7 @@ class Tape:
     ) -> None:
         self._cell = cell
         self._backend = backend
-        self._params = params
+        self._params = params.snapshot()
         self._x = x
         self._state = state
         self._record: Forward | None = record
@@ -104,6 +105,7 @@ class Tape:
             dstate = checks.as_float_array("dstate", dstate, like)
             checks.expect_shape("dstate", dstate, record.state[0].shape, "tape.state")
             final = (checks.readable(dstate),)
+        checks.require_memory(self._x.nbytes, "the gradient of x")
         return self._backend.backward(
             self._cell, self._params, self._x, self._state, record, dy, final
         )
@@ -188,6 +190,7 @@ def read_inputs(
     )
     shape = (array.shape[1], params.hidden_size)
     if state is None:
+        checks.require_memory(shape[0] * shape[1] * array.itemsize, "the initial state")
         return params, checks.readable(array), (np.zeros(shape, params.dtype),)
     initial = checks.as_float_array("state", state, like)
     checks.expect_shape("state", initial, shape, "x and w_hh")

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
@@ -94,6 +95,7 @@ class NumpyBackend:
     def forward(self, cell: Cell, params: Params, x: Array, state: State) -> Forward:
         step, _ = STEPS[cell.name]
         y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
+        checks.require_memory(3 * y.nbytes, f"keeping {len(x)} steps")  # twice while stacking
         saved = []
         for t in range(len(x)):
             g_i = _affine(x[t], params.w_ih, params.b_ih)
@@ -144,9 +146,14 @@ class NumpyBackend:
         self, cell: Cell, params: Params, x: Array, state: State, objective: Objective
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
+        dx = np.zeros_like(x)
+        if objective.step is not None:
+            x = x[: objective.step + 1]  # the sum runs over the steps up to the loss
         forward = self.forward(cell, params, x, state)
         steps = slice(None) if objective.step is None else objective.step
         y = forward.y[steps]
+        outputs = y[..., 0].size * params.w_ho.shape[0]
+        checks.require_memory(4 * outputs * x.itemsize, f"{outputs} outputs of the readout")
         o = _affine(y, params.w_ho, params.b_o)
         terms, do = LOSS_FUNCTIONS[objective.loss](o, objective.target)
         scale = x.dtype.type(objective.scale)
@@ -156,6 +163,8 @@ class NumpyBackend:
         dy = np.zeros_like(forward.y)
         dy[steps] = do @ params.w_ho
         grads = self.backward(cell, params, x, state, forward, dy, None)
+        dx[: len(x)] = grads.x
+        grads.x = dx
         rows = tuple(range(do.ndim - 1))
         grads.w_ho = np.tensordot(do, y, axes=(rows, rows))  # no product of Jacobians
         grads.b_o = None if params.b_o is None else do.sum(axis=rows)
