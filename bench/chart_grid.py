@@ -49,6 +49,7 @@ def draw_grid(figure: Figure, family_blocks: Sequence[Block], comparison: Compar
 def _map(
     panel: Axes, block: Block, value: Callable[[Row], float | None], colours: str, norm: Normalize
 ) -> None:
+    """Colour and number of every cell; three digits, so that 0.95 is not read as 1."""
     hidden = sorted({row.case.hidden_size for row in block.rows})
     batch = sorted({row.case.batch for row in block.rows})
     cells = [[math.nan] * len(batch) for _ in hidden]
@@ -62,7 +63,7 @@ def _map(
             if not math.isnan(found):
                 red, green, blue, _ = image.cmap(norm(found))
                 is_dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
-                text = f"{found:.1f}" if found < 10 else f"{found:.0f}"
+                text = f"{found:.2f}" if found < 10 else f"{found:.3g}"
                 colour = "white" if is_dark else "black"
                 panel.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
     panel.set_xticks(range(len(batch)), [str(b) for b in batch])

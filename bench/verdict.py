@@ -69,8 +69,8 @@ def _below_the_bar(comparison: Comparison) -> Iterator[str]:
             exceptions.append(f"{_name(row)}: {best[0]} {best[1].median:.2f}, peak {percent}")
     if total:
         yield from _sentence(
-            f"{baseline} is {_RATIO_BAR} times as fast as the faster of {', '.join(frameworks)}, "
-            f"or at {_PEAK_BAR:.0%} of the FMA peak (by the first quartile)",
+            f"{baseline} is {_RATIO_BAR} times as fast as {' and '.join(frameworks)}, or at "
+            f"{_PEAK_BAR:.0%} of the FMA peak (both by the first quartile),",
             total,
             exceptions,
         )
