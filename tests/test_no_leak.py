@@ -1,0 +1,78 @@
+"""Ten thousand calls leave the memory where a thousand left it."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from problems import Problem, make_problem
+
+STATM = Path("/proc/self/statm")
+PAGE = 4096
+
+# The smallest array of the problem below, b_o, is an object of 112 bytes and its data of 8; a
+# kernel's scratch buffer is at least 64 bytes. Leaked at each of 10,000 calls they are 1.2 MB and at
+# least 0.3 MB; without a leak the process does not grow at all.
+CALLS = {"native": 10_000, "numba": 10_000, "numpy": 3_000}
+WARM_UP = 300
+ALLOWED_TRACED = 50_000
+ALLOWED_RESIDENT = 200_000
+
+
+def resident() -> int:
+    return int(STATM.read_text().split()[1]) * PAGE
+
+
+def forward_backward(p: Problem, backend: str) -> None:
+    p.forward_backward(backend)
+
+
+def value_and_grad(p: Problem, backend: str) -> None:
+    p.value_and_grad(backend, "cross_entropy", "all")
+
+
+def refused(p: Problem, backend: str) -> None:
+    """Calls that end in an error, before the kernel and after the forward pass."""
+    with pytest.raises(ValueError, match="loss:"):
+        p.value_and_grad(backend, "mse", "all")
+    with pytest.raises(ValueError, match="expected at least one"):
+        p.forward_backward(backend, dy=False, dstate=False)
+
+
+@pytest.mark.parametrize("call", [forward_backward, value_and_grad, refused])
+def test_calls_leave_no_array_behind(call: Callable, backend: str) -> None:
+    p = make_problem("tanh", 3, 2, 2, 5, 1)
+    calls = CALLS[backend] // (5 if call is refused else 1)
+    tracemalloc.start()
+    try:
+        for _ in range(WARM_UP):
+            call(p, backend)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(calls):
+            call(p, backend)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < ALLOWED_TRACED, f"{(after - before) / calls:.0f} bytes a call"
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="no /proc on this system")
+@pytest.mark.parametrize("call", [forward_backward, value_and_grad])
+def test_calls_leave_the_process_as_large_as_it_was(call: Callable, compiled_backend: str) -> None:
+    """What kernels allocate by themselves is not seen by tracemalloc."""
+    # Sizes that make every scratch buffer larger than the margin, if leaked.
+    p = make_problem("tanh", 9, 3, 17, 33, 5)
+    for _ in range(WARM_UP):
+        call(p, compiled_backend)
+    gc.collect()
+    before = resident()
+    for _ in range(CALLS[compiled_backend]):
+        call(p, compiled_backend)
+    gc.collect()
+    growth = resident() - before
+    assert growth < ALLOWED_RESIDENT, f"{growth} bytes in {CALLS[compiled_backend]} calls"
