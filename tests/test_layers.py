@@ -1,0 +1,171 @@
+"""Arrows between layers point one way (DESIGN.md section 3): read from the imports and includes."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "python" / "bptt"
+
+# --- C++ ---------------------------------------------------------------------------------------
+
+# What each layer may include besides itself. contract/ is plain data: any layer may see it.
+MAY_INCLUDE = {
+    "contract": set(),
+    "simd": set(),
+    "gemm": {"contract", "simd"},
+    "cells": {"contract", "simd"},
+    "losses": {"contract", "simd"},
+    "isa": {"contract", "simd", "gemm", "cells", "losses"},
+    "dispatch": {"contract"},
+    "engine": {"contract", "dispatch"},
+    "bindings": {"contract", "dispatch", "engine"},
+}
+CPP_SUFFIXES = {".h", ".hpp", ".inl", ".cpp", ".cc", ".cu", ".cuh"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+def cpp_files() -> list[Path]:
+    return [path for path in sorted(CSRC.rglob("*")) if path.suffix in CPP_SUFFIXES]
+
+
+def test_every_layer_has_files_and_every_file_a_layer() -> None:
+    found = {path.relative_to(CSRC).parts[0] for path in cpp_files()}
+    assert found == set(MAY_INCLUDE)
+
+
+@pytest.mark.parametrize("layer", MAY_INCLUDE)
+def test_a_layer_includes_only_layers_below_it(layer: str) -> None:
+    allowed = MAY_INCLUDE[layer] | {layer}
+    wrong = []
+    for path in cpp_files():
+        if path.relative_to(CSRC).parts[0] != layer:
+            continue
+        for quote, name in INCLUDE.findall(path.read_text()):
+            if quote == '"' and name.split("/")[0] not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)} includes {name}")
+            assert (quote == '"') == (CSRC / name).exists(), f"{path}: {name}"
+    assert not wrong
+
+
+def test_only_the_bindings_know_python() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} includes {name}"
+        for path in cpp_files()
+        for _, name in INCLUDE.findall(path.read_text())
+        if path.relative_to(CSRC).parts[0] != "bindings"
+        and re.match(r"pybind11|Python\.h|numpy", name)
+    ]
+    assert not wrong
+    bindings = "".join(path.read_text() for path in cpp_files() if "bindings" in path.parts)
+    assert "#include <pybind11/pybind11.h>" in bindings
+
+
+# --- Python ------------------------------------------------------------------------------------
+
+# From below to above; a module may import those of lower rank, and backends/ is one module.
+RANKS = (
+    ("cells", "checks"),
+    ("threads", "params"),
+    ("grads", "losses"),
+    ("backends",),
+    ("tape", "info"),
+    ("gradient",),
+    ("__init__",),
+    ("torch", "jax"),
+    ("cli",),
+    ("__main__",),
+)
+RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
+# What a layer may name of the package: above __init__, nothing but its public names and checks.
+FRONT = ("torch", "jax", "cli", "__main__")
+
+
+def module_of(path: Path) -> str:
+    """The unit of the package that a file belongs to: a module, or a folder."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """The units of the package that a file imports, also inside functions."""
+    parts = ("bptt", *path.relative_to(PACKAGE).with_suffix("").parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(parts[: -node.level]) if node.level else []
+            base += node.module.split(".") if node.module else []
+            names = [".".join([*base, alias.name]) for alias in node.names]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            names = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+        for name in names:
+            if name.split(".")[0] == "bptt":
+                unit = [*name.split("."), "__init__"][1]
+                is_unit = unit == "_core" or (PACKAGE / unit).is_dir()
+                is_unit = is_unit or (PACKAGE / f"{unit}.py").exists()
+                found.add(unit if is_unit else "__init__")
+    return found
+
+
+def python_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def test_every_module_has_a_rank() -> None:
+    units = {module_of(path) for path in python_files()}
+    assert units <= set(RANK), f"no rank for {units - set(RANK)}"
+    assert {"backends", "tape", "gradient", "checks"} <= units
+
+
+@pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_modules_below_it(path: Path) -> None:
+    unit = module_of(path)
+    for other in imported(path) - {unit}:
+        if other == "_core":
+            assert path == PACKAGE / "backends" / "native.py", f"{path.name} imports _core"
+        elif unit == "info" and other == "__init__":
+            continue  # the version, read when info() is called
+        else:
+            assert RANK[other] < RANK[unit], f"{unit} imports {other}"
+        if unit in FRONT:
+            assert RANK[other] >= RANK["__init__"] or other == "checks", f"{unit} imports {other}"
+
+
+def test_only_the_native_backend_imports_the_compiled_module() -> None:
+    users = [path for path in python_files() if "_core" in imported(path)]
+    assert users == [PACKAGE / "backends" / "native.py"]
+
+
+def test_backends_know_nothing_of_each_other() -> None:
+    for path in (PACKAGE / "backends").glob("*.py"):
+        if path.name in ("__init__.py", "protocol.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                for name in names:
+                    own = name == "protocol" or name.split("_")[0] == path.stem.split("_")[0]
+                    assert own, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("package", ["numba", "torch", "jax", "matplotlib", "sklearn", "tqdm"])
+def test_optional_packages_are_imported_where_they_are_used_and_nowhere_else(
+    package: str,
+) -> None:
+    homes = {"numba": "backends", "torch": "torch", "jax": "jax"}
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = [node.module]
+            if any(name.split(".")[0] == package for name in names):
+                assert module_of(path) == homes.get(package, "cli"), path
