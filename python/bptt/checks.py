@@ -11,10 +11,9 @@ import math
 import operator
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 __all__ = [
     "Array",
@@ -29,7 +28,12 @@ __all__ = [
     "size",
 ]
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+else:  # numpy.typing is not worth its time at run time
+    Array = np.ndarray
 
 
 def as_array(name: str, value: object) -> Array:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import operator
 import os
-import zipfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import numpy.typing as npt
 
 from . import checks
 from .cells import Cell, get_cell
 from .checks import Array
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["PARAM_NAMES", "Params", "Seed", "init_params"]
 
-Seed = Union[None, int, np.random.Generator]
+Seed = Union[None, int, "np.random.Generator"]
 
 PARAM_NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "w_ho", "b_o")
 
@@ -165,16 +165,17 @@ class Params:
         The file appears at `path` only when it is complete: an interrupted save leaves an older
         file as it was.
         """
-        target = Path(path)
-        if target.suffix != ".npz":
+        folder, name = os.path.split(os.fspath(path))
+        if not name.endswith(".npz"):
             raise ValueError(f"path: expected a name that ends in .npz, got {str(path)!r}")
-        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        partial = os.path.join(folder, f".{name}.{os.getpid()}.part")
         try:
             with open(partial, "wb") as file:
                 np.savez(file, **self.arrays())  # type: ignore[arg-type, unused-ignore]
-            os.replace(partial, target)
+            os.replace(partial, path)
         finally:
-            partial.unlink(missing_ok=True)
+            if os.path.exists(partial):
+                os.unlink(partial)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Params:
@@ -185,6 +186,8 @@ class Params:
         ValueError
             If the file is not an ``.npz`` file of parameters.
         """
+        import zipfile  # only here: it would cost `import bptt` a tenth
+
         with open(path, "rb") as file:
             if not zipfile.is_zipfile(file):
                 raise ValueError(f"path: {str(path)!r} is not an .npz file")

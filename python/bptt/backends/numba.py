@@ -6,7 +6,6 @@ The equations are in `numba_kernels`, which is imported, and Numba with it, by t
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,9 @@ class NumbaBackend:
         return None
 
     def description(self) -> str:
-        return f"compiled at the first call by Numba {importlib.metadata.version('numba')}"
+        from importlib.metadata import version  # slow to import
+
+        return f"compiled at the first call by Numba {version('numba')}"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return cell.name in ("linear", "tanh", "relu") and dtype.char in "fd"
