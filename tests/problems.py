@@ -68,8 +68,10 @@ class Problem:
         target = self.ids if loss == "cross_entropy" else self.target
         if at == "weights":
             return self.weights, target
-        if at == "all" or steps == 0:
+        if at == "all":
             return where, target
+        if steps == 0:
+            return where, np.zeros(target.shape[1:], target.dtype)
         return where, target[-1 if at == "last" else where]
 
     def forward_backward(self, backend: str, *, dy: bool = True, dstate: bool = True) -> Result:

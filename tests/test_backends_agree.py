@@ -26,6 +26,21 @@ SHAPES = [
 assert len(set(SHAPES)) == 121
 
 
+@pytest.fixture(params=SIZES)
+def steps(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+@pytest.fixture(params=AT)
+def at(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["mean", "sum"])
+def reduction(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 # Backends come last in every signature, so that they meet the same problem one after the other.
 cached = lru_cache(maxsize=16)
 
@@ -71,15 +86,12 @@ def problem(cell: str, seed: int, dtype: str) -> Problem:
     return make_problem(cell, *SHAPES[seed], dtype=dtype, seed=seed)
 
 
-@pytest.mark.parametrize("steps", SIZES)
 def test_forward_and_backward_agree(steps: int, cell: str, dtype: str, backend: str) -> None:
     for seed, shape in enumerate(SHAPES):
         if shape[0] == steps:
             check_forward_backward(problem(cell, seed, dtype), dtype, backend)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("at", AT)
 def test_value_and_grad_agrees(
     at: str, reduction: str, cell: str, dtype: str, loss: str, backend: str
 ) -> None:

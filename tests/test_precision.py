@@ -10,13 +10,21 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from problems import make_problem
+from problems import Problem, Result, make_problem
 
 # (T, B, I, H, O): long sequences, long sums over units, long sums over rows.
 FLOAT32_SHAPES = [(100, 17, 33, 129, 9), (31, 100, 129, 33, 17), (129, 33, 9, 8, 3)]
 # np.longdouble has no BLAS.
 FLOAT64_SHAPES = [(31, 7, 9, 33, 3), (33, 31, 17, 8, 2)]
 SEEDS = range(3)
+
+
+def forward_backward(p: Problem, backend: str) -> Result:
+    return p.forward_backward(backend)
+
+
+def value_and_grad(p: Problem, backend: str) -> Result:
+    return p.value_and_grad(backend, "cross_entropy", "all")
 
 
 @lru_cache(maxsize=8)
@@ -27,29 +35,31 @@ def squared_errors(
     totals: dict[str, np.ndarray] = {}
     for seed in SEEDS:
         p = make_problem(cell, *shape, dtype=dtype, seed=seed)
-        for call in (
-            lambda p, backend: p.forward_backward(backend),
-            lambda p, backend: p.value_and_grad(backend, "cross_entropy", "all"),
-        ):
+        for call in (forward_backward, value_and_grad):
             exact, found = call(p.astype(wider), "numpy"), call(p, backend)
             for name in exact:
                 error = np.mean(np.square(found[name] - exact[name]))
                 size = np.mean(np.square(exact[name]))
-                key = f"{name} of {call(p, backend).keys() & {'loss', 'y'}}"
+                key = f"{name} of {call.__name__}"
                 totals[key] = totals.get(key, 0) + np.array([error, size])
     return {name: (float(e), float(s)) for name, (e, s) in totals.items()}
 
 
-def check_twice_numpy(cell: str, shape: tuple[int, ...], dtype: str, wider: str, backend: str):
+def check_twice_numpy(
+    cell: str, shape: tuple[int, ...], dtype: str, wider: str, backend: str
+) -> None:
     numpy_errors = squared_errors(cell, shape, dtype, wider, "numpy")
-    # An array that NumPy happens to get right to the last bit leaves half a unit of that bit.
-    floor = np.finfo(dtype).eps / 4
-    for name, (error, size) in squared_errors(cell, shape, dtype, wider, backend).items():
+    found = squared_errors(cell, shape, dtype, wider, backend)
+    worse = []
+    for name, (error, size) in found.items():
+        # An array that NumPy happens to get right to the last bit leaves half a unit of that bit,
+        # and a loss, which is one float even of the wider reference, a whole one.
+        floor = np.finfo(dtype).eps * (1 if name.startswith("loss") else 0.25)
         allowed = 2 * np.sqrt(numpy_errors[name][0]) + floor * np.sqrt(size)
-        assert np.sqrt(error) <= allowed, (
-            f"{name}: rms error {np.sqrt(error):.3g} > {allowed:.3g} = twice NumPy's, "
-            f"make_problem({cell!r}, *{shape}, dtype={dtype!r}), seeds {SEEDS}"
-        )
+        if np.sqrt(error) > allowed:
+            worse.append(f"{name}: rms error {np.sqrt(error):.3g} > {allowed:.3g}")
+    problem = f"make_problem({cell!r}, *{shape}, dtype={dtype!r}), seeds {list(SEEDS)}"
+    assert not worse, f"more than twice NumPy's error for {problem}: {worse}"
 
 
 @pytest.mark.parametrize("shape", FLOAT32_SHAPES)
