@@ -134,15 +134,15 @@ def tanh(a: Any) -> Any:
 
 
 def _make_tanh(real: Any, bits: Any, mantissa: int, bias: int, limit: float, ln2: Any) -> Any:
-    """tanh a = -e / (2 + e) with e = expm1(-2|a|) = s p + (s - 1), s = 2^n, p = expm1(r).
+    """tanh |a| = -e / (1 + E) near zero, 1 - 2E / (1 + E) far from it; E = exp(-2|a|) = 1 + e.
 
-    Here -2|a| = n ln 2 + r with |r| <= ln(2) / 2, and p is the Taylor polynomial of degree 13. n
-    is rounded by adding a number so large that n + bias is left in the lowest bits; moved to the
-    place of the exponent, these are 2^n. NaN comes through p.
+    With -2|a| = n ln 2 + r, |r| <= ln(2) / 2, s = 2^n and p = expm1(r), a Taylor polynomial of
+    degree 13: E = s + s p, e = (s - 1) + s p. n is rounded by adding a number so large that
+    n + bias is left in the lowest bits; moved to the place of the exponent, these are 2^n.
     """
     magic, log2_e = real(1.5 * 2.0**mantissa + bias), real(1 / math.log(2))
     ln2_high, ln2_low = real(ln2[0]), real(ln2[1])  # n times the high part is exact
-    one, two, minus_two, limit = real(1), real(2), real(-2), real(limit)
+    one, two, minus_two, near, limit = real(1), real(2), real(-2), real(0.55), real(limit)
     c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = (
         real(1 / math.factorial(k)) for k in range(2, 14)
     )
@@ -157,8 +157,10 @@ def _make_tanh(real: Any, bits: Any, mantissa: int, bias: int, limit: float, ln2
         tail = c4 + r * (c5 + r * (c6 + r * (c7 + r * (c8 + r * tail))))
         p = r + r * r * (c2 + r * (c3 + r * tail))
         s = bits(real(shifted).view(bits) << bits(mantissa)).view(real)
-        e = s * p + (s - one)
-        return math.copysign(e / (two + e), a)
+        e = (s - one) + s * p
+        far = size > near  # not so for NaN, which comes through p
+        quotient = ((s + s * p) * two if far else -e) / (two + e)
+        return math.copysign(one - quotient if far else quotient, a)
 
     return register_jitable(implementation)
 
