@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_seconds", "kernels", "run"]
 
-# Multiply-adds of one pass over the data for which a thread is worth waking.
-WORK_PER_THREAD = 1 << 20
+# Multiply-adds of one pass over the data (0.1 ms) for which a thread is worth waking.
+WORK_PER_THREAD = 1 << 21
 
 _compiled: set[tuple[str, str]] = set()  # entry points with the dtypes they are ready for
 _compile_seconds: float | None = None
