@@ -11,7 +11,7 @@ constexpr std::size_t kAlignment = 64;
 // What a thread keeps between calls, at most.
 constexpr std::size_t kKept = std::size_t{64} << 20;
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BPTT_BUFFERS_APART)  // AddressSanitizer
 constexpr bool kOneChunkEach = true;  // so that running over the end of a buffer is seen
 #else
 constexpr bool kOneChunkEach = false;

@@ -4,7 +4,6 @@
 
 #include <chrono>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -69,13 +68,13 @@ class Team {
   int grow(int wanted) {
     while (static_cast<int>(workers_.size()) + 1 < wanted) {
       const int member = static_cast<int>(workers_.size()) + 1;
-      auto worker = std::make_unique<Worker>();
+      Worker* const worker = workers_.emplace_back(std::make_unique<Worker>()).get();
       try {
-        std::thread([this, member, w = worker.get()] { serve(*w, member); }).detach();
-      } catch (const std::system_error&) {
+        std::thread([this, member, worker] { serve(*worker, member); }).detach();
+      } catch (...) {
+        workers_.pop_back();
         break;
       }
-      workers_.push_back(std::move(worker));
     }
     const int members = static_cast<int>(workers_.size()) + 1;
     return wanted < members ? wanted : members;
@@ -143,9 +142,13 @@ Team& team() {
 }  // namespace
 
 Lease::Lease(int wanted) : team_(nullptr), size_(1) {
-  if (wanted <= 1 || !team().owner.try_lock()) return;
-  team_ = &team();
-  size_ = team_->grow(wanted);
+  if (wanted <= 1) return;
+  Team& owned = team();
+  std::unique_lock lock(owned.owner, std::try_to_lock);
+  if (!lock) return;
+  size_ = owned.grow(wanted);
+  team_ = &owned;
+  lock.release();  // until the lease ends
 }
 
 Lease::~Lease() {
