@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ STATM = Path("/proc/self/statm")
 PAGE = 4096
 
 # The smallest array of the problem below, b_o, is an object of 112 bytes and its data of 8; a
-# kernel's scratch buffer is at least 64 bytes. Leaked at each of 10,000 calls they are 1.2 MB and at
-# least 0.3 MB; without a leak the process does not grow at all.
+# kernel's scratch buffer is at least 64 bytes. Leaked at each of 10,000 calls they are 1.2 MB and
+# at least 0.3 MB; without a leak the process does not grow at all.
 CALLS = {"native": 10_000, "numba": 10_000, "numpy": 3_000}
 WARM_UP = 300
 ALLOWED_TRACED = 50_000
@@ -76,3 +77,26 @@ def test_calls_leave_the_process_as_large_as_it_was(call: Callable, compiled_bac
     gc.collect()
     growth = resident() - before
     assert growth < ALLOWED_RESIDENT, f"{growth} bytes in {CALLS[compiled_backend]} calls"
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="no /proc on this system")
+def test_a_thread_that_ends_takes_its_memory_with_it(compiled_backend: str) -> None:
+    """Kernels may keep scratch memory for their thread's next call, and grow it call by call."""
+    problems = [make_problem("tanh", 9, 3, 17, hidden, 5) for hidden in (8, 33, 100)]
+
+    def calls_of_a_fresh_thread() -> None:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            for p in problems:
+                pool.submit(value_and_grad, p, compiled_backend).result()
+
+    for _ in range(50):
+        calls_of_a_fresh_thread()
+    gc.collect()
+    before = resident()
+    for _ in range(300):
+        calls_of_a_fresh_thread()
+    gc.collect()
+    growth = resident() - before
+    # The scratch of these calls is more than 100 kB: 30 MB in all. Threads alone let a process
+    # breathe by less than one.
+    assert growth < 5_000_000, f"{growth / 300:.0f} bytes a thread"
