@@ -12,8 +12,7 @@ constexpr Index kRowGrain = 8;
 template <class T>
 BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels,
                               const Plan& plan, const T* y, const StateGradients<T>& incoming,
-                              const Gradients<T>& gradients, Barrier& barrier,
-                              Interrupt& interrupt)
+                              const Gradients<T>& gradients, Barrier& barrier, Interrupt& interrupt)
     : problem_(problem),
       kernels_(kernels),
       plan_(plan),
@@ -175,7 +174,11 @@ void BackwardPass<T>::input_gradient(const Block& block, int member) {
   const Problem<T>& p = problem_;
   const Range rows = share(block.rows, kRowGrain, member, plan_.threads);
   T* dx = gradients_.x + (block.first * p.batch + rows.begin) * p.inputs;
-  kernels_.product({rows.size(), p.inputs, 0, p.inputs, {},
+  kernels_.product({rows.size(),
+                    p.inputs,
+                    0,
+                    p.inputs,
+                    {},
                     {{delta_rows(block.delta, rows.begin), p.hidden, w_ih_t_.get()}, {}},
                     {dx, kernels_.lanes, p.inputs}});
 }
@@ -204,7 +207,11 @@ template <class T>
 void BackwardPass<T>::initial_state_gradient(const Block& block, int member) {
   const Problem<T>& p = problem_;
   const Range units = share(p.hidden, kernels_.product_width, member, plan_.threads);
-  kernels_.product({p.batch, p.hidden, units.begin, units.end, {},
+  kernels_.product({p.batch,
+                    p.hidden,
+                    units.begin,
+                    units.end,
+                    {},
                     {{delta_rows(block.delta, 0), p.hidden, w_hh_t_.get()}, {}},
                     {gradients_.state, kernels_.lanes, p.hidden}});
 }

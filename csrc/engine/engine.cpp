@@ -28,7 +28,8 @@ const Kernels<double>& kernels<double>() {
 template <class T>
 struct Crew {
   Crew(const Problem<T>& p, const Kernels<T>& k, int threads, const Interrupt& interrupt)
-      : lease(planned(p, k, threads).threads), plan(planned(p, k, lease.size())),
+      : lease(planned(p, k, threads).threads),
+        plan(planned(p, k, lease.size())),
         barrier(plan.threads, interrupt) {}
 
   static Plan planned(const Problem<T>& p, const Kernels<T>& k, int threads) {
@@ -92,12 +93,12 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   return readout.loss();
 }
 
-#define BPTT_INSTANTIATE(T)                                                                  \
-  template void forward<T>(const Problem<T>&, T*, T*, int, Interrupt&);                      \
-  template void backward<T>(const Problem<T>&, const T*, const T*, const T*,                 \
-                            const Gradients<T>&, int, Interrupt&);                           \
-  template double value_and_grad<T>(const Problem<T>&, const Objective<T>&,                  \
-                                    const Gradients<T>&, int, Interrupt&);
+#define BPTT_INSTANTIATE(T)                                                                       \
+  template void forward<T>(const Problem<T>&, T*, T*, int, Interrupt&);                           \
+  template void backward<T>(const Problem<T>&, const T*, const T*, const T*, const Gradients<T>&, \
+                            int, Interrupt&);                                                     \
+  template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,  \
+                                    int, Interrupt&);
 BPTT_INSTANTIATE(float)
 BPTT_INSTANTIATE(double)
 #undef BPTT_INSTANTIATE

@@ -83,8 +83,7 @@ void ForwardPass<T>::step(Index t, Index first, Range rows, Range units) {
   product.segments[1] = {
       {previous + rows.begin * p.hidden, lanes, p.hidden}, p.hidden, w_hh_.get()};
   kernels_.product(product);
-  kernels_.cells[static_cast<int>(p.cell)].forward(
-      {rows.size(), units.begin, units.end, {}, out});
+  kernels_.cells[static_cast<int>(p.cell)].forward({rows.size(), units.begin, units.end, {}, out});
 }
 
 template class ForwardPass<float>;

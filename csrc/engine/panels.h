@@ -1,8 +1,8 @@
 // A matrix packed into panels, filled by the members of a team, each its own panels.
 #pragma once
 
-#include "engine/scratch.h"
 #include "engine/plan.h"
+#include "engine/scratch.h"
 
 namespace bptt {
 
@@ -30,8 +30,8 @@ class Panels {
   // Packs this member's share of the columns of `source`, to rows [row_offset, ...).
   void pack(const Source<T>& source, Index row_offset, int member, int members) {
     const Range mine = share(columns_, width_, member, members);
-    pack_({source.data, source.stride_n, source.stride_k, columns_, source.rows, width_,
-           mine.begin, mine.end, data_.get(), rows_, row_offset});
+    pack_({source.data, source.stride_n, source.stride_k, columns_, source.rows, width_, mine.begin,
+           mine.end, data_.get(), rows_, row_offset});
   }
 
   const T* get() const { return data_.get(); }

@@ -32,8 +32,7 @@ Plan make_plan(const Shape& s, Index panel, Index item_size, int threads) {
   if (threads > 1 && step_work * s.steps >= kWorkForTeam) {
     const Index recurrent_bytes = s.hidden * s.hidden * item_size;
     const bool many_rows = s.batch >= 4 * threads;
-    const bool enough_rows =
-        s.batch >= 2 * threads && recurrent_bytes <= kRecurrentBytesForFewRows;
+    const bool enough_rows = s.batch >= 2 * threads && recurrent_bytes <= kRecurrentBytesForFewRows;
     const bool units_pay = panels >= 2 && step_work >= kStepWorkForTeam;
     if (many_rows || enough_rows || (s.batch > 1 && !units_pay)) {
       plan.threads = static_cast<int>(std::min<Index>(threads, s.batch));

@@ -25,9 +25,9 @@ enum class Split {
 struct Plan {
   int threads;
   Split split;
-  Index block_steps;  // steps of a time block; a function of the shape alone, since the weight
-                      // gradient is summed block by block and its bits must not depend on threads
-  bool project_first; // the input projection of a block in one product, ahead of its steps
+  Index block_steps;   // steps of a time block; a function of the shape alone, since the weight
+                       // gradient is summed block by block and its bits must not depend on threads
+  bool project_first;  // the input projection of a block in one product, ahead of its steps
 
   Range rows_of(int thread, const Shape& shape) const;
   Range units_of(int thread, const Shape& shape, Index panel) const;

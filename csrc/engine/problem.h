@@ -23,27 +23,27 @@ struct Problem {
 template <class T>
 struct Objective {
   LossId loss;
-  Index outputs;             // O
-  const T* w_ho;             // (O, H)
-  const T* b_o;              // (O) or null
-  const T* target;           // squared_error: (T, B, O), or (B, O) for a loss at one step
-  const std::int64_t* ids;   // cross_entropy: (T, B), or (B)
-  const T* weights;          // (T, B), or null for ones
-  Index step;                // the only step of the loss, or -1 for all
+  Index outputs;            // O
+  const T* w_ho;            // (O, H)
+  const T* b_o;             // (O) or null
+  const T* target;          // squared_error: (T, B, O), or (B, O) for a loss at one step
+  const std::int64_t* ids;  // cross_entropy: (T, B), or (B)
+  const T* weights;         // (T, B), or null for ones
+  Index step;               // the only step of the loss, or -1 for all
   double scale;
 };
 
 // Where gradients are written; each is overwritten whole.
 template <class T>
 struct Gradients {
-  T* x;                      // (T, B, I)
-  T* state;                  // (B, H)
-  T* w_ih;                   // (H, I)
-  T* w_hh;                   // (H, H)
-  T* b_ih;                   // (H) or null
-  T* b_hh;                   // (H) or null
-  T* w_ho;                   // (O, H); null without an objective
-  T* b_o;                    // (O) or null
+  T* x;      // (T, B, I)
+  T* state;  // (B, H)
+  T* w_ih;   // (H, I)
+  T* w_hh;   // (H, H)
+  T* b_ih;   // (H) or null
+  T* b_hh;   // (H) or null
+  T* w_ho;   // (O, H); null without an objective
+  T* b_o;    // (O) or null
 };
 
 }  // namespace bptt

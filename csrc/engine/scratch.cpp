@@ -11,8 +11,8 @@ constexpr std::size_t kAlignment = 64;
 // What a thread keeps between calls, at most.
 constexpr std::size_t kKept = std::size_t{64} << 20;
 
-#if defined(BPTT_BUFFERS_APART)  // AddressSanitizer
-constexpr bool kOneChunkEach = true;  // so that running over the end of a buffer is seen
+#if defined(BPTT_BUFFERS_APART)
+constexpr bool kOneChunkEach = true;  // so that AddressSanitizer sees the end of each buffer
 #else
 constexpr bool kOneChunkEach = false;
 #endif

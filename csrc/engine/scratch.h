@@ -36,10 +36,10 @@ class Scratch {
 
   void release();
 
-  std::vector<Chunk> chunks_;   // the last one is being filled
-  std::size_t capacity_ = 0;    // of the last chunk
-  std::size_t used_ = 0;        // of the last chunk
-  std::size_t total_ = 0;       // taken in this frame
+  std::vector<Chunk> chunks_;  // the last one is being filled
+  std::size_t capacity_ = 0;   // of the last chunk
+  std::size_t used_ = 0;       // of the last chunk
+  std::size_t total_ = 0;      // taken in this frame
 };
 
 // `count` values in the scratch of the current frame.

@@ -25,7 +25,9 @@ void pack_panel(const Pack<T>& p, const T* source, T* panel, Index w, Index fill
   }
   for (Index j = 0; j < w; ++j) {
     const T* column = source + j * p.stride_n;
-    for (Index k = 0; k < p.rows; ++k) panel[k * w + j] = j < filled ? column[k * p.stride_k] : T(0);
+    for (Index k = 0; k < p.rows; ++k) {
+      panel[k * w + j] = j < filled ? column[k * p.stride_k] : T(0);
+    }
   }
 }
 

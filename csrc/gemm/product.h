@@ -10,8 +10,7 @@ namespace bptt::BPTT_ISA {
 
 // Rows of a tile of N vectors. Beyond 14 the row pointers' arithmetic costs more than it saves.
 template <int N>
-inline constexpr int kProductRows =
-    kProductAccumulators / N < 14 ? kProductAccumulators / N : 14;
+inline constexpr int kProductRows = kProductAccumulators / N < 14 ? kProductAccumulators / N : 14;
 
 // Adds rows [row, row + M) of a · panel to the tile.
 template <class T, int M, int N>

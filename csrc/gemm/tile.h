@@ -52,8 +52,8 @@ BPTT_INLINE void load_tile(Vec<T> (&acc)[M][N], const Strips<const T>& from, Ind
 }
 
 template <class T, int M, int N>
-BPTT_INLINE void store_tile(const Vec<T> (&acc)[M][N], const Strips<T>& to, Index row,
-                            Index column, Index columns) {
+BPTT_INLINE void store_tile(const Vec<T> (&acc)[M][N], const Strips<T>& to, Index row, Index column,
+                            Index columns) {
   T* p = to.data + column / kLanes<T> * to.strip_stride + row * to.row_stride;
   const Index last = columns - column - (N - 1) * kLanes<T>;
   BPTT_UNROLL for (int m = 0; m < M; ++m) {
@@ -73,8 +73,7 @@ template <int Max, class F>
 BPTT_INLINE void with_constant(Index n, F&& f) {
   [&]<int... I>(std::integer_sequence<int, I...>) {
     ((n == I + 1 ? f.template operator()<I + 1>() : void()), ...);
-  }
-  (std::make_integer_sequence<int, Max>{});
+  }(std::make_integer_sequence<int, Max>{});
 }
 
 // Calls f.operator()<m>(row) for row tiles of at most Max rows and nearly equal heights: no tile

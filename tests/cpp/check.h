@@ -19,7 +19,7 @@
 
 namespace bptt::test {
 
-inline constexpr int kSkipped = 77;         // the exit status that ctest reports as skipped
+inline constexpr int kSkipped = 77;          // the exit status that ctest reports as skipped
 inline constexpr int kPrintedFailures = 20;  // the rest is only counted
 inline int failures = 0;
 

@@ -54,10 +54,9 @@ class Network {
         biases_(biases) {
     Random random(seed);
     // Rows of w_hh have a norm of about 0.9: neither vanishing at once nor exploding.
-    const T recurrent = T(0.9 * std::sqrt(3.0 / static_cast<double>(std::max<Index>(
-                                                      1, s.hidden))));
-    for (GuardedArray<T>* array : {&x, &state, &w_ih, &b_ih, &b_hh, &w_ho, &b_o, &dy, &dstate,
-                                   &target, &weights}) {
+    const T recurrent = T(0.9 * std::sqrt(3.0 / static_cast<double>(std::max<Index>(1, s.hidden))));
+    for (GuardedArray<T>* array :
+         {&x, &state, &w_ih, &b_ih, &b_hh, &w_ho, &b_o, &dy, &dstate, &target, &weights}) {
       for (T& value : *array) value = T(0.5) * random.uniform<T>();
     }
     for (T& value : w_hh) value = recurrent * random.uniform<T>();
@@ -66,15 +65,29 @@ class Network {
 
   Problem<T> problem() const {
     const bool biased = biases_ == Biases::both;
-    return {cell_,       sizes.steps, sizes.batch, sizes.inputs,
-            sizes.hidden, x.get(),    state.get(), w_ih.get(),
-            w_hh.get(),  biased ? b_ih.get() : nullptr, biased ? b_hh.get() : nullptr};
+    return {cell_,
+            sizes.steps,
+            sizes.batch,
+            sizes.inputs,
+            sizes.hidden,
+            x.get(),
+            state.get(),
+            w_ih.get(),
+            w_hh.get(),
+            biased ? b_ih.get() : nullptr,
+            biased ? b_hh.get() : nullptr};
   }
   Objective<T> objective(const LossChoice& loss) const {
     const bool squared = loss.id == LossId::squared_error;
-    return {loss.id, sizes.outputs, w_ho.get(), biases_ == Biases::both ? b_o.get() : nullptr,
-            squared ? target.get() : nullptr, squared ? nullptr : ids.get(),
-            loss.weighted ? weights.get() : nullptr, loss.step, 0.25};
+    return {loss.id,
+            sizes.outputs,
+            w_ho.get(),
+            biases_ == Biases::both ? b_o.get() : nullptr,
+            squared ? target.get() : nullptr,
+            squared ? nullptr : ids.get(),
+            loss.weighted ? weights.get() : nullptr,
+            loss.step,
+            0.25};
   }
   bool biased() const { return biases_ == Biases::both; }
 

@@ -18,9 +18,7 @@ struct PanelLayout {
     const Index n0 = column / width * width;
     return n0 * panel_rows + row * width_of_panel(n0) + (column - n0);
   }
-  Index width_of_panel(Index n0) const {
-    return std::min(width, round_up_to(columns - n0, lanes));
-  }
+  Index width_of_panel(Index n0) const { return std::min(width, round_up_to(columns - n0, lanes)); }
 };
 
 template <class T>

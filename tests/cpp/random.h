@@ -45,8 +45,8 @@ class Random {
   template <class T>
   T special() {
     using Limits = std::numeric_limits<T>;
-    const T values[] = {T(0), -T(0),          Limits::denorm_min(), Limits::max(), Limits::infinity(),
-                        -Limits::infinity(), Limits::quiet_NaN()};
+    constexpr T kInf = Limits::infinity();
+    const T values[] = {T(0), -T(0), kInf, -kInf, Limits::denorm_min(), Limits::quiet_NaN()};
     return below(8) == 0 ? any_of(values) : spread<T>();
   }
 

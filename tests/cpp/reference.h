@@ -76,7 +76,7 @@ class Reference {
   }
 
   W chain(W ds, W s) const {
-    return p_.cell == CellId::tanh ? ds * (1 - s * s)
+    return p_.cell == CellId::tanh   ? ds * (1 - s * s)
            : p_.cell == CellId::relu ? (s <= 0 ? W(0) : ds)
                                      : ds;
   }

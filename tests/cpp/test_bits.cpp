@@ -198,16 +198,16 @@ int main(int argc, char** argv) {
       std::cout << "skipped: this CPU or this build has no two ISAs with FMA" << std::endl;
       return kSkipped;
     }
-    return run_tests({{"float32: ISAs with FMA have the same bits",
-                       isas_with_fma_have_the_same_bits<float>},
-                      {"float64: ISAs with FMA have the same bits",
-                       isas_with_fma_have_the_same_bits<double>}});
+    return run_tests(
+        {{"float32: ISAs with FMA have the same bits", isas_with_fma_have_the_same_bits<float>},
+         {"float64: ISAs with FMA have the same bits", isas_with_fma_have_the_same_bits<double>}});
   }
   return run_tests_on_isa(
       argc, argv,
       {{"float32: bits do not depend on threads", bits_do_not_depend_on_threads<float>},
        {"float64: bits do not depend on threads", bits_do_not_depend_on_threads<double>},
-       {"float32: a row has the same bits in any batch", a_row_has_the_same_bits_in_any_batch<float>},
+       {"float32: a row has the same bits in any batch",
+        a_row_has_the_same_bits_in_any_batch<float>},
        {"float64: a row has the same bits in any batch",
         a_row_has_the_same_bits_in_any_batch<double>},
        {"float32: concurrent calls have the same bits", concurrent_calls_have_the_same_bits<float>},

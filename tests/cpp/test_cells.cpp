@@ -76,9 +76,8 @@ void check_kernel(void (*kernel)(const Pointwise<T>&), const Case& c, const Matr
 
 template <class T>
 void check_cell(const Cell<T>& cell, const Case& c, Random& random) {
-  const Scope scope([&](std::ostream& out) {
-    out << kCellNames[static_cast<int>(cell.id)] << ", " << c;
-  });
+  const Scope scope(
+      [&](std::ostream& out) { out << kCellNames[static_cast<int>(cell.id)] << ", " << c; });
   const CellKernels<T>& cell_kernels = kernels<T>().cells[static_cast<int>(cell.id)];
   const Matrix<T> y = random_matrix<T>(c, c.y, random);
   Matrix<T> values = random_matrix<T>(c, c.values, random);

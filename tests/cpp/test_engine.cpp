@@ -21,9 +21,7 @@ constexpr Sizes kAwkward[] = {
 constexpr Sizes kEmpty[] = {{0, 3, 2, 5, 2}, {3, 0, 2, 5, 2}, {3, 2, 0, 5, 2}, {0, 0, 0, 1, 1}};
 
 // The longest sum behind a number of the result.
-Index longest_sum(const Sizes& s) {
-  return s.steps * (s.inputs + s.hidden + s.batch + s.outputs);
-}
+Index longest_sum(const Sizes& s) { return s.steps * (s.inputs + s.hidden + s.batch + s.outputs); }
 
 // A few eps for each doubling of the sum, relative to the largest element of the array, or to the
 // terms it is summed from, which are not much smaller than a quarter.

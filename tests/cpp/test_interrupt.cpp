@@ -27,9 +27,8 @@ bool go_on() {
 // ends soon after the first question.
 template <class F>
 void check_stops(const char* name, const Sizes& sizes, int threads, F&& call) {
-  const Scope scope([&](std::ostream& out) {
-    out << name << ", " << sizes << ", " << threads << " threads";
-  });
+  const Scope scope(
+      [&](std::ostream& out) { out << name << ", " << sizes << ", " << threads << " threads"; });
   times_asked = 0;
   Interrupt interrupt(stop);
   const auto start = Clock::now();

@@ -55,11 +55,15 @@ struct Rows {
       ids[r] = random.below(c.outputs);
     }
     for (T& weight : weights) weight = random.below(4) == 0 ? T(0) : random.spread<T>();
-    call = {c.rows,     c.outputs,
-            o.get(),    stride,
-            target.get(), ids.get(),
+    call = {c.rows,
+            c.outputs,
+            o.get(),
+            stride,
+            target.get(),
+            ids.get(),
             c.weighted ? weights.get() : nullptr,
-            T(0.125),   losses.get()};
+            T(0.125),
+            losses.get()};
   }
   T weight(Index row) const { return weights.size() ? weights[row] : T(1); }
 
@@ -107,9 +111,8 @@ using RowLoss = double (*)(std::vector<T>&, const Rows<T>&, Index);
 
 template <class T>
 void check_loss(LossId id, RowLoss<T> row_loss, const Case& c, Random& random) {
-  const Scope scope([&](std::ostream& out) {
-    out << kLossNames[static_cast<int>(id)] << ", " << c;
-  });
+  const Scope scope(
+      [&](std::ostream& out) { out << kLossNames[static_cast<int>(id)] << ", " << c; });
   Rows<T> rows(c, random);
   std::vector<std::vector<T>> before;
   for (Index r = 0; r < c.rows; ++r) {
@@ -141,8 +144,8 @@ void every_count_of_outputs() {
     for (Index rows : {0, 1, 2, 7}) {
       for (Outputs kind : {Outputs::moderate, Outputs::huge, Outputs::special}) {
         for (bool weighted : {false, true}) {
-          const Case c{rows, outputs, random.below(4), weighted, kind,
-                       random.below(kernels<T>().lanes + 1)};
+          const Case c{rows,     outputs, random.below(4),
+                       weighted, kind,    random.below(kernels<T>().lanes + 1)};
           check_loss<T>(LossId::squared_error, squared_error<T>, c, random);
           check_loss<T>(LossId::cross_entropy, cross_entropy<T>, c, random);
         }

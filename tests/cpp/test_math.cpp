@@ -87,8 +87,8 @@ template <class T>
 void special_values_are_exact() {
   using Limits = std::numeric_limits<T>;
   const T inf = Limits::infinity(), nan = Limits::quiet_NaN(), tiny = Limits::denorm_min();
-  const std::vector<T> x = {T(0), -T(0), inf, -inf, nan, tiny, -tiny, Limits::max(),
-                            Limits::lowest()};
+  const std::vector<T> x = {T(0),          -T(0),           inf, -inf, nan, tiny, -tiny,
+                            Limits::max(), Limits::lowest()};
   const std::vector<T> tanh = {T(0), -T(0), T(1), T(-1), nan, tiny, -tiny, T(1), T(-1)};
   const std::vector<T> exp = {T(1), T(1), inf, T(0), nan, T(1), T(1), inf, T(0)};
   const std::vector<T> tanh_x = map(kernels<T>().tanh, x), exp_x = map(kernels<T>().exp, x);

@@ -25,8 +25,8 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
 template <class T>
 GuardedArray<T> random_source(const Case& c, Random& random) {
   const bool empty = c.columns == 0 || c.rows == 0;
-  GuardedArray<T> source(
-      empty ? 0 : (c.columns - 1) * c.stride_n + (c.rows - 1) * c.stride_k + 1, c.gap);
+  GuardedArray<T> source(empty ? 0 : (c.columns - 1) * c.stride_n + (c.rows - 1) * c.stride_k + 1,
+                         c.gap);
   for (T& value : source) value = random.spread<T>();
   return source;
 }
@@ -75,8 +75,8 @@ void panels_hold_the_matrix_and_zeros() {
             {1, columns + extra}, {rows + extra, 1}, {2, 2 * columns + extra}};
         for (const auto& [stride_n, stride_k] : strides) {
           const Index cut = std::min(columns, width * random.below(3));
-          check_pack<T>({columns, rows, width, stride_n, stride_k, random.below(3),
-                         random.below(3), cut, random.below(k.lanes + 1)},
+          check_pack<T>({columns, rows, width, stride_n, stride_k, random.below(3), random.below(3),
+                         cut, random.below(k.lanes + 1)},
                         random);
         }
       }

@@ -35,8 +35,7 @@ T random_value(const Case& c, Random& random) {
 }
 
 template <class T>
-Matrix<T> random_matrix(const Case& c, Index rows, Index columns, Storage storage,
-                        Random& random) {
+Matrix<T> random_matrix(const Case& c, Index rows, Index columns, Storage storage, Random& random) {
   Matrix<T> matrix(rows, columns, kernels<T>().lanes, storage, c.gap);
   matrix.for_each([&](Index, Index, T& value) { value = random_value<T>(c, random); });
   return matrix;
@@ -77,9 +76,13 @@ void check_product(const Case& c, Random& random) {
   Matrix<T> out(c.rows, c.columns, kernels<T>().lanes, c.out, c.gap);
 
   const auto product = [&](Index begin, Index end) {
-    kernels<T>().product({c.rows, c.columns, begin, end,
+    kernels<T>().product({c.rows,
+                          c.columns,
+                          begin,
+                          end,
                           c.init == Init::zero ? Strips<const T>{} : init.view(),
-                          {first.segment(), second.segment()}, out.view()});
+                          {first.segment(), second.segment()},
+                          out.view()});
   };
   product(c.cut, c.columns);
   out.for_each([&](Index, Index column, T& value) {
