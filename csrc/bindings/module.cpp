@@ -2,7 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <chrono>
+#include <pthread.h>
+
+#include <exception>
 
 #include "bindings/arrays.h"
 #include "dispatch/dispatch.h"
@@ -20,20 +22,43 @@ int id_of(const char* what, const char* const (&names)[N], const std::string& na
   throw py::value_error(std::string(what) + ": unknown name '" + name + "'");
 }
 
-// Whether a signal handler raised an exception (KeyboardInterrupt, usually).
+// The thread that runs signal handlers. A forked child has one thread, and that is it.
+unsigned long main_thread = 0;
+
+void remember_main_thread() {
+  const py::object thread = py::module_::import("threading").attr("main_thread")();
+  main_thread = thread.attr("ident").cast<unsigned long>();
+  pthread_atfork(nullptr, nullptr, [] { main_thread = PyThread_get_thread_ident(); });
+}
+
+// Whether a signal handler raised an exception (KeyboardInterrupt, usually). Other threads never
+// take the GIL here: while the interpreter ends, that would unwind them in the midst of the engine.
 bool signal_raised() {
+  if (PyThread_get_thread_ident() != main_thread) return false;
   py::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
+}
+
+// Calls f() without the GIL. Taking it back may unwind this thread, if the interpreter ends
+// meanwhile; pybind11's own guard would do it in a destructor, which ends the process.
+template <class F>
+void without_gil(F&& f) {
+  PyThreadState* const state = PyEval_SaveThread();
+  std::exception_ptr error;
+  try {
+    f();
+  } catch (...) {
+    error = std::current_exception();
+  }
+  PyEval_RestoreThread(state);
+  if (error) std::rethrow_exception(error);
 }
 
 // Runs f(interrupt) without the GIL; raises what a signal handler raised meanwhile.
 template <class F>
 void run_interruptibly(F&& f) {
   Interrupt interrupt(signal_raised);
-  {
-    py::gil_scoped_release no_gil;
-    f(interrupt);
-  }
+  without_gil([&] { f(interrupt); });
   if (interrupt.stopped()) throw py::error_already_set();
 }
 
@@ -173,13 +198,17 @@ py::array map_array(const py::array& x, Choose choose) {
 
 double py_fma_peak(const std::string& dtype, int threads) {
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
-  py::gil_scoped_release no_gil;
-  return dtype == "float32" ? fma_peak<float>(threads) : fma_peak<double>(threads);
+  double peak = 0;
+  without_gil([&] {
+    peak = dtype == "float32" ? fma_peak<float>(threads) : fma_peak<double>(threads);
+  });
+  return peak;
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
+  remember_main_thread();
   m.doc() = "Compiled kernels of bptt. Private: call them through the bptt package.";
   m.attr("CELLS") = std::vector<std::string>(std::begin(kCellNames), std::end(kCellNames));
   m.def("compiler", [] { return BPTT_COMPILER; }, "What compiled this module.");

@@ -73,7 +73,10 @@ struct Outer {
   Index out_stride;
 };
 
-// out[u] += sum over rows of left[row][u].
+// out[u] += sum over rows of left[row][u], by partial sums of kRowsOfPartialSum rows: there are no
+// fused products here to keep the error of a plain running sum small.
+inline constexpr Index kRowsOfPartialSum = 16;
+
 template <class T>
 struct ColumnSums {
   Index rows;

@@ -1,6 +1,7 @@
 #include "engine/readout.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bptt {
 namespace {
@@ -71,10 +72,16 @@ void Readout<T>::run(Index first, Index last, const T* y_block, int member, int 
                     {dy_.get() + row * padded_hidden_, lanes, padded_hidden_}});
 }
 
+// Neumaier's compensated sum (1974, ZAMM 54): T * B terms, added one by one.
 template <class T>
 void Readout<T>::sum_losses(Index first, Index last) {
   const Range rows = loss_rows(first, last);
-  for (Index r = rows.begin; r < rows.end; ++r) loss_ += losses_.get()[r];
+  for (Index r = rows.begin; r < rows.end; ++r) {
+    const double term = losses_.get()[r];
+    const double sum = loss_ + term;
+    rounded_off_ += std::abs(loss_) >= std::abs(term) ? (loss_ - sum) + term : (term - sum) + loss_;
+    loss_ = sum;
+  }
 }
 
 template <class T>
@@ -103,6 +110,12 @@ void Readout<T>::add_gradients(Index first, Index last, const Panels<T>& y, Inde
   if (gradients.b_o) {
     kernels_.column_sums({rows.size(), left, mine.begin, mine.end, gradients.b_o});
   }
+}
+
+template <class T>
+double Readout<T>::loss() const {
+  const double sum = std::isfinite(rounded_off_) ? loss_ + rounded_off_ : loss_;
+  return sum * objective_.scale;
 }
 
 template class Readout<float>;

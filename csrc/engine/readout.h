@@ -33,7 +33,7 @@ class Readout {
                      const Gradients<T>& gradients, int member, int members);
 
   // The loss; complete after the first block of time.
-  double loss() const { return loss_ * objective_.scale; }
+  double loss() const;
 
  private:
   Range loss_rows(Index first, Index last) const;
@@ -48,7 +48,8 @@ class Readout {
   Buffer<T> o_;              // (block rows, padded O) O_t, then dL/dO_t
   Buffer<T> dy_;             // (block rows, padded H)
   Buffer<double> losses_;    // (block rows)
-  double loss_ = 0;
+  double loss_ = 0;         // of the rows so far, and what rounding took from it
+  double rounded_off_ = 0;
 };
 
 }  // namespace bptt

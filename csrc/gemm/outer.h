@@ -50,7 +50,13 @@ void column_sums(const ColumnSums<T>& p) {
   for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
     const T* left = p.left.data + unit / kLanes<T> * p.left.strip_stride;
     Vec<T> sum{};
-    for (Index r = 0; r < p.rows; ++r) sum += load(left + r * p.left.row_stride);
+    for (Index first = 0; first < p.rows; first += kRowsOfPartialSum) {
+      const Index left_over = p.rows - first;
+      const Index last = first + (left_over < kRowsOfPartialSum ? left_over : kRowsOfPartialSum);
+      Vec<T> partial{};
+      for (Index r = first; r < last; ++r) partial += load(left + r * p.left.row_stride);
+      sum += partial;
+    }
     const Index units = p.end - unit < kLanes<T> ? p.end - unit : kLanes<T>;
     for (Index u = 0; u < units; ++u) p.out[unit + u] += sum[u];
   }
