@@ -90,6 +90,13 @@ def test_info_says_what_it_runs_on() -> None:
     assert info.to_dict()["backends"]["numpy"]["available"] is True
 
 
+@pytest.mark.skipif(
+    os.environ.get("BPTT_REQUIRE_NATIVE") != "1", reason="BPTT_REQUIRE_NATIVE=1 is not set"
+)
+def test_the_native_backend_is_there_where_it_is_required() -> None:
+    assert bptt.backends()["native"].available, bptt.backends()["native"]
+
+
 def test_without_a_compiler_the_others_work_and_say_why() -> None:
     program = """
 import sys

@@ -13,6 +13,10 @@ torch = pytest.importorskip(
 )
 
 
+# These layers are small, and the threads of two libraries at once only wait for each other.
+torch.set_num_threads(1)
+
+
 def layer_of(p: Problem) -> torch.nn.RNN:
     """``torch.nn.RNN`` with the weights of `p`."""
     w = p.params
