@@ -18,7 +18,7 @@ class Interrupt {
 
   // Notes that `flops` are done, and asks if it is time to; the calling thread only.
   void progress(Index flops) {
-    done_ += flops;
+    done_ += flops + kFlopsOfACall;
     if (done_ < kFlopsBetweenClocks) return;
     done_ = 0;
     const auto now = Clock::now();
@@ -31,6 +31,7 @@ class Interrupt {
   using Clock = std::chrono::steady_clock;
   static constexpr auto kPeriod = std::chrono::milliseconds(50);
   static constexpr Index kFlopsBetweenClocks = 4'000'000;
+  static constexpr Index kFlopsOfACall = 1000;  // steps of an empty batch take time as well
 
   bool (*asked_)();
   // Apart, since all members read it while they wait and the calling thread writes the others.
