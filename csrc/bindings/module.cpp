@@ -102,9 +102,8 @@ void py_forward(const std::string& cell, int threads, const py::array& x, py::ha
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
     T* y_data = output<T>("y", y, {p.steps, p.batch, p.hidden});
     T* last_data = output<T>("last", last, {p.batch, p.hidden});
-    run_interruptibly([&](Interrupt& interrupt) {
-      forward(p, y_data, last_data, threads, interrupt);
-    });
+    run_interruptibly(
+        [&](Interrupt& interrupt) { forward(p, y_data, last_data, threads, interrupt); });
   });
 }
 
@@ -158,9 +157,9 @@ Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::hand
   return o;
 }
 
-double py_value_and_grad(const std::string& cell, int threads, const py::array& x,
-                         py::handle state, const py::array& w_ih, const py::array& w_hh,
-                         py::handle b_ih, py::handle b_hh, const py::array& w_ho, py::handle b_o,
+double py_value_and_grad(const std::string& cell, int threads, const py::array& x, py::handle state,
+                         const py::array& w_ih, const py::array& w_hh, py::handle b_ih,
+                         py::handle b_hh, const py::array& w_ho, py::handle b_o,
                          const std::string& loss, py::handle target, py::handle step,
                          py::handle weights, double scale, py::handle dx, py::handle dstate,
                          py::handle dw_ih, py::handle dw_hh, py::handle db_ih, py::handle db_hh,
@@ -199,9 +198,8 @@ py::array map_array(const py::array& x, Choose choose) {
 double py_fma_peak(const std::string& dtype, int threads) {
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
   double peak = 0;
-  without_gil([&] {
-    peak = dtype == "float32" ? fma_peak<float>(threads) : fma_peak<double>(threads);
-  });
+  without_gil(
+      [&] { peak = dtype == "float32" ? fma_peak<float>(threads) : fma_peak<double>(threads); });
   return peak;
 }
 

@@ -34,42 +34,42 @@ template <class T>
 struct Pack {
   const T* source;
   Index stride_n, stride_k;
-  Index columns;             // n runs over [0, columns)
-  Index rows;                // k runs over [0, rows)
-  Index width;               // a multiple of lanes
-  Index begin, end;          // columns to pack in this call; begin is a multiple of width
+  Index columns;     // n runs over [0, columns)
+  Index rows;        // k runs over [0, rows)
+  Index width;       // a multiple of lanes
+  Index begin, end;  // columns to pack in this call; begin is a multiple of width
   T* panels;
-  Index panel_rows;          // rows that the panels have in all
-  Index row_offset;          // where row k = 0 goes
+  Index panel_rows;  // rows that the panels have in all
+  Index row_offset;  // where row k = 0 goes
 };
 
 // out = init + sum over segments of a · w, by panels of `product_width` columns.
 template <class T>
 struct Product {
   struct Segment {
-    Strips<const T> a;       // (rows, k)
+    Strips<const T> a;  // (rows, k)
     Index k;
-    const T* panels;         // (k, columns) packed
+    const T* panels;  // (k, columns) packed
   };
   Index rows;
   Index columns;
-  Index begin, end;          // columns to compute in this call; begin is a multiple of the width
-  Strips<const T> init;      // (rows, columns); data null for zero
-  Segment segments[2];       // summed in this order, each over k upwards
-  Strips<T> out;             // (rows, columns)
+  Index begin, end;      // columns to compute in this call; begin is a multiple of the width
+  Strips<const T> init;  // (rows, columns); data null for zero
+  Segment segments[2];   // summed in this order, each over k upwards
+  Strips<T> out;         // (rows, columns)
 };
 
 // out += leftᵀ · right, summed over the rows upwards, by panels of `outer_width` columns.
 template <class T>
 struct Outer {
   Index rows;
-  Strips<const T> left;      // (rows, units) with row_stride = lanes
-  Index begin, end;          // units to compute in this call; begin is a multiple of lanes
-  const T* right;            // (panel_rows, columns) packed
+  Strips<const T> left;  // (rows, units) with row_stride = lanes
+  Index begin, end;      // units to compute in this call; begin is a multiple of lanes
+  const T* right;        // (panel_rows, columns) packed
   Index panel_rows;
-  Index row_offset;          // first row of `right` that takes part
+  Index row_offset;  // first row of `right` that takes part
   Index columns;
-  T* out;                    // (units, columns) row-major
+  T* out;  // (units, columns) row-major
   Index out_stride;
 };
 
@@ -80,18 +80,18 @@ inline constexpr Index kRowsOfPartialSum = 16;
 template <class T>
 struct ColumnSums {
   Index rows;
-  Strips<const T> left;      // (rows, units)
-  Index begin, end;          // units; begin is a multiple of lanes
-  T* out;                    // (units)
+  Strips<const T> left;  // (rows, units)
+  Index begin, end;      // units; begin is a multiple of lanes
+  T* out;                // (units)
 };
 
 // The part of a cell's step that acts on each unit by itself, in place.
 template <class T>
 struct Pointwise {
   Index rows;
-  Index begin, end;          // units; begin is a multiple of lanes
-  Strips<const T> y;         // (rows, units) S_t; backward only
-  Strips<T> values;          // (rows, units) forward: a_t -> S_t; backward: dS_t -> da_t
+  Index begin, end;   // units; begin is a multiple of lanes
+  Strips<const T> y;  // (rows, units) S_t; backward only
+  Strips<T> values;   // (rows, units) forward: a_t -> S_t; backward: dS_t -> da_t
 };
 
 template <class T>
@@ -105,13 +105,13 @@ template <class T>
 struct LossRows {
   Index rows;
   Index outputs;
-  T* o;                      // (rows, outputs) O_t -> dL/dO_t
+  T* o;  // (rows, outputs) O_t -> dL/dO_t
   Index o_stride;
-  const T* target;           // (rows, outputs); squared_error
-  const std::int64_t* ids;   // (rows); cross_entropy
-  const T* weights;          // (rows), or null for ones
+  const T* target;          // (rows, outputs); squared_error
+  const std::int64_t* ids;  // (rows); cross_entropy
+  const T* weights;         // (rows), or null for ones
   T scale;
-  double* losses;            // (rows) weight * loss, not scaled
+  double* losses;  // (rows) weight * loss, not scaled
 };
 
 enum class CellId : int { linear, tanh, relu };
@@ -125,8 +125,8 @@ inline constexpr const char* kLossNames[kLosses] = {"squared_error", "cross_entr
 template <class T>
 struct Kernels {
   Index lanes;
-  Index product_width;       // columns of a packed panel that `product` reads
-  Index outer_width;         // columns of a packed panel that `outer` reads
+  Index product_width;  // columns of a packed panel that `product` reads
+  Index outer_width;    // columns of a packed panel that `outer` reads
   void (*pack)(const Pack<T>&);
   void (*product)(const Product<T>&);
   void (*outer)(const Outer<T>&);

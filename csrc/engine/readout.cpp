@@ -55,7 +55,11 @@ void Readout<T>::run(Index first, Index last, const T* y_block, int member, int 
   if (rows == 0) return;
   const Index lanes = kernels_.lanes, hidden = problem_.hidden, outputs = objective_.outputs;
   T* o = o_.get() + row * padded_outputs_;
-  kernels_.product({rows, outputs, 0, outputs, {bias_.get(), lanes, 0},
+  kernels_.product({rows,
+                    outputs,
+                    0,
+                    outputs,
+                    {bias_.get(), lanes, 0},
                     {{{y_block + row * hidden, lanes, hidden}, hidden, w_ho_.get()}, {}},
                     {o, lanes, padded_outputs_}});
   // Targets have a row for every loss row; weights always have one for every step.
@@ -65,9 +69,13 @@ void Readout<T>::run(Index first, Index last, const T* y_block, int member, int 
       {rows, outputs, o, padded_outputs_,
        objective_.target ? objective_.target + target_row * outputs : nullptr,
        objective_.ids ? objective_.ids + target_row : nullptr,
-       weights ? weights + first * problem_.batch + row : nullptr,
-       static_cast<T>(objective_.scale), losses_.get() + row});
-  kernels_.product({rows, hidden, 0, hidden, {},
+       weights ? weights + first * problem_.batch + row : nullptr, static_cast<T>(objective_.scale),
+       losses_.get() + row});
+  kernels_.product({rows,
+                    hidden,
+                    0,
+                    hidden,
+                    {},
                     {{{o, lanes, padded_outputs_}, outputs, w_ho_t_.get()}, {}},
                     {dy_.get() + row * padded_hidden_, lanes, padded_hidden_}});
 }

@@ -48,7 +48,7 @@ class Readout {
   Buffer<T> o_;              // (block rows, padded O) O_t, then dL/dO_t
   Buffer<T> dy_;             // (block rows, padded H)
   Buffer<double> losses_;    // (block rows)
-  double loss_ = 0;         // of the rows so far, and what rounding took from it
+  double loss_ = 0;          // of the rows so far, and what rounding took from it
   double rounded_off_ = 0;
 };
 

@@ -97,7 +97,8 @@ Case any_case(Index rows, Index units, Index columns, Random& random) {
   const Index lanes = kernels<T>().lanes;
   const Storage out = random.below(2) ? Storage::row_major : Storage::padded_row_major;
   const Index cut = std::min(units, random.below(3) * lanes);
-  return {rows, units, columns, random.below(4), random.below(4), cut, random.below(lanes + 1), out};
+  return {rows, units, columns, random.below(4), random.below(4), cut, random.below(lanes + 1),
+          out};
 }
 
 template <class T>
