@@ -86,6 +86,16 @@ void a_long_readout_ends_early() {
   }
 }
 
+// No element to compute, but steps to walk through.
+void endless_steps_of_an_empty_batch_end_early() {
+  const Network<float> network(CellId::tanh, {10'000'000'000, 0, 1, 1, 1}, Biases::both, 7);
+  Results<float> r(network.sizes);
+  check_stops("value_and_grad", network.sizes, 2, [&](Interrupt& interrupt) {
+    value_and_grad(network.problem(), network.objective({LossId::squared_error, -1, false}),
+                   r.gradients(true, true), 2, interrupt);
+  });
+}
+
 void a_call_that_may_go_on_does() {
   const Network<float> network(CellId::tanh, {400, 32, 8, 256, 1}, Biases::both, 8);
   const Results<float> expected = run_both(network, 1);
@@ -120,6 +130,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {{"long calls end early", long_calls_end_early},
        {"a long readout ends early", a_long_readout_ends_early},
+       {"endless steps of an empty batch end early", endless_steps_of_an_empty_batch_end_early},
        {"a call that may go on does", a_call_that_may_go_on_does},
        {"a stopped call can be followed by another", a_stopped_call_can_be_followed_by_another}});
 }
