@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 # The matrices of these tests are small. NumPy's own threads would do nothing but wait for each
@@ -12,6 +13,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import bptt
 import pytest
 from problems import LOSSES
+
+# A job that a shell starts in the background ignores Ctrl-C, and so would the programs that tests
+# start to send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STATUS = bptt.backends()
 BACKENDS = [name for name, status in STATUS.items() if status.available]
