@@ -11,6 +11,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
+from bptt.cells import Cell
 
 T, B, I, H, O = 5, 6, 2, 3, 4  # noqa: E741
 F4 = np.float32
@@ -116,13 +117,15 @@ CASES: list[tuple[Callable, str, Any, type[Exception], str]] = [
     (squared_error, "at", 2**80, ValueError, r"expected a step in \[-5, 5\), got 12089"),
     (squared_error, "at", zeros(T, 9), ValueError, r"expected shape \(5, 6\).*got \(5, 9\)"),
     (squared_error, "at", zeros(T, B, dtype="f8"), TypeError, r"dtype float32.*got float64"),
-    (squared_error, "at", zeros(T, B, dtype=int), TypeError, r"expected a float array, got .*int"),
+    (squared_error, "at", zeros(T, B, dtype=int), TypeError, r"weights .*\(T, B\), not .*int64"),
+    (squared_error, "at", np.array([0, 2]), TypeError, r"weights .*\(T, B\), not step.*int64"),
     # target
     (squared_error, "target", zeros(B, 9), ValueError, r"shape \(6, 4\).*one step, got \(6, 9\)"),
     (squared_error, "target", zeros(T, B, O), ValueError, r"\(6, 4\).*one step, got \(5, 6, 4\)"),
     (squared_error, "target", IDS, TypeError, r"expected a float array, got dtype int64"),
     (squared_error, "target", zeros(B, O, dtype="f8"), TypeError, r"float32.*got float64"),
     (squared_error, "target", None, TypeError, r"expected a NumPy array .*got NoneType"),
+    (squared_error, "target", zeros(T, O), ValueError, r"match x .*\(T, B, I\) = \(5, 6, 2\) and"),
     (cross_entropy, "target", IDS + 1, ValueError, r"class ids in \[0, 4\), got .* 1 to 4"),
     (cross_entropy, "target", IDS - 1, ValueError, r"class ids in \[0, 4\), got .* -1 to 2"),
     (cross_entropy, "target", (IDS - 1).astype("u8"), ValueError, r"class ids in \[0, 4\), got"),
@@ -153,6 +156,12 @@ def test_error_names_the_argument_what_came_and_what_was_wanted(
 @pytest.mark.parametrize("call", [forward, backward, squared_error, cross_entropy])
 def test_the_call_that_cases_change_is_right(call: Callable, backend: str) -> None:
     call(backend)
+
+
+def test_no_step_can_be_named_where_there_are_none(backend: str) -> None:
+    for step in (0, -1):
+        with pytest.raises(ValueError, match=r"^at: there are no steps .*T = 0.*, got step"):
+            squared_error(backend, x=X[:0], at=step)
 
 
 def test_weights_without_a_mean_are_refused(backend: str) -> None:
@@ -200,8 +209,11 @@ def test_other_arrays_in_params_do_not_reach_an_older_tape(backend: str) -> None
     np.testing.assert_array_equal(tape.backward(np.ones((T, B, H), F4)).x, before.x)
 
 
-def test_params_of_another_number_of_gates_are_refused(cell: str, backend: str) -> None:
+def test_params_of_another_number_of_gates_are_refused(
+    cell: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gates = bptt.CELLS[cell].gates + 2
+    monkeypatch.setitem(bptt.CELLS, "gated", Cell("gated", gates, ""))
     params = bptt.Params(zeros(gates * H, I), zeros(gates * H, H))
     with pytest.raises(ValueError, match=rf"^w_hh: expected shape .* cell '{cell}'.*got"):
         forward(backend, cell=cell, params=params)

@@ -125,6 +125,7 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("w_hh", {"w_hh": None}, TypeError, r"expected a NumPy array .*got NoneType"),
     ("w_hh", {"w_hh": zeros(5, 5, dtype=int)}, TypeError, r"expected a float array, got .*int64"),
     ("w_hh", {"w_hh": zeros(5, 5, dtype="O")}, TypeError, r"expected a float array, got .*object"),
+    ("w_hh", {"w_ih": zeros(6, 6), "w_hh": zeros(6, 2)}, ValueError, r"gates .*\(6, 2\).*swapped"),
     ("w_ih", {"w_ih": zeros(4, 3)}, ValueError, r"\(5, I\) to match w_hh .*\(5, 5\), got \(4, 3\)"),
     ("w_ih", {"w_ih": zeros(5)}, ValueError, r"expected shape \(5, I\).*got \(5,\)"),
     ("w_ih", {"w_ih": zeros(5, 0)}, ValueError, r"expected sizes of at least 1, got \(5, 0\)"),
@@ -159,6 +160,8 @@ def test_astype_copies() -> None:
     params = bptt.Params(W_IH, W_HH)
     assert not np.shares_memory(params.astype("float64").w_hh, W_HH)
     assert params.astype("float32").dtype == np.float32
+    with pytest.raises(TypeError, match=r"^dtype: expected a float dtype, got int64"):
+        params.astype("int64")
     assert params.dtype == np.float64
 
 
@@ -193,6 +196,13 @@ def test_a_name_without_npz_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^path: expected a name that ends in .npz, got '.*txt'"):
         draw().save(tmp_path / "params.txt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_save_into_no_folder_names_the_path_given(tmp_path: Path) -> None:
+    path = tmp_path / "nofolder" / "params.npz"
+    with pytest.raises(FileNotFoundError) as caught:
+        draw().save(path)
+    assert caught.value.filename == str(path)
 
 
 def test_a_save_that_fails_leaves_the_older_file(

@@ -34,9 +34,9 @@ class Cell:
 CELLS: dict[str, Cell] = {
     cell.name: cell
     for cell in (
-        Cell("linear", 1, "S_t = W_x X_t + b_1 + W_s S_{t-1} + b_h"),
-        Cell("tanh", 1, "S_t = tanh(W_x X_t + b_1 + W_s S_{t-1} + b_h)"),
-        Cell("relu", 1, "S_t = max(0, W_x X_t + b_1 + W_s S_{t-1} + b_h)"),
+        Cell("linear", 1, "S_t = W_x X_t + b_ih + W_s S_{t-1} + b_hh"),
+        Cell("tanh", 1, "S_t = tanh(W_x X_t + b_ih + W_s S_{t-1} + b_hh)"),
+        Cell("relu", 1, "S_t = max(0, W_x X_t + b_ih + W_s S_{t-1} + b_hh)"),
     )
 }
 

@@ -61,7 +61,10 @@ def make_objective(
     step, weights = _loss_steps(at, steps, batch, params)
     one_step = step is not None or (isinstance(at, str) and at == "last")
     read_target = _class_ids if loss == "cross_entropy" else _float_target
-    checked = read_target(target, (batch,) if one_step else (steps, batch), params)
+    rows_read = (batch,) if one_step else (steps, batch)
+    x_shape = _x_shape(steps, batch, params)
+    reason = f"{x_shape} and the loss at {'one' if one_step else 'every'} step"
+    checked = read_target(target, rows_read, params, reason)
     if one_step and step is None:
         checked = checked[None][:0]  # the last step of none: its target is not read
     rows = batch if step is not None else steps * batch
@@ -88,29 +91,37 @@ def _loss_steps(
     # Not by __index__: arrays of other libraries have it too.
     if isinstance(at, (int, np.integer)) and not isinstance(at, bool):
         step = int(at)
+        if not steps:
+            raise ValueError(f"at: there are no steps (x has T = 0), got step {step}")
         if not -steps <= step < steps:
             raise ValueError(f"at: expected a step in [-{steps}, {steps}), got {step}")
         return step % steps, None
     if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
         raise TypeError(f"at: expected {_AT}, got {type(at).__name__}")
-    weights = checks.as_float_array("at", at, ("w_hh", params.dtype))
-    checks.expect_shape("at", weights, (steps, batch), "x")
+    array = checks.as_array("at", at)
+    if array.dtype.kind in "iu":
+        raise TypeError(
+            f"at: expected a float array, weights of shape (T, B), not step numbers, "
+            f"got dtype {array.dtype}"
+        )
+    weights = checks.as_float_array("at", array, ("w_hh", params.dtype))
+    checks.expect_shape("at", weights, (steps, batch), _x_shape(steps, batch, params))
     return None, checks.readable(weights)
 
 
-def _float_target(target: object, rows: tuple[int, ...], params: Params) -> Array:
+def _float_target(target: object, rows: tuple[int, ...], params: Params, reason: str) -> Array:
     array = checks.as_float_array("target", target, ("w_hh", params.dtype))
     outputs = params.output_size
     assert outputs is not None
-    checks.expect_shape("target", array, (*rows, outputs), _target_reason(rows))
+    checks.expect_shape("target", array, (*rows, outputs), reason)
     return checks.readable(array)
 
 
-def _class_ids(target: object, rows: tuple[int, ...], params: Params) -> Array:
+def _class_ids(target: object, rows: tuple[int, ...], params: Params, reason: str) -> Array:
     array = checks.as_array("target", target)
     if array.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {array.dtype}")
-    checks.expect_shape("target", array, rows, _target_reason(rows))
+    checks.expect_shape("target", array, rows, reason)
     outputs = params.output_size
     assert outputs is not None
     if array.size and not (array.min() >= 0 and array.max() < outputs):
@@ -121,5 +132,6 @@ def _class_ids(target: object, rows: tuple[int, ...], params: Params) -> Array:
     return checks.readable(array.astype(np.int64, copy=False))
 
 
-def _target_reason(rows: tuple[int, ...]) -> str:
-    return "x and the loss at every step" if len(rows) == 2 else "x and the loss at one step"
+def _x_shape(steps: int, batch: int, params: Params) -> str:
+    """x in the words of an error: T and B are named, since a batch-first x is the usual cause."""
+    return f"x of shape (T, B, I) = ({steps}, {batch}, {params.input_size})"

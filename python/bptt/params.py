@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 import numpy as np
 
 from . import checks
-from .cells import Cell, get_cell
+from .cells import CELLS, Cell, get_cell
 from .checks import Array
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Params:
     ======== ============= =========================================================
     w_ih     (G*H, I)      W_x, input weights
     w_hh     (G*H, H)      W_s, recurrent weights
-    b_ih     (G*H,)        b_1, input bias (optional)
-    b_hh     (G*H,)        second bias, added to the recurrent product (optional)
+    b_ih     (G*H,)        input bias (optional); b_1 = b_ih + b_hh
+    b_hh     (G*H,)        recurrent bias (optional); b_1 = b_ih + b_hh
     w_ho     (O, H)        W_o, readout weights (optional; ``value_and_grad`` needs it)
     b_o      (O,)          b_2, readout bias (optional)
     ======== ============= =========================================================
@@ -82,6 +82,11 @@ class Params:
     def dtype(self) -> np.dtype[Any]:
         """The common dtype of all arrays."""
         return self.w_hh.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays().values())
 
     def arrays(self) -> dict[str, Array]:
         """The arrays that are present, by name, in declaration order. They are not copies."""
@@ -132,6 +137,12 @@ class Params:
         rows, hidden = w_hh.shape
         if hidden < 1 or rows < 1 or rows % hidden:
             raise ValueError(f"w_hh: expected shape (G*H, H) with H at least 1, got {w_hh.shape}")
+        gates = sorted({cell.gates for cell in CELLS.values()})
+        if rows // hidden not in gates:
+            raise ValueError(
+                f"w_hh: expected shape (G*H, H) with G in {gates}, the numbers of gates that cells "
+                f"have, got {w_hh.shape}; are w_ih and w_hh swapped?"
+            )
         arrays = {"w_hh": w_hh}
         like = ("w_hh", w_hh.dtype)
         for name, shape in (
@@ -156,8 +167,9 @@ class Params:
         return arrays
 
     def astype(self, dtype: npt.DTypeLike) -> Params:
-        """A copy with every array cast to `dtype`."""
-        return Params(**{name: array.astype(dtype) for name, array in self.arrays().items()})
+        """A copy with every array cast to `dtype`, a float dtype."""
+        target = checks.float_dtype("dtype", dtype)
+        return Params(**{name: array.astype(target) for name, array in self.arrays().items()})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the arrays to an ``.npz`` file, which `load` and ``numpy.load`` read.
@@ -173,6 +185,10 @@ class Params:
             with open(partial, "wb") as file:
                 np.savez(file, **self.arrays())  # type: ignore[arg-type, unused-ignore]
             os.replace(partial, path)
+        except OSError as error:
+            if error.filename != partial:
+                raise
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         finally:
             if os.path.exists(partial):
                 os.unlink(partial)
