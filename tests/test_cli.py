@@ -14,6 +14,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
+from bptt.backends.native import NativeBackend
 from bptt.cli import main
 from bptt.cli.digits import load_digits
 from bptt.cli.distance import far_over_near, gradient_by_distance, gradient_by_loss_step
@@ -267,13 +268,11 @@ def test_missing_extra_is_named_with_the_command_that_installs_it(
 def test_backend_that_is_not_available_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = bptt.BackendStatus(available=False, reason="built without a C++ compiler")
-    monkeypatch.setattr(bptt, "backends", lambda: {"native": status})
+    reason = "built without a C++ compiler"
+    monkeypatch.setattr(NativeBackend, "missing", lambda self: reason)
     assert main(["demo", "--backend", "native", "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
-    assert error == (
-        "bptt demo: --backend: 'native' is not available: built without a C++ compiler\n"
-    )
+    assert error == f"bptt demo: --backend native: backend 'native' is not available: {reason}\n"
     assert not (tmp_path / "out").exists()
 
 

@@ -148,3 +148,36 @@ def test_the_process_ends_in_the_midst_of_calls(backend: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
     assert done.stderr == ""
+
+
+@needs_native
+def test_a_signal_handler_may_call_in_the_midst_of_a_call() -> None:
+    """A checkpoint on a signal runs inside the kernel's poll for Ctrl-C, on the same thread."""
+    program = """
+        import signal, sys
+        import numpy as np
+        import bptt
+
+        params = bptt.init_params("tanh", input_size=64, hidden_size=256, output_size=5, rng=0)
+        x = np.random.default_rng(0).standard_normal((3000, 16, 64)).astype("float32")
+
+        def run(steps):
+            tape = bptt.forward("tanh", params, x[:steps], backend="native")
+            return tape.backward(dy=tape.y).w_hh
+
+        alone, small = run(3000), run(40)
+        seen = []
+
+        def handler(signum, frame):
+            seen.append(run(40))
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 0.06)
+        interrupted = [run(3000) for _ in range(3)]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        assert seen, "no signal came in time"
+        assert all(np.array_equal(w, alone) for w in interrupted), "the call was disturbed"
+        assert all(np.array_equal(w, small) for w in seen), "the nested call was disturbed"
+    """
+    done = run_program(program)
+    assert done.returncode == 0, done.stderr

@@ -5,6 +5,8 @@
 #include <pthread.h>
 
 #include <exception>
+#include <iterator>
+#include <type_traits>
 
 #include "bindings/arrays.h"
 #include "dispatch/dispatch.h"
@@ -149,10 +151,6 @@ Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::hand
   } else {
     o.ids = one_step ? input<std::int64_t>("target", target, {p.batch})
                      : input<std::int64_t>("target", target, {p.steps, p.batch});
-    const Index rows = one_step ? p.batch : p.steps * p.batch;
-    for (Index r = 0; r < rows; ++r) {
-      if (o.ids[r] < 0 || o.ids[r] >= outputs) throw py::value_error("target: id out of range");
-    }
   }
   return o;
 }

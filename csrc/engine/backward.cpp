@@ -3,12 +3,6 @@
 #include <algorithm>
 
 namespace bptt {
-namespace {
-
-constexpr Index kRowGrain = 8;
-
-}  // namespace
-
 template <class T>
 BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels,
                               const Plan& plan, const T* y, const StateGradients<T>& incoming,

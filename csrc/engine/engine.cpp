@@ -24,7 +24,8 @@ const Kernels<double>& kernels<double>() {
   return kernel_table().f64;
 }
 
-// The plan of a call, and the threads and the scratch that it got.
+// The scratch and the threads that a call got, and its plan, made again for these: they may be
+// fewer than the first plan asked for.
 template <class T>
 struct Crew {
   Crew(const Problem<T>& p, const Kernels<T>& k, int threads, const Interrupt& interrupt)

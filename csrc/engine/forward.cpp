@@ -23,7 +23,8 @@ ForwardPass<T>::ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels
                      (problem.b_hh ? problem.b_hh[h] : T(0));
   }
   if (plan.project_first) {
-    projected_ = Buffer<T>(plan.block_steps * problem.batch * padded_hidden_);
+    projected_ =
+        Buffer<T>(std::min(plan.block_steps, problem.steps) * problem.batch * padded_hidden_);
   }
 }
 

@@ -14,6 +14,10 @@ struct Range {
   Index size() const { return end - begin; }
 };
 
+// Rows of a block are shared out in pieces of this many, so that no member is left with a tile or
+// two that are nearly empty.
+inline constexpr Index kRowGrain = 8;
+
 // Part `i` of `parts` of [0, n), cut at multiples of `grain`.
 Range share(Index n, Index grain, int i, int parts);
 

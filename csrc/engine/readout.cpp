@@ -4,12 +4,6 @@
 #include <cmath>
 
 namespace bptt {
-namespace {
-
-constexpr Index kRowGrain = 8;
-
-}  // namespace
-
 template <class T>
 Readout<T>::Readout(const Problem<T>& problem, const Objective<T>& objective,
                     const Kernels<T>& kernels, Index block_rows)

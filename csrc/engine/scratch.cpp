@@ -43,7 +43,7 @@ void* Scratch::take(std::size_t bytes) {
   return start;
 }
 
-// Ends a frame: keeps one chunk that holds all of it, unless that is too much to keep.
+// Ends the outermost frame: keeps one chunk that holds all of it, unless that is too much to keep.
 void Scratch::release() {
   const bool keep = !kOneChunkEach && total_ <= kKept;
   if (!keep || chunks_.size() > 1) {

@@ -2,7 +2,7 @@
 //
 // Fresh pages cost a fault each (about 0.25 us for 4 KiB, as much as 50 000 flops), so the thread
 // that makes calls keeps its scratch. A `Frame` spans one call; `Buffer`s taken within it are valid
-// until it ends.
+// until it ends. Frames nest: a signal handler that a call lets run may make calls of its own.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,10 @@ class Scratch {
 
   class Frame {
    public:
-    Frame() = default;
-    ~Frame() { of_this_thread().release(); }
+    Frame() { ++of_this_thread().depth_; }
+    ~Frame() {
+      if (--of_this_thread().depth_ == 0) of_this_thread().release();
+    }
     Frame(const Frame&) = delete;
     Frame& operator=(const Frame&) = delete;
   };
@@ -39,7 +41,8 @@ class Scratch {
   std::vector<Chunk> chunks_;  // the last one is being filled
   std::size_t capacity_ = 0;   // of the last chunk
   std::size_t used_ = 0;       // of the last chunk
-  std::size_t total_ = 0;      // taken in this frame
+  std::size_t total_ = 0;      // taken in the outermost frame
+  int depth_ = 0;              // frames that are open
 };
 
 // `count` values in the scratch of the current frame.

@@ -3,7 +3,6 @@
 #include <pthread.h>
 
 #include <chrono>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -62,7 +61,8 @@ class Team {
  public:
   using Job = void (*)(void*, int) noexcept;
 
-  std::mutex owner;
+  // A flag and not a mutex: a call within a call, on the same thread, finds it taken.
+  std::atomic<bool> leased{false};
 
   // Makes up to `wanted` members, the caller included; fewer if the system has no more threads.
   int grow(int wanted) {
@@ -144,15 +144,18 @@ Team& team() {
 Lease::Lease(int wanted) : team_(nullptr), size_(1) {
   if (wanted <= 1) return;
   Team& owned = team();
-  std::unique_lock lock(owned.owner, std::try_to_lock);
-  if (!lock) return;
-  size_ = owned.grow(wanted);
+  if (owned.leased.exchange(true, std::memory_order_acquire)) return;
   team_ = &owned;
-  lock.release();  // until the lease ends
+  try {
+    size_ = owned.grow(wanted);
+  } catch (...) {
+    owned.leased.store(false, std::memory_order_release);
+    throw;
+  }
 }
 
 Lease::~Lease() {
-  if (team_) team_->owner.unlock();
+  if (team_) team_->leased.store(false, std::memory_order_release);
 }
 
 void Lease::run(int size, Job job, void* context) {

@@ -56,12 +56,15 @@ void cross_entropy(const LossRows<T>& p) {
       if (!(o[j] <= largest) && largest == largest) largest = o[j];
     }
     for (Index j = 0; j < p.outputs; ++j) o[j] -= largest;
-    const T at_id = o[p.ids[r]];
+    // Read once: the caller may change its ids meanwhile, and then gets NaN.
+    const std::int64_t id = static_cast<const volatile std::int64_t*>(p.ids)[r];
+    const bool known = id >= 0 && id < p.outputs;
+    const T at_id = known ? o[id] : static_cast<T>(__builtin_nan(""));
     exp_row(o, p.outputs);
     T total = 0;
     for (Index j = 0; j < p.outputs; ++j) total += o[j];
     for (Index j = 0; j < p.outputs; ++j) o[j] /= total;
-    o[p.ids[r]] -= T(1);
+    if (known) o[id] -= T(1);
     const T weight = p.weights ? p.weights[r] : T(1);
     const double loss = __builtin_log(static_cast<double>(total)) - static_cast<double>(at_id);
     p.losses[r] = loss * static_cast<double>(weight);

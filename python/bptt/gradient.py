@@ -9,7 +9,7 @@ from .checks import Array
 from .grads import Grads
 from .losses import At, make_objective
 from .params import Params
-from .tape import read_inputs
+from .tape import block_nbytes, read_inputs
 
 __all__ = ["value_and_grad"]
 
@@ -75,9 +75,10 @@ def value_and_grad(
     steps, batch, _ = x.shape
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
-    outputs = 2 * max(batch, 256) * params.w_ho.shape[0]  # of one block of time
-    values = (steps + 4) * batch * params.hidden_size + outputs
-    needed = x.nbytes + values * x.itemsize
-    checks.require_memory(needed, f"value_and_grad over {steps} steps")
+    walked = steps if objective.step is None else objective.step + 1
+    states = (walked + 4) * batch * params.hidden_size * x.itemsize
+    # x's gradient, the states, the weights' gradients and two packed copies of the weights.
+    needed = x.nbytes + states + 3 * params.nbytes + block_nbytes(params, batch)
+    checks.require_memory(needed, f"value_and_grad over {walked} steps")
     value, grads = chosen.value_and_grad(kind, params, x, initial, objective)
     return float(value), grads

@@ -53,7 +53,7 @@ class Info:
         return asdict(self)
 
     def __str__(self) -> str:
-        native = "not built" if self.isa is None else f"{self.isa} (of {', '.join(self.isas)})"
+        native = "not available" if self.isa is None else f"{self.isa} (of {', '.join(self.isas)})"
         compiled = self.numba_compile_seconds
         rows = {
             "bptt": self.version,
@@ -82,15 +82,16 @@ def info() -> Info:
     from .backends.native import _core
     from .backends.numba import compile_seconds
 
+    statuses = backends()
     return Info(
         version=__version__,
         python=platform.python_version(),
         numpy=np.__version__,
-        isa=None if _core is None else _core.isa(),
+        isa=_core.isa() if statuses["native"].available else None,
         isas=() if _core is None else tuple(_core.isas()),
         compiler=None if _core is None else _core.compiler(),
         threads=get_num_threads(),
         numba_compile_seconds=compile_seconds(),
-        backends=backends(),
+        backends=statuses,
         cells=tuple(CELLS),
     )

@@ -14,7 +14,7 @@ from .checks import Array
 from .grads import Grads
 from .params import Params
 
-__all__ = ["Tape", "forward", "read_inputs"]
+__all__ = ["Tape", "block_nbytes", "forward", "read_inputs"]
 
 
 class Tape:
@@ -105,7 +105,10 @@ class Tape:
             dstate = checks.as_float_array("dstate", dstate, like)
             checks.expect_shape("dstate", dstate, record.state[0].shape, "tape.state")
             final = (checks.readable(dstate),)
-        checks.require_memory(self._x.nbytes, "the gradient of x")
+        # x's gradient, the weights' gradients and a packed copy of the weights.
+        needed = self._x.nbytes + 2 * self._params.nbytes
+        needed += block_nbytes(self._params, self._x.shape[1])
+        checks.require_memory(needed, f"BPTT through {len(self._x)} steps")
         return self._backend.backward(
             self._cell, self._params, self._x, self._state, record, dy, final
         )
@@ -197,7 +200,14 @@ def read_inputs(
     return params, checks.readable(array), (checks.readable(initial),)
 
 
+def block_nbytes(params: Params, batch: int) -> int:
+    """Bytes that one block of time takes in the backward pass, about: its inputs, states,
+    gradients of states and pre-activations, and outputs."""
+    width = params.input_size + 4 * params.hidden_size + 2 * (params.output_size or 0)
+    return int(max(batch, 256) * width * params.dtype.itemsize)
+
+
 def _forward_nbytes(params: Params, x: Array) -> int:
-    """Bytes of y and the states of a pass over `x`."""
+    """Bytes of y, the states and the packed weights of a pass over `x`."""
     steps, batch, _ = x.shape
-    return int((steps + 2) * batch * params.hidden_size * x.itemsize)
+    return int((steps + 2) * batch * params.hidden_size * x.itemsize) + params.nbytes

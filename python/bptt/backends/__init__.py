@@ -42,10 +42,15 @@ def backends() -> dict[str, BackendStatus]:
     ``backend="auto"`` takes the first available one, in this order, that knows the cell and the
     dtype. Once chosen, an error is raised to the caller: no other backend is tried in silence.
     """
-    return {
-        name: BackendStatus(backend.missing() is None, backend.missing() or backend.description())
-        for name, backend in REGISTRY.items()
-    }
+    return {name: _status(backend) for name, backend in REGISTRY.items()}
+
+
+def _status(backend: Backend) -> BackendStatus:
+    try:
+        missing = backend.missing()
+        return BackendStatus(missing is None, missing or backend.description())
+    except ValueError as error:  # BPTT_ISA names no instruction set: to be read, not to be raised
+        return BackendStatus(False, str(error))
 
 
 def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:

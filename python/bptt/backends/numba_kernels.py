@@ -364,6 +364,10 @@ def cross_entropy(o: Array, class_id: int) -> float:
     largest = o[0]
     for j in range(o.size):
         largest = o[j] if o[j] > largest else largest
+    if class_id < 0 or class_id >= o.size:  # changed by the caller since it was checked
+        for j in range(o.size):
+            o[j] = math.nan
+        return math.nan
     at_id = o[class_id] - largest
     total = o.dtype.type(0)
     for j in range(o.size):

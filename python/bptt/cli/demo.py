@@ -183,8 +183,12 @@ def _summary(results: Results, folder: Path) -> str:
 
 
 def _require_backend(name: str) -> None:
-    if name != "auto" and not (status := bptt.backends()[name]).available:
-        raise CommandError(f"--backend: {name!r} is {status}")
+    """Let an empty call say what is wrong before any work is done."""
+    params = bptt.init_params("tanh", input_size=1, hidden_size=1)
+    try:
+        bptt.forward("tanh", params, np.empty((0, 0, 1), np.float32), backend=name)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise CommandError(f"--backend {name}: {error}") from None
 
 
 def _require_extra() -> None:
