@@ -7,6 +7,7 @@ and the import of `bptt` against the import of NumPy, each in fresh interpreters
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -106,8 +107,12 @@ def call_figures(rounds: int, calls: int = 2000) -> list[Figure]:
 
 def import_figure(rounds: int) -> Figure:
     """Wall time of ``import bptt`` over that of ``import numpy``."""
+    import bptt
+
     from .records import quartiles
 
+    # As pip does when it installs: from a source tree Python may not be allowed to keep bytecode.
+    compileall.compile_dir(Path(bptt.__file__).parent, quiet=2)
     ratios = []
     for round_ in range(rounds + 1):
         order = ("bptt", "numpy") if round_ % 2 else ("numpy", "bptt")
