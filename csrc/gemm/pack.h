@@ -23,10 +23,15 @@ void pack_panel(const Pack<T>& p, const T* source, T* panel, Index w, Index fill
     }
     return;
   }
-  for (Index j = 0; j < w; ++j) {
-    const T* column = source + j * p.stride_n;
-    for (Index k = 0; k < p.rows; ++k) {
-      panel[k * w + j] = j < filled ? column[k * p.stride_k] : T(0);
+  // A cache line of each column at a time: the rows of the panel are written while they are near.
+  constexpr Index kRowsAtOnce = 64 / sizeof(T);
+  for (Index first = 0; first < p.rows; first += kRowsAtOnce) {
+    const Index last = first + kRowsAtOnce < p.rows ? first + kRowsAtOnce : p.rows;
+    for (Index j = 0; j < w; ++j) {
+      const T* column = source + j * p.stride_n;
+      for (Index k = first; k < last; ++k) {
+        panel[k * w + j] = j < filled ? column[k * p.stride_k] : T(0);
+      }
     }
   }
 }
