@@ -1,4 +1,4 @@
-"""Arrows between layers point one way (DESIGN.md section 3): read from the imports and includes."""
+"""Arrows between layers point one way: read from the imports and includes."""
 
 from __future__ import annotations
 
