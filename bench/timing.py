@@ -28,8 +28,8 @@ from .threads import waiting_time
 
 __all__ = ["Contestant", "Settings", "check", "measure"]
 
-# OpenMP workers of PyTorch spin for some milliseconds after a call, and would take a core.
-_PAUSE = 0.01
+# Workers of OpenBLAS spin for 26 ms after a call, those of PyTorch for some, and would take a core.
+_PAUSE = 0.04
 # A call as long as this brings back its own caches; one more that is not timed would double the
 # time of the run for less than a percent.
 _WARMS_ITSELF = 0.5

@@ -33,11 +33,11 @@ struct Strips {
 template <class T>
 struct Pack {
   const T* source;
-  Index stride_n, stride_k;
-  Index columns;     // n runs over [0, columns)
-  Index rows;        // k runs over [0, rows)
-  Index width;       // a multiple of lanes
-  Index begin, end;  // columns to pack in this call; begin is a multiple of width
+  Index stride_n, stride_k;  // one of them is 1
+  Index columns;             // n runs over [0, columns)
+  Index rows;                // k runs over [0, rows)
+  Index width;               // a multiple of lanes
+  Index begin, end;          // columns to pack in this call; begin is a multiple of width
   T* panels;
   Index panel_rows;  // rows that the panels have in all
   Index row_offset;  // where row k = 0 goes

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "contract/kernels.h"
+#include "simd/transpose.h"
 #include "simd/vec.h"
 
 namespace bptt::BPTT_ISA {
@@ -13,24 +14,34 @@ BPTT_INLINE Index panel_width(Index columns, Index begin, Index width) {
   return left < width ? left : width;
 }
 
-// Fills one panel of `w` columns, of which `filled` exist.
+// Values [0, n) from p, zeros above; n may be anything.
 template <class T>
-void pack_panel(const Pack<T>& p, const T* source, T* panel, Index w, Index filled) {
-  if (p.stride_n == 1) {
-    for (Index k = 0; k < p.rows; ++k, source += p.stride_k, panel += w) {
-      for (Index j = 0; j < filled; ++j) panel[j] = source[j];
-      for (Index j = filled; j < w; ++j) panel[j] = T(0);
-    }
-    return;
+BPTT_INLINE Vec<T> load_up_to(const T* p, Index n) {
+  return n >= kLanes<T> ? load(p) : n > 0 ? load_first(p, n) : Vec<T>{};
+}
+
+// A panel of `w` columns, `filled` of which exist, from rows that lie as the panel's do.
+template <class T>
+void copy_panel(const Pack<T>& p, const T* source, T* panel, Index w, Index filled) {
+  for (Index k = 0; k < p.rows; ++k, source += p.stride_k, panel += w) {
+    for (Index j = 0; j < w; j += kLanes<T>) store(panel + j, load_up_to(source + j, filled - j));
   }
-  // A cache line of each column at a time: the rows of the panel are written while they are near.
-  constexpr Index kRowsAtOnce = 64 / sizeof(T);
-  for (Index first = 0; first < p.rows; first += kRowsAtOnce) {
-    const Index last = first + kRowsAtOnce < p.rows ? first + kRowsAtOnce : p.rows;
-    for (Index j = 0; j < w; ++j) {
-      const T* column = source + j * p.stride_n;
-      for (Index k = first; k < last; ++k) {
-        panel[k * w + j] = j < filled ? column[k * p.stride_k] : T(0);
+}
+
+// The same from a matrix whose columns are contiguous, in square tiles of vectors.
+template <class T>
+void transpose_panel(const Pack<T>& p, const T* source, T* panel, Index w, Index filled) {
+  constexpr int kL = kLanes<T>;
+  for (Index j = 0; j < w; j += kL) {
+    for (Index k = 0; k < p.rows; k += kL) {
+      const Index rows = p.rows - k < kL ? p.rows - k : kL;
+      Vec<T> tile[kL];
+      BPTT_UNROLL for (int i = 0; i < kL; ++i) {
+        tile[i] = j + i < filled ? load_up_to(source + (j + i) * p.stride_n + k, rows) : Vec<T>{};
+      }
+      transpose<T>(tile);
+      BPTT_UNROLL for (int i = 0; i < kL; ++i) {
+        if (i < rows) store(panel + (k + i) * w + j, tile[i]);
       }
     }
   }
@@ -42,7 +53,9 @@ void pack(const Pack<T>& p) {
     const Index w = panel_width<T>(p.columns, begin, p.width);
     const Index filled = p.columns - begin < w ? p.columns - begin : w;
     T* panel = p.panels + begin * p.panel_rows + p.row_offset * w;
-    pack_panel(p, p.source + begin * p.stride_n, panel, w, filled);
+    const T* source = p.source + begin * p.stride_n;
+    p.stride_n == 1 ? copy_panel(p, source, panel, w, filled)
+                    : transpose_panel(p, source, panel, w, filled);
   }
 }
 

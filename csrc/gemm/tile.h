@@ -10,8 +10,6 @@
 #include "contract/kernels.h"
 #include "simd/vec.h"
 
-#define BPTT_UNROLL _Pragma("GCC unroll 16")
-
 namespace bptt::BPTT_ISA {
 
 // acc[m][v] = fma(a(m), row[v], acc[m][v]): one step of the sum, `row` N vectors in memory.

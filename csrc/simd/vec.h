@@ -23,6 +23,7 @@
 #endif
 
 #define BPTT_INLINE inline __attribute__((always_inline))
+#define BPTT_UNROLL _Pragma("GCC unroll 16")
 
 namespace bptt::BPTT_ISA {
 
