@@ -7,6 +7,7 @@
 // through it, written in S = f(a) so that nothing but S is saved.
 #pragma once
 
+#include "cells/pointwise.h"
 #include "contract/kernels.h"
 #include "simd/math.h"
 #include "simd/vec.h"
@@ -34,42 +35,24 @@ struct Relu {
   static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T> s) { return s <= T(0) ? Vec<T>{} : ds; }
 };
 
-// Calls f(vector index, row, lanes that exist) over the block of a pointwise call.
-template <class T, class F>
-BPTT_INLINE void for_each_vector(const Pointwise<T>& p, F&& f) {
-  for (Index row = 0; row < p.rows; ++row) {
-    for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
-      f(unit / kLanes<T>, row, p.end - unit);
-    }
-  }
-}
-
 // a_t -> S_t
 template <class T, class Cell>
 void elman_forward(const Pointwise<T>& p) {
-  if constexpr (Cell::kIdentity) return;
+  if constexpr (Cell::kIdentity) return for_each_vector(p, [](Index, Index, Index) {});
   for_each_vector(p, [&](Index v, Index row, Index exist) {
-    T* at = p.values.data + v * p.values.strip_stride + row * p.values.row_stride;
-    if (exist >= kLanes<T>) {
-      store<T>(at, Cell::activate(load(at)));
-    } else {
-      store_first(at, Cell::activate(load_first(at, exist)), exist);
-    }
+    T* at = element(p.values, v, row);
+    store_up_to<T>(at, Cell::activate(load_up_to(at, exist)), exist);
   });
 }
 
 // dS_t -> da_t
 template <class T, class Cell>
 void elman_backward(const Pointwise<T>& p) {
-  if constexpr (Cell::kIdentity) return;
+  if constexpr (Cell::kIdentity) return for_each_vector(p, [](Index, Index, Index) {});
   for_each_vector(p, [&](Index v, Index row, Index exist) {
-    T* at = p.values.data + v * p.values.strip_stride + row * p.values.row_stride;
-    const T* y = p.y.data + v * p.y.strip_stride + row * p.y.row_stride;
-    if (exist >= kLanes<T>) {
-      store<T>(at, Cell::chain(load(at), load(y)));
-    } else {
-      store_first(at, Cell::chain(load_first(at, exist), load_first(y, exist)), exist);
-    }
+    T* at = element(p.values, v, row);
+    const Vec<T> s = load_up_to(element(p.y, v, row), exist);
+    store_up_to<T>(at, Cell::chain(load_up_to(at, exist), s), exist);
   });
 }
 

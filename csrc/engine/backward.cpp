@@ -117,8 +117,7 @@ template <class T>
 void BackwardPass<T>::step(const Block& block, Index t, Range rows, Range units) {
   const Problem<T>& p = problem_;
   const Index row = (t - block.first) * p.batch + rows.begin;
-  Strips<const T> dy = state_gradient(block, t);
-  if (dy.data) dy.data += rows.begin * dy.row_stride;
+  const Strips<const T> dy = state_gradient(block, t, rows);
   const Strips<T> delta{block.delta + row * kernels_.lanes, block_rows_ * kernels_.lanes,
                         kernels_.lanes};
   Product<T> product{rows.size(), p.hidden, units.begin, units.end, dy, {}, delta};
@@ -128,19 +127,33 @@ void BackwardPass<T>::step(const Block& block, Index t, Range rows, Range units)
     product.segments[0] = {later, p.hidden, w_hh_t_.get()};
   }
   kernels_.product(product);
-  const T* y = y_ + (t * p.batch + rows.begin) * p.hidden;
-  kernels_.cells[static_cast<int>(p.cell)].backward(
-      {rows.size(), units.begin, units.end, {y, kernels_.lanes, p.hidden}, delta});
+  Pointwise<T> pointwise{rows.size(), units.begin, units.end, states(t, rows), delta, {}, {}};
+  if (t > 0) pointwise.next_read[0] = states(t - 1, rows);
+  if (t > block.first) pointwise.next_read[1] = state_gradient(block, t - 1, rows);
+  kernels_.cells[static_cast<int>(p.cell)].backward(pointwise);
 }
 
 // What step t gets from outside the recurrence.
 template <class T>
-Strips<const T> BackwardPass<T>::state_gradient(const Block& block, Index t) const {
+Strips<const T> BackwardPass<T>::state_gradient(const Block& block, Index t, Range rows) const {
   const Problem<T>& p = problem_;
-  if (incoming_.readout) return incoming_.readout->dy(t, block.first);
-  if (t == p.steps - 1 && incoming_.dstate) return {last_.get(), kernels_.lanes, padded_hidden_};
-  if (!incoming_.dy) return {};
-  return {incoming_.dy + t * p.batch * p.hidden, kernels_.lanes, p.hidden};
+  Strips<const T> dy{};
+  if (incoming_.readout) {
+    dy = incoming_.readout->dy(t, block.first);
+  } else if (t == p.steps - 1 && incoming_.dstate) {
+    dy = {last_.get(), kernels_.lanes, padded_hidden_};
+  } else if (incoming_.dy) {
+    dy = {incoming_.dy + t * p.batch * p.hidden, kernels_.lanes, p.hidden};
+  }
+  if (dy.data) dy.data += rows.begin * dy.row_stride;
+  return dy;
+}
+
+// S_t
+template <class T>
+Strips<const T> BackwardPass<T>::states(Index t, Range rows) const {
+  const Problem<T>& p = problem_;
+  return {y_ + (t * p.batch + rows.begin) * p.hidden, kernels_.lanes, p.hidden};
 }
 
 template <class T>

@@ -47,7 +47,8 @@ class BackwardPass {
   void pack_weights(int member);
   bool recur(const Block& block, int member);
   void step(const Block& block, Index t, Range rows, Range units);
-  Strips<const T> state_gradient(const Block& block, Index t) const;
+  Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
+  Strips<const T> states(Index t, Range rows) const;
   Strips<const T> delta_rows(const T* delta, Index row) const;
   void pack_inputs(const Block& block, int member);
   void input_gradient(const Block& block, int member);

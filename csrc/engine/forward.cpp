@@ -84,7 +84,11 @@ void ForwardPass<T>::step(Index t, Index first, Range rows, Range units) {
   product.segments[1] = {
       {previous + rows.begin * p.hidden, lanes, p.hidden}, p.hidden, w_hh_.get()};
   kernels_.product(product);
-  kernels_.cells[static_cast<int>(p.cell)].forward({rows.size(), units.begin, units.end, {}, out});
+  Pointwise<T> pointwise{rows.size(), units.begin, units.end, {}, out, {}, {}};
+  if (t + 1 < p.steps) {
+    pointwise.next_write = {out.data + p.batch * p.hidden, out.strip_stride, out.row_stride};
+  }
+  kernels_.cells[static_cast<int>(p.cell)].forward(pointwise);
 }
 
 template class ForwardPass<float>;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "contract/kernels.h"
+#include "simd/partial.h"
 #include "simd/transpose.h"
 #include "simd/vec.h"
 
@@ -12,12 +13,6 @@ template <class T>
 BPTT_INLINE Index panel_width(Index columns, Index begin, Index width) {
   const Index left = (columns - begin + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
   return left < width ? left : width;
-}
-
-// Values [0, n) from p, zeros above; n may be anything.
-template <class T>
-BPTT_INLINE Vec<T> load_up_to(const T* p, Index n) {
-  return n >= kLanes<T> ? load(p) : n > 0 ? load_first(p, n) : Vec<T>{};
 }
 
 // A panel of `w` columns, `filled` of which exist, from rows that lie as the panel's do.

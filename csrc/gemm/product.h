@@ -16,10 +16,11 @@ inline constexpr int kProductRows = kProductAccumulators / N < 14 ? kProductAccu
 template <class T, int M, int N>
 BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segment& s, Index row,
                             const T* panel) {
-  const Index row_stride = s.a.row_stride;
+  const Index row_stride = s.a.row_stride, strip_stride = s.a.strip_stride;
+  const Index strip = strip_stride == kLanes<T> ? s.k : kLanes<T>;  // contiguous rows are one strip
   const T* a = s.a.data + row * row_stride;
-  for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
-    const Index n = k < kLanes<T> ? k : kLanes<T>;
+  for (Index k = s.k; k > 0; k -= strip, a += strip_stride) {
+    const Index n = k < strip ? k : strip;
     for (const T *p = a, *end = a + n; p < end; ++p, panel += N * kLanes<T>) {
       rank_one_update<T, M, N>(acc, panel, [=](int m) { return p[m * row_stride]; });
     }

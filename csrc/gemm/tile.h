@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "contract/kernels.h"
+#include "simd/partial.h"
 #include "simd/vec.h"
 
 namespace bptt::BPTT_ISA {
@@ -35,34 +36,29 @@ BPTT_INLINE void rank_one_update(Vec<T> (&acc)[M][N], const T* row, A a) {
   }
 }
 
-// acc = the (M, N vectors) of a matrix at (row, column); the last vector may be partial.
+// acc = the (M, N vectors) of a matrix at (row, column); the last vector may be partial. Taken by
+// value: the compiler need not fear that a store changes the strides.
 template <class T, int M, int N>
-BPTT_INLINE void load_tile(Vec<T> (&acc)[M][N], const Strips<const T>& from, Index row,
-                           Index column, Index columns) {
+BPTT_INLINE void load_tile(Vec<T> (&acc)[M][N], const Strips<const T> from, Index row, Index column,
+                           Index columns) {
   const T* p = from.data + column / kLanes<T> * from.strip_stride + row * from.row_stride;
   const Index last = columns - column - (N - 1) * kLanes<T>;
-  BPTT_UNROLL for (int m = 0; m < M; ++m) {
-    BPTT_UNROLL for (int v = 0; v < N; ++v) {
-      const T* at = p + v * from.strip_stride + m * from.row_stride;
-      acc[m][v] = v < N - 1 || last >= kLanes<T> ? load(at) : load_first(at, last);
-    }
+  BPTT_UNROLL for (int m = 0; m < M; ++m, p += from.row_stride) {
+    const T* at = p;
+    BPTT_UNROLL for (int v = 0; v < N - 1; ++v, at += from.strip_stride) acc[m][v] = load(at);
+    acc[m][N - 1] = load_up_to(at, last);
   }
 }
 
 template <class T, int M, int N>
-BPTT_INLINE void store_tile(const Vec<T> (&acc)[M][N], const Strips<T>& to, Index row, Index column,
+BPTT_INLINE void store_tile(const Vec<T> (&acc)[M][N], const Strips<T> to, Index row, Index column,
                             Index columns) {
   T* p = to.data + column / kLanes<T> * to.strip_stride + row * to.row_stride;
   const Index last = columns - column - (N - 1) * kLanes<T>;
-  BPTT_UNROLL for (int m = 0; m < M; ++m) {
-    BPTT_UNROLL for (int v = 0; v < N; ++v) {
-      T* at = p + v * to.strip_stride + m * to.row_stride;
-      if (v < N - 1 || last >= kLanes<T>) {
-        store<T>(at, acc[m][v]);
-      } else {
-        store_first(at, acc[m][v], last);
-      }
-    }
+  BPTT_UNROLL for (int m = 0; m < M; ++m, p += to.row_stride) {
+    T* at = p;
+    BPTT_UNROLL for (int v = 0; v < N - 1; ++v, at += to.strip_stride) store<T>(at, acc[m][v]);
+    store_up_to<T>(at, acc[m][N - 1], last);
   }
 }
 

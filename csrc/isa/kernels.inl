@@ -9,6 +9,7 @@
 #include "gemm/product.h"
 #include "losses/losses.h"
 #include "simd/math.h"
+#include "simd/partial.h"
 
 #define BPTT_STRING_OF(x) #x
 #define BPTT_STRING(x) BPTT_STRING_OF(x)
@@ -18,12 +19,7 @@ namespace bptt::BPTT_ISA {
 template <class T, Vec<T> (*F)(Vec<T>)>
 void map(const T* x, T* y, Index n) {
   for (Index i = 0; i < n; i += kLanes<T>) {
-    const Index exist = n - i;
-    if (exist >= kLanes<T>) {
-      store<T>(y + i, F(load(x + i)));
-    } else {
-      store_first(y + i, F(load_first(x + i, exist)), exist);
-    }
+    store_up_to<T>(y + i, F(load_up_to(x + i, n - i)), n - i);
   }
 }
 
