@@ -73,6 +73,7 @@ RANKS = (
     ("cells", "checks"),
     ("threads", "params"),
     ("grads", "losses"),
+    ("outputs",),
     ("backends",),
     ("tape", "info"),
     ("gradient",),

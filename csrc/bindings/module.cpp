@@ -84,8 +84,8 @@ Problem<T> read_problem(const std::string& cell, const py::array& x, py::handle 
 }
 
 template <class T>
-Gradients<T> read_gradients(const Problem<T>& p, py::handle dx, py::handle dstate, py::handle w_ih,
-                            py::handle w_hh, py::handle b_ih, py::handle b_hh) {
+Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx, py::handle dstate,
+                            py::handle w_ih, py::handle w_hh, py::handle b_ih, py::handle b_hh) {
   return {output<T>("dx", dx, {p.steps, p.batch, p.inputs}),
           output<T>("dstate", dstate, {p.batch, p.hidden}),
           output<T>("dw_ih", w_ih, {p.hidden, p.inputs}),
@@ -93,7 +93,8 @@ Gradients<T> read_gradients(const Problem<T>& p, py::handle dx, py::handle dstat
           optional_output<T>("db_ih", b_ih, {p.hidden}),
           optional_output<T>("db_hh", b_hh, {p.hidden}),
           nullptr,
-          nullptr};
+          nullptr,
+          accumulate ? Write::add : Write::overwrite};
 }
 
 void py_forward(const std::string& cell, int threads, const py::array& x, py::handle state,
@@ -111,12 +112,13 @@ void py_forward(const std::string& cell, int threads, const py::array& x, py::ha
 
 void py_backward(const std::string& cell, int threads, const py::array& x, py::handle state,
                  const py::array& w_ih, const py::array& w_hh, py::handle y, py::handle dy,
-                 py::handle dstate, py::handle dx, py::handle dstate_out, py::handle dw_ih,
-                 py::handle dw_hh, py::handle db_ih, py::handle db_hh) {
+                 py::handle dstate, bool accumulate, py::handle dx, py::handle dstate_out,
+                 py::handle dw_ih, py::handle dw_hh, py::handle db_ih, py::handle db_hh) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
-    const auto gradients = read_gradients(p, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
+    const auto gradients =
+        read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
     const T* y_data = input<T>("y", y, {p.steps, p.batch, p.hidden});
     const T* dy_data = optional_input<T>("dy", dy, {p.steps, p.batch, p.hidden});
     const T* dstate_data = optional_input<T>("dstate", dstate, {p.batch, p.hidden});
@@ -159,14 +161,14 @@ double py_value_and_grad(const std::string& cell, int threads, const py::array& 
                          const py::array& w_ih, const py::array& w_hh, py::handle b_ih,
                          py::handle b_hh, const py::array& w_ho, py::handle b_o,
                          const std::string& loss, py::handle target, py::handle step,
-                         py::handle weights, double scale, py::handle dx, py::handle dstate,
-                         py::handle dw_ih, py::handle dw_hh, py::handle db_ih, py::handle db_hh,
-                         py::handle dw_ho, py::handle db_o) {
+                         py::handle weights, double scale, bool accumulate, py::handle dx,
+                         py::handle dstate, py::handle dw_ih, py::handle dw_hh, py::handle db_ih,
+                         py::handle db_hh, py::handle dw_ho, py::handle db_o) {
   return with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
     const auto objective = read_objective(p, w_ho, b_o, loss, target, step, weights, scale);
-    auto gradients = read_gradients(p, dx, dstate, dw_ih, dw_hh, db_ih, db_hh);
+    auto gradients = read_gradients(p, accumulate, dx, dstate, dw_ih, dw_hh, db_ih, db_hh);
     gradients.w_ho = output<T>("dw_ho", dw_ho, {objective.outputs, p.hidden});
     gradients.b_o = optional_output<T>("db_o", db_o, {objective.outputs});
     double value = 0;

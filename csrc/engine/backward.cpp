@@ -26,19 +26,22 @@ BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kerne
   clear();
 }
 
-// Sets the sums to zero, and joins dy and dstate at the last step.
+// Sets the sums to zero, unless they go on, and joins dy and dstate at the last step.
 template <class T>
 void BackwardPass<T>::clear() {
   const Problem<T>& p = problem_;
   const Gradients<T>& g = gradients_;
-  std::fill_n(g.w_ih, p.hidden * p.inputs, T(0));
-  std::fill_n(g.w_hh, p.hidden * p.hidden, T(0));
-  for (T* bias : {g.b_ih, g.b_hh}) {
-    if (bias) std::fill_n(bias, p.hidden, T(0));
+  if (g.write == Write::overwrite) {
+    std::fill_n(g.w_ih, p.hidden * p.inputs, T(0));
+    std::fill_n(g.w_hh, p.hidden * p.hidden, T(0));
+    for (T* bias : {g.b_ih, g.b_hh}) {
+      if (bias) std::fill_n(bias, p.hidden, T(0));
+    }
   }
   if (p.steps == 0) {  // the final state is the initial one
     for (Index i = 0; i < p.batch * p.hidden; ++i) {
-      g.state[i] = incoming_.dstate ? incoming_.dstate[i] : T(0);
+      const T before = g.write == Write::add ? g.state[i] : T(0);
+      g.state[i] = incoming_.dstate ? before + incoming_.dstate[i] : before;
     }
   } else if (incoming_.dstate) {
     last_ = Buffer<T>(p.batch * padded_hidden_);
@@ -181,11 +184,12 @@ void BackwardPass<T>::input_gradient(const Block& block, int member) {
   const Problem<T>& p = problem_;
   const Range rows = share(block.rows, kRowGrain, member, plan_.threads);
   T* dx = gradients_.x + (block.first * p.batch + rows.begin) * p.inputs;
+  const T* before = gradients_.write == Write::add ? dx : nullptr;
   kernels_.product({rows.size(),
                     p.inputs,
                     0,
                     p.inputs,
-                    {},
+                    {before, kernels_.lanes, p.inputs},
                     {{delta_rows(block.delta, rows.begin), p.hidden, w_ih_t_.get()}, {}},
                     {dx, kernels_.lanes, p.inputs}});
 }
@@ -214,11 +218,12 @@ template <class T>
 void BackwardPass<T>::initial_state_gradient(const Block& block, int member) {
   const Problem<T>& p = problem_;
   const Range units = share(p.hidden, kernels_.product_width, member, plan_.threads);
+  const T* before = gradients_.write == Write::add ? gradients_.state : nullptr;
   kernels_.product({p.batch,
                     p.hidden,
                     units.begin,
                     units.end,
-                    {},
+                    {before, kernels_.lanes, p.hidden},
                     {{delta_rows(block.delta, 0), p.hidden, w_hh_t_.get()}, {}},
                     {gradients_.state, kernels_.lanes, p.hidden}});
 }

@@ -74,10 +74,12 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   // Steps after the only one whose loss counts change nothing.
   Problem<T> problem = whole;
   if (objective.step >= 0) problem.steps = objective.step + 1;
-  std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
-            gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
-  std::fill_n(gradients.w_ho, objective.outputs * problem.hidden, T(0));
-  if (gradients.b_o) std::fill_n(gradients.b_o, objective.outputs, T(0));
+  if (gradients.write == Write::overwrite) {
+    std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
+              gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
+    std::fill_n(gradients.w_ho, objective.outputs * problem.hidden, T(0));
+    if (gradients.b_o) std::fill_n(gradients.b_o, objective.outputs, T(0));
+  }
 
   const Kernels<T>& k = kernels<T>();
   Crew<T> crew(problem, k, threads, interrupt);

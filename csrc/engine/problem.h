@@ -33,7 +33,10 @@ struct Objective {
   double scale;
 };
 
-// Where gradients are written; each is overwritten whole.
+// Whether gradients replace what their arrays hold, or are added to it.
+enum class Write { overwrite, add };
+
+// Where gradients are written, and how: all of them in the same way.
 template <class T>
 struct Gradients {
   T* x;      // (T, B, I)
@@ -44,6 +47,7 @@ struct Gradients {
   T* b_hh;   // (H) or null
   T* w_ho;   // (O, H); null without an objective
   T* b_o;    // (O) or null
+  Write write = Write::overwrite;
 };
 
 }  // namespace bptt

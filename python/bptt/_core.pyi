@@ -41,6 +41,7 @@ def backward(
     y: _Array,  # (T, B, H)
     dy: _Array | None,  # (T, B, H)
     dlast: _Array | None,  # (B, H)
+    accumulate: bool,  # whether to add to what the arrays hold
     dx: _Array,  # (T, B, I)
     dstate: _Array,  # (B, H)
     dw_ih: _Array,  # (H, I)
@@ -65,6 +66,7 @@ def value_and_grad(
     step: int | None,  # the only step of the loss
     weights: _Array | None,  # (T, B)
     scale: float,
+    accumulate: bool,  # whether to add to what the arrays hold
     dx: _Array,  # (T, B, I)
     dstate: _Array,  # (B, H)
     dw_ih: _Array,  # (H, I)

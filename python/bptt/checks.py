@@ -110,13 +110,13 @@ def choice(name: str, value: object, options: Iterable[str]) -> str:
     return value
 
 
-def size(name: str, value: object) -> int:
-    """`value` as an integer that is at least 1."""
+def size(name: str, value: object, *, least: int = 1) -> int:
+    """`value` as an integer that is at least `least`."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     number = operator.index(value)
-    if number < 1:
-        raise ValueError(f"{name}: expected an integer of at least 1, got {number}")
+    if number < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {number}")
     return number
 
 

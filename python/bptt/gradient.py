@@ -8,6 +8,7 @@ from .cells import get_cell
 from .checks import Array
 from .grads import Grads
 from .losses import At, make_objective
+from .outputs import check_grads
 from .params import Params
 from .tape import block_nbytes, read_inputs
 
@@ -25,6 +26,8 @@ def value_and_grad(
     reduction: str = "mean",
     state: Array | None = None,
     backend: str = "auto",
+    out: Grads | None = None,
+    accumulate: bool = False,
 ) -> tuple[float, Grads]:
     """The loss of a recurrent layer with a linear readout, and its gradient in every input.
 
@@ -48,17 +51,27 @@ def value_and_grad(
     state : (B, H) array, optional
         The initial state S_0; zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
+    out : Grads, optional
+        Written into and returned, in place of new arrays: those of an earlier call, or
+        ``Grads.zeros(params, T, B)``. It holds an array for x, state and every parameter that is
+        present, and None for the others; each is C-contiguous, writeable, of the dtype of
+        `params` and the shape of what it is the gradient of, and shares no memory with another
+        or with an argument.
+    accumulate : bool
+        Add the gradients to what `out` holds, in all of its arrays.
 
     Returns
     -------
     loss : float
+        Of this call alone.
     grads : Grads
-        With respect to x, state and every parameter that is present.
+        With respect to x, state and every parameter that is present; `out` if that was given.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, dtype, shape or value.
+        If an argument has the wrong type, dtype, shape or value, among them an array of `out`,
+        or `accumulate` is set without `out`; nothing has been written then.
     RuntimeError, ImportError
         If the backend is not available here.
     MemoryError
@@ -67,6 +80,7 @@ def value_and_grad(
     Notes
     -----
     Without rows (T = 0 or B = 0) there are no terms: the loss is 0 and so are the gradients.
+    Ctrl-C during the call leaves `out` half written.
     """
     kind = get_cell(cell)
     params, x, initial = read_inputs(kind, params, x, state)
@@ -75,10 +89,20 @@ def value_and_grad(
     steps, batch, _ = x.shape
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
+    read = {
+        "x": x,
+        "state": initial[0],
+        "target": objective.target,
+        "at": objective.weights,
+    }
+    into = check_grads(out, accumulate, params, read, readout=True)
     walked = steps if objective.step is None else objective.step + 1
     states = (walked + 4) * batch * params.hidden_size * x.itemsize
-    # x's gradient, the states, the weights' gradients and two packed copies of the weights.
-    needed = x.nbytes + states + 3 * params.nbytes + block_nbytes(params, batch)
+    # The states and two packed copies of the weights; new gradients of x and the weights.
+    needed = states + 2 * params.nbytes + block_nbytes(params, batch)
+    needed += x.nbytes + params.nbytes if into is None else 0
     checks.require_memory(needed, f"value_and_grad over {walked} steps")
-    value, grads = chosen.value_and_grad(kind, params, x, initial, objective)
+    value, grads = chosen.value_and_grad(
+        kind, params, x, initial, objective, into, bool(accumulate)
+    )
     return float(value), grads

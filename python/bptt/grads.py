@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from . import checks
 from .checks import Array
-from .params import PARAM_NAMES
+from .params import PARAM_NAMES, Params
 
 __all__ = ["Grads"]
 
@@ -33,6 +36,37 @@ class Grads:
     b_hh: Array | None = None
     w_ho: Array | None = None
     b_o: Array | None = None
+
+    @classmethod
+    def zeros(cls, params: Params, steps: int, batch: int) -> Grads:
+        """Gradients that are all zero: ``out`` for any number of calls of these sizes.
+
+        Parameters
+        ----------
+        params : Params
+            Each of its arrays gets a gradient, the readout's too.
+        steps, batch : int
+            T and B of x, at least 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type or is negative.
+        MemoryError
+            If they do not fit the memory.
+        """
+        if not isinstance(params, Params):
+            raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
+        t = checks.size("steps", steps, least=0)
+        b = checks.size("batch", batch, least=0)
+        dtype = params.dtype.newbyteorder("=")
+        values = b * (t * params.input_size + params.hidden_size)
+        checks.require_memory(values * dtype.itemsize + params.nbytes, f"gradients of {t} steps")
+        return cls(
+            x=np.zeros((t, b, params.input_size), dtype),
+            state=np.zeros((b, params.hidden_size), dtype),
+            **{name: np.zeros(array.shape, dtype) for name, array in params.arrays().items()},
+        )
 
     def arrays(self) -> dict[str, Array]:
         """The parameters' gradients that are present, by the names that ``Params`` uses.

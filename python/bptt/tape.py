@@ -12,6 +12,7 @@ from .backends.protocol import Forward, State
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
+from .outputs import check_grads, expect_writable
 from .params import Params
 
 __all__ = ["Tape", "block_nbytes", "forward", "read_inputs"]
@@ -22,8 +23,8 @@ class Tape:
 
     A tape refers to the arrays it was made from (parameters, x, state) without copying them; do
     not change them in place before the last `backward` (assigning other arrays to the `Params`
-    is harmless). `backward` may be called any number of
-    times, until `release`. A tape is also a context manager that releases itself.
+    is harmless). `backward` may be called any number of times, until `release` or until another
+    call is recorded into the tape. A tape is also a context manager that releases itself.
     """
 
     def __init__(
@@ -64,7 +65,14 @@ class Tape:
         held = (self._record.y, *self._record.state, *self._record.saved)
         return sum(array.nbytes for array in held)
 
-    def backward(self, dy: Array | None = None, dstate: Array | None = None) -> Grads:
+    def backward(
+        self,
+        dy: Array | None = None,
+        dstate: Array | None = None,
+        *,
+        out: Grads | None = None,
+        accumulate: bool = False,
+    ) -> Grads:
         """Back-propagate through time.
 
         Parameters
@@ -74,16 +82,27 @@ class Tape:
         dstate : (B, H) array, optional
             Gradient with respect to the final `state`; it adds to ``dy[-1]``.
             At least one of the two must be given.
+        out : Grads, optional
+            Written into and returned, in place of new arrays: those of an earlier call, or
+            ``Grads.zeros(params, T, B)``. It holds an array for x, state and every parameter of
+            the layer that is present, and None for the others; each is C-contiguous, writeable,
+            of the tape's dtype and the shape of what it is the gradient of, and shares no memory
+            with another, with an argument, or with what the tape holds. Its ``w_ho`` and ``b_o``
+            are left as they are.
+        accumulate : bool
+            Add the gradients to what `out` holds, in all of these arrays.
 
         Returns
         -------
         Grads
-            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None.
+            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None. `out` if that was given.
 
         Raises
         ------
         TypeError, ValueError
-            If an argument has the wrong type, dtype or shape, or both are missing.
+            If an argument has the wrong type, dtype or shape, among them an array of `out`; if
+            both gradients are missing; or if `accumulate` is set without `out`. Nothing has been
+            written then.
         RuntimeError
             If the tape was released.
 
@@ -91,6 +110,7 @@ class Tape:
         -----
         With dS_t = dy_t + W_s^T da_{t+1} and da_t = f'(a_t) * dS_t: dW_x = sum_t da_t x_t^T,
         dW_s = sum_t da_t S_{t-1}^T, dx_t = W_x^T da_t (Werbos 1990, Proc. IEEE 78(10)).
+        Ctrl-C during the call leaves `out` half written.
         """
         record = self._held()
         if dy is None and dstate is None:
@@ -105,17 +125,42 @@ class Tape:
             dstate = checks.as_float_array("dstate", dstate, like)
             checks.expect_shape("dstate", dstate, record.state[0].shape, "tape.state")
             final = (checks.readable(dstate),)
-        # x's gradient, the weights' gradients and a packed copy of the weights.
-        needed = self._x.nbytes + 2 * self._params.nbytes
-        needed += block_nbytes(self._params, self._x.shape[1])
+        read = {
+            "x": self._x,
+            "state": self._state[0],
+            "dy": dy,
+            "dstate": dstate,
+            "tape.y": record.y,
+            "tape.state": record.state[0],
+        }
+        into = check_grads(out, accumulate, self._params, read, readout=False)
+        # A packed copy of the weights; new gradients of x and the weights.
+        needed = self._params.nbytes + block_nbytes(self._params, self._x.shape[1])
+        needed += self._x.nbytes + self._params.nbytes if into is None else 0
         checks.require_memory(needed, f"BPTT through {len(self._x)} steps")
         return self._backend.backward(
-            self._cell, self._params, self._x, self._state, record, dy, final
+            self._cell,
+            self._params,
+            self._x,
+            self._state,
+            record,
+            dy,
+            final,
+            into,
+            bool(accumulate),
         )
 
     def release(self) -> None:
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
         self._record = None
+
+    def _record_again(self, params: Params, x: Array, state: State) -> Tape:
+        """Record a pass over `x` into the arrays of the last one; all of it is checked."""
+        into = self._held()
+        self._record = None  # until it is whole again: a pass that ends early leaves neither
+        self._params, self._x, self._state = params.snapshot(), x, state
+        self._record = self._backend.forward(self._cell, params, x, state, into)
+        return self
 
     def _held(self) -> Forward:
         if self._record is None:
@@ -141,7 +186,13 @@ class Tape:
 
 
 def forward(
-    cell: str, params: Params, x: Array, state: Array | None = None, *, backend: str = "auto"
+    cell: str,
+    params: Params,
+    x: Array,
+    state: Array | None = None,
+    *,
+    backend: str = "auto",
+    out: Tape | None = None,
 ) -> Tape:
     """Run a recurrent layer over a batch of sequences and record what BPTT needs.
 
@@ -157,6 +208,11 @@ def forward(
         The initial state S_0; zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
         "auto" takes the first available one that knows the dtype; see `bptt.backends`.
+    out : Tape, optional
+        Recorded into and returned, in place of a new one: a tape of the same cell, backend, dtype
+        and (T, B, H). What its ``y`` and ``state`` held is overwritten. `state` may be its final
+        ``state`` or a part of its ``y``, which is then copied; `x` and `params` may not share
+        memory with it.
 
     Returns
     -------
@@ -166,17 +222,52 @@ def forward(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type, dtype, shape or value.
+        If an argument has the wrong type, dtype, shape or value; `out` is then as it was.
     RuntimeError, ImportError
-        If the backend is not available here.
+        If the backend is not available here; RuntimeError if `out` was released.
     MemoryError
         If the result does not fit the memory; nothing has been touched then.
+
+    Notes
+    -----
+    A pass that is stopped half way (Ctrl-C) leaves `out` released.
     """
     kind = get_cell(cell)
     params, x, initial = read_inputs(kind, params, x, state)
     chosen = resolve(backend, kind, x.dtype)
+    if out is not None:
+        initial = _check_tape(out, kind, chosen, params, x, initial)
+        return out._record_again(params, x, initial)
     checks.require_memory(_forward_nbytes(params, x), f"the tape of {x.shape[0]} steps")
     return Tape(kind, chosen, params, x, initial, chosen.forward(kind, params, x, initial))
+
+
+def _check_tape(
+    out: object, cell: Cell, backend: Backend, params: Params, x: Array, state: State
+) -> State:
+    """Check that a pass over `x` can be recorded into `out`; return its state, apart from it."""
+    if not isinstance(out, Tape):
+        raise TypeError(f"out: expected bptt.Tape, got {type(out).__name__}")
+    if out._record is None:
+        raise RuntimeError("out: expected a tape that holds its arrays, got a released one")
+    for what, wanted, got in (
+        ("cell", cell.name, out.cell),
+        ("backend", backend.name, out.backend),
+    ):
+        if wanted != got:
+            raise ValueError(f"out: expected a tape of {what} {wanted!r}, got one of {got!r}")
+    y, last = out.y, out.state
+    if y.dtype != x.dtype:
+        raise TypeError(f"out: expected a tape of dtype {x.dtype} like x, got {y.dtype}")
+    checks.expect_shape("out", y, (*x.shape[:2], params.hidden_size), "x and w_hh")
+    expect_writable("out.y", y, y, "the tape")
+    expect_writable("out.state", last, last, "the tape")
+    for name, array in (("x", x), *params.arrays().items()):
+        if np.may_share_memory(array, y) or np.may_share_memory(array, last):
+            raise ValueError(f"{name}: expected memory apart from out, got a part of it; copy it")
+    return tuple(
+        s.copy() if np.may_share_memory(s, y) or np.may_share_memory(s, last) else s for s in state
+    )
 
 
 def read_inputs(

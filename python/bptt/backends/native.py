@@ -46,9 +46,12 @@ class NativeBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return cell.name in _core.CELLS and dtype.char in "fd"
 
-    def forward(self, cell: Cell, params: Params, x: Array, state: State) -> Forward:
-        y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
-        last = np.empty_like(state[0])
+    def forward(
+        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+    ) -> Forward:
+        if out is None:
+            y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
+            out = Forward(y, (np.empty_like(state[0]),))
         _core.forward(
             cell.name,
             get_num_threads(),
@@ -58,10 +61,10 @@ class NativeBackend:
             params.w_hh,
             params.b_ih,
             params.b_hh,
-            y,
-            last,
+            out.y,
+            out.state[0],
         )
-        return Forward(y, (last,))
+        return out
 
     def backward(
         self,
@@ -72,8 +75,10 @@ class NativeBackend:
         forward: Forward,
         dy: Array | None,
         dstate: State | None,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> Grads:
-        grads = _empty_grads(params, x, state)
+        grads = _empty_grads(params, x, state) if out is None else out
         _core.backward(
             cell.name,
             get_num_threads(),
@@ -84,6 +89,7 @@ class NativeBackend:
             forward.y,
             dy,
             None if dstate is None else dstate[0],
+            accumulate,
             grads.x,
             grads.state,
             grads.w_ih,
@@ -94,12 +100,21 @@ class NativeBackend:
         return grads
 
     def value_and_grad(
-        self, cell: Cell, params: Params, x: Array, state: State, objective: Objective
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        objective: Objective,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
-        grads = _empty_grads(params, x, state)
-        grads.w_ho = np.empty_like(params.w_ho)
-        grads.b_o = None if params.b_o is None else np.empty_like(params.b_o)
+        grads = out
+        if grads is None:
+            grads = _empty_grads(params, x, state)
+            grads.w_ho = np.empty_like(params.w_ho)
+            grads.b_o = None if params.b_o is None else np.empty_like(params.b_o)
         loss: float = _core.value_and_grad(
             cell.name,
             get_num_threads(),
@@ -116,6 +131,7 @@ class NativeBackend:
             objective.step,
             objective.weights,
             objective.scale,
+            accumulate,
             grads.x,
             grads.state,
             grads.w_ih,

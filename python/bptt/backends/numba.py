@@ -17,6 +17,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
 from ..losses import Objective
+from ..outputs import deliver
 from ..params import Params
 from .numba_calls import compile_seconds, kernels, run
 from .protocol import Forward, State
@@ -47,13 +48,17 @@ class NumbaBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return cell.name in ("linear", "tanh", "relu") and dtype.char in "fd"
 
-    def forward(self, cell: Cell, params: Params, x: Array, state: State) -> Forward:
-        y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
-        if not y.size:
-            return Forward(y, (state[0].copy(),))
-        code, layer = kernels(), _layer(params, x, state)
-        run(code.PROJECT, code.RECUR, cell.name, layer, y, *_nothing(x.dtype.char))
-        return Forward(y, (y[-1].copy(),))
+    def forward(
+        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+    ) -> Forward:
+        if out is None:
+            y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
+            out = Forward(y, (np.empty_like(state[0]),))
+        if out.y.size:
+            code, layer = kernels(), _layer(params, x, state)
+            run(code.PROJECT, code.RECUR, cell.name, layer, out.y, *_nothing(x.dtype.char))
+        out.state[0][:] = out.y[-1] if len(x) else state[0]
+        return out
 
     def backward(
         self,
@@ -64,13 +69,16 @@ class NumbaBackend:
         forward: Forward,
         dy: Array | None,
         dstate: State | None,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> Grads:
+        checks.require_memory(x.nbytes, "the gradient of x")
         dx = np.zeros_like(x)
         gradients = _zeros(params, dx)
         if not forward.y.size:
             if dstate is not None:
                 gradients.state[:] = dstate[0]
-            return _grads(params, dx, gradients)
+            return deliver(_grads(params, dx, gradients), out, accumulate)
         checks.require_memory(forward.y.nbytes, f"BPTT through {len(x)} steps")
         delta = np.zeros_like(forward.y) if dy is None else dy.copy()
         if dstate is not None:
@@ -78,16 +86,23 @@ class NumbaBackend:
         code, layer, y = kernels(), _layer(params, x, state), _writable(forward.y)
         _, readout, _ = _nothing(x.dtype.char)
         run(code.RECUR_BACK, code.COLLECT, cell.name, layer, y, delta, readout, gradients)
-        return _grads(params, dx, gradients)
+        return deliver(_grads(params, dx, gradients), out, accumulate)
 
     def value_and_grad(
-        self, cell: Cell, params: Params, x: Array, state: State, objective: Objective
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        objective: Objective,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
         # Steps after the only one of the loss have no part in it: their dx stays zero.
         steps = len(x) if objective.step is None else objective.step + 1
         values = steps * x.shape[1] * (2 * params.hidden_size + len(params.w_ho))
-        checks.require_memory(values * x.itemsize, f"BPTT through {steps} steps")
+        checks.require_memory(x.nbytes + values * x.itemsize, f"BPTT through {steps} steps")
         dx = np.zeros_like(x)
         gradients = _zeros(params, dx[:steps])
         y = np.empty((steps, x.shape[1], params.hidden_size), x.dtype)
@@ -99,7 +114,7 @@ class NumbaBackend:
         grads = _grads(params, dx, gradients)
         grads.w_ho = np.ascontiguousarray(gradients.w_ho.T)
         grads.b_o = None if params.b_o is None else gradients.b_o
-        return float(loss), grads
+        return float(loss), deliver(grads, out, accumulate)
 
 
 class _Writable:

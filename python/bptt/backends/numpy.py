@@ -21,6 +21,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
 from ..losses import Objective
+from ..outputs import deliver
 from ..params import Params
 from .protocol import Forward, State
 
@@ -92,9 +93,11 @@ class NumpyBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return cell.name in STEPS
 
-    def forward(self, cell: Cell, params: Params, x: Array, state: State) -> Forward:
+    def forward(
+        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+    ) -> Forward:
         step, _ = STEPS[cell.name]
-        y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
+        y = np.empty((*x.shape[:2], params.hidden_size), x.dtype) if out is None else out.y
         checks.require_memory(3 * y.nbytes, f"keeping {len(x)} steps")  # twice while stacking
         saved = []
         for t in range(len(x)):
@@ -103,9 +106,10 @@ class NumpyBackend:
             state, saved_t = step(g_i, g_h, state)
             y[t] = state[0]
             saved.append(saved_t)
-        return Forward(
-            y, tuple(s.copy() for s in state), tuple(map(np.stack, zip(*saved, strict=True)))
-        )
+        last = tuple(map(np.empty_like, state)) if out is None else out.state
+        for target, s in zip(last, state, strict=True):
+            np.copyto(target, s)
+        return Forward(y, last, tuple(map(np.stack, zip(*saved, strict=True))))
 
     def backward(
         self,
@@ -116,10 +120,13 @@ class NumpyBackend:
         forward: Forward,
         dy: Array | None,
         dstate: State | None,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> Grads:
         _, step = STEPS[cell.name]
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
         d_b_ih, d_b_hh = np.zeros_like(params.w_hh[:, 0]), np.zeros_like(params.w_hh[:, 0])
+        checks.require_memory(x.nbytes, "the gradient of x")
         dx = np.empty_like(x)
         ds = tuple(np.zeros_like(s) for s in state) if dstate is None else dstate
         for t in reversed(range(len(x))):
@@ -133,7 +140,7 @@ class NumpyBackend:
             d_b_hh += dg_h.sum(axis=0)
             dx[t] = dg_i @ params.w_ih
             ds = (dg_h @ params.w_hh + direct[0], *direct[1:])  # times dS_t/dS_{t-1}
-        return Grads(
+        fresh = Grads(
             x=dx,
             state=ds[0].copy(),
             w_ih=d_w_ih,
@@ -141,9 +148,17 @@ class NumpyBackend:
             b_ih=None if params.b_ih is None else d_b_ih,
             b_hh=None if params.b_hh is None else d_b_hh,
         )
+        return deliver(fresh, out, accumulate)
 
     def value_and_grad(
-        self, cell: Cell, params: Params, x: Array, state: State, objective: Objective
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        objective: Objective,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
         dx = np.zeros_like(x)
@@ -170,7 +185,7 @@ class NumpyBackend:
         grads.b_o = None if params.b_o is None else do.sum(axis=rows)
         wide = np.promote_types(x.dtype, np.float64)
         loss: float = terms.sum(dtype=wide) * objective.scale
-        return loss, grads
+        return loss, deliver(grads, out, accumulate)
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:

@@ -64,8 +64,13 @@ class Backend(Protocol):
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         """Whether it computes `cell` in `dtype`."""
 
-    def forward(self, cell: Cell, params: Params, x: Array, state: State) -> Forward:
-        """Run the recurrence over x (T, B, I) from `state`."""
+    def forward(
+        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+    ) -> Forward:
+        """Run the recurrence over x (T, B, I) from `state`.
+
+        `out` gives arrays to write y and the last state to, apart from all that is read.
+        """
 
     def backward(
         self,
@@ -76,10 +81,22 @@ class Backend(Protocol):
         forward: Forward,
         dy: Array | None,
         dstate: State | None,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> Grads:
-        """Pull dy (T, B, H) and the final state's gradient back through time."""
+        """Pull dy (T, B, H) and the final state's gradient back through time.
+
+        `out` gives the arrays to write to, or to add to, apart from all that is read.
+        """
 
     def value_and_grad(
-        self, cell: Cell, params: Params, x: Array, state: State, objective: Objective
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        objective: Objective,
+        out: Grads | None = None,
+        accumulate: bool = False,
     ) -> tuple[float, Grads]:
-        """The loss of the readout, and all gradients."""
+        """The loss of the readout, and all gradients, which go where `backward`'s go."""

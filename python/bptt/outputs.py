@@ -1,0 +1,154 @@
+"""Arrays of the caller that a call writes: checked here, all of them before the first is written.
+
+An error names the array as the caller reaches it: ``out.w_hh``, ``out.y``.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from . import checks
+from .checks import Array
+from .grads import Grads
+from .params import PARAM_NAMES, Params
+
+__all__ = ["check_grads", "deliver", "expect_writable"]
+
+
+def expect_writable(name: str, value: object, like: Array, why: str) -> Array:
+    """`value` if a kernel can write the like of `like` to it as it lies.
+
+    Raises
+    ------
+    TypeError
+        If it is no NumPy array, or of another dtype or byte order.
+    ValueError
+        If it has another shape, or is not C-contiguous, aligned and writeable.
+    """
+    if (
+        type(value) is np.ndarray
+        and value.shape == like.shape
+        and value.dtype == like.dtype
+        and value.flags.carray
+    ):
+        return value  # soon: a small network's step takes little longer than what is below
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(value).__name__}")
+    array = checks.as_array(name, value)
+    if array.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {like.dtype} like {why}, got {array.dtype}")
+    checks.expect_shape(name, array, like.shape, why)
+    flags = array.flags
+    if not flags.carray:
+        wanted = {
+            "C-contiguous": flags.c_contiguous,
+            "aligned": flags.aligned,
+            "writeable": flags.writeable,
+        }
+        failed = " nor ".join(word for word, fulfilled in wanted.items() if not fulfilled)
+        raise ValueError(
+            f"{name}: expected a C-contiguous, aligned, writeable array, got one that is not "
+            f"{failed}"
+        )
+    return array
+
+
+def check_grads(
+    out: object,
+    accumulate: object,
+    params: Params,
+    read: Mapping[str, Array | None],
+    *,
+    readout: bool,
+) -> Grads | None:
+    """Check where gradients shall go: `out`, of the shapes of what they are gradients of.
+
+    Parameters
+    ----------
+    out, accumulate
+        What the caller passed.
+    params : Params
+    read : dict
+        The other arrays that the call reads, contiguous, by name; "x" and "state" among them.
+    readout : bool
+        Whether the call has gradients of the readout; if not, those in `out` are not looked at.
+    """
+    if not isinstance(accumulate, (bool, np.bool_)):
+        raise TypeError(f"accumulate: expected a bool, got {type(accumulate).__name__}")
+    if out is None:
+        if accumulate:
+            raise ValueError("accumulate: expected gradients to add to, got out=None")
+        return None
+    if not isinstance(out, Grads):
+        raise TypeError(f"out: expected bptt.Grads, got {type(out).__name__}")
+    names = PARAM_NAMES if readout else PARAM_NAMES[:4]
+    likes = {"x": read["x"], "state": read["state"]}
+    likes.update((name, getattr(params, name)) for name in names)
+    written = {}
+    for name, like in likes.items():
+        array = _expect_one(f"out.{name}", getattr(out, name), name, like)
+        if array is not None:
+            written[f"out.{name}"] = array
+    _expect_apart_from_params(out, written, params)
+    for name, other in read.items():
+        if other is not None:
+            _expect_apart(written, name, other)
+    return out
+
+
+def _expect_one(name: str, value: object, like_name: str, like: Array | None) -> Array | None:
+    """`value`, an array like `like`, and None if that is None."""
+    if like is None:
+        if value is not None:
+            raise ValueError(f"{name}: expected None like params.{like_name}, got an array")
+        return None
+    if value is None:
+        raise ValueError(f"{name}: expected an array of shape {like.shape}, got None")
+    return expect_writable(name, value, like, like_name)
+
+
+# The arrays of the last check, by Grads: they stay the same from step to step, and all pairs take
+# longer than a small network's step.
+_found_apart: WeakKeyDictionary[Grads, list[Array]] = WeakKeyDictionary()
+
+
+def _expect_apart_from_params(out: Grads, written: dict[str, Array], params: Params) -> None:
+    """Raise ValueError if `written` share memory with each other or with `params`."""
+    read = params.arrays()
+    arrays = [*written.values(), *read.values()]
+    before = _found_apart.get(out, [])
+    if len(before) == len(arrays) and all(map(operator.is_, before, arrays)):
+        return
+    earlier: dict[str, Array] = {}
+    for name, array in written.items():
+        _expect_apart(earlier, name, array)
+        earlier[name] = array
+    for name, array in read.items():
+        _expect_apart(written, name, array)
+    _found_apart[out] = arrays
+
+
+def _expect_apart(written: dict[str, Array], name: str, array: Array) -> None:
+    for other, target in written.items():
+        if np.may_share_memory(array, target):
+            raise ValueError(f"{other}: expected memory of its own, got memory shared with {name}")
+
+
+def deliver(fresh: Grads, out: Grads | None, accumulate: bool) -> Grads:
+    """`fresh`, or `out` after `fresh` was copied or added into it."""
+    if out is None:
+        return fresh
+    for name in ("x", "state", *PARAM_NAMES):
+        array = getattr(fresh, name)
+        if array is None:
+            continue
+        target = getattr(out, name)
+        if accumulate:
+            target += array
+        else:
+            np.copyto(target, array)
+    return out
