@@ -116,7 +116,7 @@ struct Results {
         dw_ho(s.outputs * s.hidden, gap),
         db_o(s.outputs, gap) {}
 
-  Gradients<T> gradients(bool biased, bool with_readout) {
+  Gradients<T> gradients(bool biased, bool with_readout, Write write = Write::overwrite) {
     return {dx.get(),
             dstate.get(),
             dw_ih.get(),
@@ -124,7 +124,14 @@ struct Results {
             biased ? db_ih.get() : nullptr,
             biased ? db_hh.get() : nullptr,
             with_readout ? dw_ho.get() : nullptr,
-            biased && with_readout ? db_o.get() : nullptr};
+            biased && with_readout ? db_o.get() : nullptr,
+            write};
+  }
+
+  void fill(T value) {
+    for (auto* array : {&y, &last, &dx, &dstate, &dw_ih, &dw_hh, &db_ih, &db_hh, &dw_ho, &db_o}) {
+      std::fill(array->begin(), array->end(), value);
+    }
   }
 
   // f(name, array of this, array of the other).
@@ -167,6 +174,30 @@ Results<T> run_value_and_grad(const Network<T>& network, const LossChoice& loss,
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
                           r.gradients(network.biased(), true), threads, interrupt);
+  return r;
+}
+
+// The same two, added to gradients that are `before` everywhere.
+template <class T>
+Results<T> add_both(const Network<T>& network, int threads, T before) {
+  Results<T> r(network.sizes);
+  r.fill(before);
+  Interrupt interrupt(never_asked);
+  const Problem<T> problem = network.problem();
+  forward(problem, r.y.get(), r.last.get(), threads, interrupt);
+  backward(problem, r.y.get(), network.dy.get(), network.dstate.get(),
+           r.gradients(network.biased(), false, Write::add), threads, interrupt);
+  return r;
+}
+
+template <class T>
+Results<T> add_value_and_grad(const Network<T>& network, const LossChoice& loss, int threads,
+                              T before) {
+  Results<T> r(network.sizes);
+  r.fill(before);
+  Interrupt interrupt(never_asked);
+  r.loss = value_and_grad(network.problem(), network.objective(loss),
+                          r.gradients(network.biased(), true, Write::add), threads, interrupt);
   return r;
 }
 

@@ -65,11 +65,18 @@ void bits_do_not_depend_on_threads() {
       const Scope in([&](std::ostream& out) { out << threads << " threads"; });
       check_same_bits(alone, run_both(network, threads));
     }
+    const Results<T> added_alone = add_both(network, 1, T(0.7));
+    for (int threads : {2, 3}) {
+      const Scope in([&](std::ostream& out) { out << threads << " threads, added"; });
+      check_same_bits(added_alone, add_both(network, threads, T(0.7)));
+    }
     for (const LossChoice& loss : kLossChoices) {
       const Results<T> loss_alone = run_value_and_grad(network, loss, 1);
+      const Results<T> loss_added = add_value_and_grad(network, loss, 1, T(0.7));
       for (int threads : {2, 3}) {
         const Scope in([&](std::ostream& out) { out << threads << " threads"; });
         check_same_bits(loss_alone, run_value_and_grad(network, loss, threads));
+        check_same_bits(loss_added, add_value_and_grad(network, loss, threads, T(0.7)));
       }
     }
   }

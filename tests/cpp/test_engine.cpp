@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <string>
 
 #include "isa.h"
 #include "network.h"
@@ -93,6 +94,48 @@ void check_value_and_grad(CellId cell, const Sizes& sizes, Biases biases, std::u
   }
 }
 
+// `added` was `before` everywhere, but for y, which `alone` has the bits of.
+template <class T>
+void check_added(const Results<T>& added, const Results<T>& alone, const Sizes& s, T before,
+                 bool with_readout, bool biased) {
+  added.for_each_with(alone, [&](const char* name, const auto& values, const auto& gradient) {
+    const Scope scope([&](std::ostream& out) { out << name; });
+    CHECK(values.intact());
+    const std::string n = name;
+    const bool is_state = n == "y" || n == "last";
+    if (is_state) return;
+    const bool is_output = (with_readout || (n != "dw_ho" && n != "db_o")) &&
+                           (biased || (n != "db_ih" && n != "db_hh" && n != "db_o"));
+    const Wide<T> limit = is_output ? tolerance<T>(gradient, s) + tolerance<T>(values, s) : 0;
+    for (Index i = 0; i < values.size(); ++i) {
+      const Wide<T> expected = before + (is_output ? Wide<T>(gradient[i]) : 0);
+      if (!CHECK_AT_MOST(std::fabs(Wide<T>(values[i]) - expected), limit)) break;
+    }
+  });
+}
+
+template <class T, std::size_t N>
+void check_adding(const Sizes (&all_sizes)[N]) {
+  const T before = T(-1.5);
+  for_each_network(all_sizes, [&](CellId cell, const Sizes& sizes, Biases biases,
+                                  std::uint64_t seed) {
+    const Network<T> network(cell, sizes, biases, seed);
+    const bool biased = network.biased();
+    check_added(add_both(network, 2, before), run_both(network, 2), sizes, before, false, biased);
+    for (Index step : {Index{-1}, sizes.steps / 2}) {
+      const LossChoice loss{LossId::squared_error, step < sizes.steps ? step : -1, false};
+      check_added(add_value_and_grad(network, loss, 2, before),
+                  run_value_and_grad(network, loss, 2), sizes, before, true, biased);
+    }
+  });
+}
+
+template <class T>
+void adding_gives_what_was_there_and_the_gradient() {
+  check_adding<T>(kAwkward);
+  check_adding<T>(kEmpty);
+}
+
 template <class T>
 void forward_and_backward_follow_the_equations() {
   for_each_network(kAwkward, check_both<T>);
@@ -170,6 +213,10 @@ int main(int argc, char** argv) {
         value_and_grad_follows_the_equations<double>},
        {"float32: nothing in gives nothing and zeros", nothing_in_gives_nothing_and_zeros<float>},
        {"float64: nothing in gives nothing and zeros", nothing_in_gives_nothing_and_zeros<double>},
+       {"float32: adding gives what was there and the gradient",
+        adding_gives_what_was_there_and_the_gradient<float>},
+       {"float64: adding gives what was there and the gradient",
+        adding_gives_what_was_there_and_the_gradient<double>},
        {"float32: missing gradients are zero", missing_gradients_are_zero<float>},
        {"float64: missing gradients are zero", missing_gradients_are_zero<double>},
        {"float32: a NaN spoils its own row only", a_nan_spoils_its_own_row_only<float>},
