@@ -93,8 +93,8 @@ struct Pointwise {
   Strips<const T> y;  // (rows, units) S_t; backward only
   Strips<T> values;   // (rows, units) forward: a_t -> S_t; backward: dS_t -> da_t
   // What the next step will touch, fetched into the cache meanwhile; data may be null.
-  Strips<const T> next_read[2];
-  Strips<T> next_write;
+  Strips<const T> next_read[2] = {};
+  Strips<T> next_write = {};
 };
 
 template <class T>

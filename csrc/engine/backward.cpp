@@ -3,6 +3,21 @@
 #include <algorithm>
 
 namespace bptt {
+namespace {
+
+// Calls f(first, last) for the steps [first, last) cut as their weight gradients are summed, the
+// latest first.
+template <class F>
+void for_each_sum(const Plan& plan, Index first, Index last, F&& f) {
+  const Index pieces = (last - first + plan.sum_steps - 1) / plan.sum_steps;
+  for (Index i = pieces - 1; i >= 0; --i) {
+    const Index begin = first + i * plan.sum_steps;
+    f(begin, std::min(begin + plan.sum_steps, last));
+  }
+}
+
+}  // namespace
+
 template <class T>
 BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels,
                               const Plan& plan, const T* y, const StateGradients<T>& incoming,
@@ -18,71 +33,59 @@ BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kerne
       interrupt_(interrupt),
       padded_hidden_(round_up(problem.hidden, kernels.lanes)),
       block_rows_(std::min(plan.block_steps, problem.steps) * problem.batch),
+      blocks_((problem.steps + plan.block_steps - 1) / plan.block_steps),
       w_ih_t_(kernels, kernels.product_width, problem.inputs, problem.hidden),
       w_hh_t_(kernels, kernels.product_width, problem.hidden, problem.hidden),
-      x_(kernels, kernels.outer_width, problem.inputs, block_rows_),
-      s_(kernels, kernels.outer_width, problem.hidden, block_rows_ + problem.batch),
       delta_(2 * block_rows_ * padded_hidden_) {
-  clear();
-}
-
-// Sets the sums to zero, unless they go on, and joins dy and dstate at the last step.
-template <class T>
-void BackwardPass<T>::clear() {
-  const Problem<T>& p = problem_;
-  const Gradients<T>& g = gradients_;
-  if (g.write == Write::overwrite) {
-    std::fill_n(g.w_ih, p.hidden * p.inputs, T(0));
-    std::fill_n(g.w_hh, p.hidden * p.hidden, T(0));
-    for (T* bias : {g.b_ih, g.b_hh}) {
-      if (bias) std::fill_n(bias, p.hidden, T(0));
-    }
+  for (Panels<T>& x : x_) x = {kernels, kernels.outer_width, problem.inputs, block_rows_};
+  for (Panels<T>& s : s_) {
+    s = {kernels, kernels.outer_width, problem.hidden, block_rows_ + problem.batch};
   }
-  if (p.steps == 0) {  // the final state is the initial one
-    for (Index i = 0; i < p.batch * p.hidden; ++i) {
-      const T before = g.write == Write::add ? g.state[i] : T(0);
-      g.state[i] = incoming_.dstate ? before + incoming_.dstate[i] : before;
-    }
-  } else if (incoming_.dstate) {
-    last_ = Buffer<T>(p.batch * padded_hidden_);
-    const T* dy = incoming_.dy ? incoming_.dy + (p.steps - 1) * p.batch * p.hidden : nullptr;
-    for (Index b = 0; b < p.batch; ++b) {
-      for (Index h = 0; h < p.hidden; ++h) {
-        const Index i = b * p.hidden + h;
-        last_.get()[b * padded_hidden_ + h] = incoming_.dstate[i] + (dy ? dy[i] : T(0));
-      }
-    }
-  }
+  if (incoming.dstate && problem.steps > 0) last_ = Buffer<T>(problem.batch * padded_hidden_);
 }
 
 template <class T>
 void BackwardPass<T>::run(int member) {
-  const Index blocks = (problem_.steps + plan_.block_steps - 1) / plan_.block_steps;
+  if (gradients_.write == Write::overwrite) clear(member);
+  if (member == 0) join_last_step();
   pack_weights(member);
   if (!barrier_.wait()) return;
-  for (Index number = blocks - 1; number >= 0; --number) {
-    const Block block = block_at(number);
-    if (!recur(block, member) || !barrier_.wait()) return;
-    pack_inputs(block, member);
-    input_gradient(block, member);
-    if (!barrier_.wait()) return;
-    weight_gradients(block, member);
-    if (number == 0) initial_state_gradient(block, member);
-    if (member == 0) {
-      const Index outputs = incoming_.readout ? incoming_.readout->outputs() : 0;
-      const Index columns = problem_.inputs + problem_.hidden + outputs;
-      interrupt_.progress(4 * block.rows * problem_.hidden / plan_.threads * columns);
-    }
+  plan_.split == Split::pipeline ? run_pipeline(member) : run_blocks(member);
+}
+
+// Sets this member's share of the sums to zero.
+template <class T>
+void BackwardPass<T>::clear(int member) {
+  const Problem<T>& p = problem_;
+  const Gradients<T>& g = gradients_;
+  const Range units = share(p.hidden, kernels_.lanes, member, plan_.threads);
+  std::fill(g.w_ih + units.begin * p.inputs, g.w_ih + units.end * p.inputs, T(0));
+  std::fill(g.w_hh + units.begin * p.hidden, g.w_hh + units.end * p.hidden, T(0));
+  for (T* bias : {g.b_ih, g.b_hh}) {
+    if (bias) std::fill(bias + units.begin, bias + units.end, T(0));
   }
 }
 
+// Joins dy and dstate at the last step. Without steps the final state is the initial one.
 template <class T>
-typename BackwardPass<T>::Block BackwardPass<T>::block_at(Index number) {
-  const Index first = number * plan_.block_steps;
-  const Index last = std::min(first + plan_.block_steps, problem_.steps);
-  T* halves[2] = {delta_.get(), delta_.get() + block_rows_ * padded_hidden_};
-  return {first, last, (last - first) * problem_.batch, halves[number % 2],
-          halves[(number + 1) % 2]};
+void BackwardPass<T>::join_last_step() {
+  const Problem<T>& p = problem_;
+  const T* dstate = incoming_.dstate;
+  if (p.steps == 0) {
+    T* out = gradients_.state;
+    for (Index i = 0; i < p.batch * p.hidden; ++i) {
+      const T before = gradients_.write == Write::add ? out[i] : T(0);
+      out[i] = dstate ? before + dstate[i] : before;
+    }
+  } else if (dstate) {
+    const T* dy = incoming_.dy ? incoming_.dy + (p.steps - 1) * p.batch * p.hidden : nullptr;
+    for (Index b = 0; b < p.batch; ++b) {
+      for (Index h = 0; h < p.hidden; ++h) {
+        const Index i = b * p.hidden + h;
+        last_.get()[b * padded_hidden_ + h] = dstate[i] + (dy ? dy[i] : T(0));
+      }
+    }
+  }
 }
 
 template <class T>
@@ -93,16 +96,78 @@ void BackwardPass<T>::pack_weights(int member) {
   if (incoming_.readout) incoming_.readout->pack_weights(member, plan_.threads);
 }
 
+// All members recur through a block, meet, and do its products; who is done goes on to the block
+// before. What the products read is kept for two blocks, so nobody overwrites it meanwhile.
+template <class T>
+void BackwardPass<T>::run_blocks(int member) {
+  const Part part{member, plan_.threads};
+  for (Index number = blocks_ - 1; number >= 0; --number) {
+    const Block block = block_at(number);
+    if (incoming_.readout) {
+      read_out(block, part);
+      if (!barrier_.wait()) return;
+      if (member == 0) sum_losses(block);
+    }
+    if (!recur(block, member)) return;
+    pack_inputs(block, part);
+    if (!barrier_.wait()) return;
+    products(block, part);
+  }
+}
+
+// One member recurs through a block, while the other does the products of the block after it in
+// time, and the readout of the one before.
+template <class T>
+void BackwardPass<T>::run_pipeline(int member) {
+  const Part part{0, 1};
+  for (Index number = blocks_; number >= -1; --number) {
+    if (plan_.recurs(member)) {
+      if (number >= 0 && number < blocks_ && !recur(block_at(number), member)) return;
+    } else {
+      if (number + 1 < blocks_) {
+        pack_inputs(block_at(number + 1), part);
+        products(block_at(number + 1), part);
+      }
+      if (number > 0 && incoming_.readout) {
+        read_out(block_at(number - 1), part);
+        sum_losses(block_at(number - 1));
+      }
+    }
+    if (!barrier_.wait()) return;
+  }
+}
+
+template <class T>
+typename BackwardPass<T>::Block BackwardPass<T>::block_at(Index number) {
+  const Index first = number * plan_.block_steps;
+  const Index last = std::min(first + plan_.block_steps, problem_.steps);
+  T* halves[2] = {delta_.get(), delta_.get() + block_rows_ * padded_hidden_};
+  return {number,
+          first,
+          last,
+          (last - first) * problem_.batch,
+          halves[number % 2],
+          halves[(number + 1) % 2]};
+}
+
+template <class T>
+void BackwardPass<T>::read_out(const Block& block, Part part) {
+  const T* y = y_ + block.first * problem_.batch * problem_.hidden;
+  incoming_.readout->run({block.number, block.first, block.last}, y, part.member, part.members);
+}
+
+// In the order of the weight gradient's sums, which depends on the shape alone.
+template <class T>
+void BackwardPass<T>::sum_losses(const Block& block) {
+  for_each_sum(plan_, block.first, block.last, [&](Index first, Index last) {
+    incoming_.readout->sum_losses({block.number, block.first, block.last}, first, last);
+  });
+}
+
 // da_t of every step of the block; false if interrupted.
 template <class T>
 bool BackwardPass<T>::recur(const Block& block, int member) {
   const Problem<T>& p = problem_;
-  if (Readout<T>* readout = incoming_.readout) {
-    const T* y = y_ + block.first * p.batch * p.hidden;
-    readout->run(block.first, block.last, y, member, plan_.threads);
-    if (!barrier_.wait()) return false;
-    if (member == 0) readout->sum_losses(block.first, block.last);
-  }
   const Range rows = plan_.rows_of(member, shape_);
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * p.hidden;
@@ -142,7 +207,7 @@ Strips<const T> BackwardPass<T>::state_gradient(const Block& block, Index t, Ran
   const Problem<T>& p = problem_;
   Strips<const T> dy{};
   if (incoming_.readout) {
-    dy = incoming_.readout->dy(t, block.first);
+    dy = incoming_.readout->dy({block.number, block.first, block.last}, t);
   } else if (t == p.steps - 1 && incoming_.dstate) {
     dy = {last_.get(), kernels_.lanes, padded_hidden_};
   } else if (incoming_.dy) {
@@ -166,23 +231,41 @@ Strips<const T> BackwardPass<T>::delta_rows(const T* delta, Index row) const {
 
 // The block's x_t and S_{t-1}, and S_t of its last step for the readout's weight gradient.
 template <class T>
-void BackwardPass<T>::pack_inputs(const Block& block, int member) {
+void BackwardPass<T>::pack_inputs(const Block& block, Part part) {
   const Problem<T>& p = problem_;
-  const T* x = p.x + block.first * p.batch * p.inputs;
-  x_.pack({x, 1, p.inputs, block.rows}, 0, member, plan_.threads);
+  Panels<T>& x = x_[block.number % 2];
+  Panels<T>& s = s_[block.number % 2];
   const T* before = block.first == 0 ? p.state : y_ + (block.first - 1) * p.batch * p.hidden;
   const T* y = y_ + block.first * p.batch * p.hidden;
-  s_.pack({before, 1, p.hidden, p.batch}, 0, member, plan_.threads);
-  s_.pack({y, 1, p.hidden, block.rows}, p.batch, member, plan_.threads);
+  x.pack({p.x + block.first * p.batch * p.inputs, 1, p.inputs, block.rows}, 0, part.member,
+         part.members);
+  s.pack({before, 1, p.hidden, p.batch}, 0, part.member, part.members);
+  s.pack({y, 1, p.hidden, block.rows}, p.batch, part.member, part.members);
   if (incoming_.readout) {
-    incoming_.readout->pack_gradient(block.first, block.last, member, plan_.threads);
+    incoming_.readout->pack_gradient({block.number, block.first, block.last}, part.member,
+                                     part.members);
   }
 }
 
+// What does not wait for other steps: dx, the weight gradients, and at the end the initial state's.
 template <class T>
-void BackwardPass<T>::input_gradient(const Block& block, int member) {
+void BackwardPass<T>::products(const Block& block, Part part) {
+  input_gradient(block, part);
+  for_each_sum(plan_, block.first, block.last,
+               [&](Index first, Index last) { weight_gradients(block, first, last, part); });
+  if (block.number == 0) initial_state_gradient(block, part);
+  if (part.member == 0 && plan_.split != Split::pipeline) {
+    const Index outputs = incoming_.readout ? incoming_.readout->outputs() : 0;
+    const Index columns = problem_.inputs + problem_.hidden + outputs;
+    interrupt_.progress(4 * block.rows * problem_.hidden / part.members * columns);
+  }
+}
+
+// dx_t = W_xᵀ da_t
+template <class T>
+void BackwardPass<T>::input_gradient(const Block& block, Part part) {
   const Problem<T>& p = problem_;
-  const Range rows = share(block.rows, kRowGrain, member, plan_.threads);
+  const Range rows = share(block.rows, kRowGrain, part.member, part.members);
   T* dx = gradients_.x + (block.first * p.batch + rows.begin) * p.inputs;
   const T* before = gradients_.write == Write::add ? dx : nullptr;
   kernels_.product({rows.size(),
@@ -194,30 +277,34 @@ void BackwardPass<T>::input_gradient(const Block& block, int member) {
                     {dx, kernels_.lanes, p.inputs}});
 }
 
+// Adds the sums over the steps [first, last) of the block.
 template <class T>
-void BackwardPass<T>::weight_gradients(const Block& block, int member) {
+void BackwardPass<T>::weight_gradients(const Block& block, Index first, Index last, Part part) {
   const Problem<T>& p = problem_;
   const Gradients<T>& g = gradients_;
-  const Range units = share(p.hidden, kernels_.lanes, member, plan_.threads);
-  const Strips<const T> delta = delta_rows(block.delta, 0);
-  kernels_.outer({block.rows, delta, units.begin, units.end, x_.get(), x_.rows(), 0, p.inputs,
-                  g.w_ih, p.inputs});
-  kernels_.outer({block.rows, delta, units.begin, units.end, s_.get(), s_.rows(), 0, p.hidden,
-                  g.w_hh, p.hidden});
+  const Index row = (first - block.first) * p.batch, rows = (last - first) * p.batch;
+  const Range units = share(p.hidden, kernels_.lanes, part.member, part.members);
+  const Strips<const T> delta = delta_rows(block.delta, row);
+  const Panels<T>& x = x_[block.number % 2];
+  const Panels<T>& s = s_[block.number % 2];
+  kernels_.outer(
+      {rows, delta, units.begin, units.end, x.get(), x.rows(), row, p.inputs, g.w_ih, p.inputs});
+  kernels_.outer(
+      {rows, delta, units.begin, units.end, s.get(), s.rows(), row, p.hidden, g.w_hh, p.hidden});
   for (T* bias : {g.b_ih, g.b_hh}) {
-    if (bias) kernels_.column_sums({block.rows, delta, units.begin, units.end, bias});
+    if (bias) kernels_.column_sums({rows, delta, units.begin, units.end, bias});
   }
   if (incoming_.readout) {
-    incoming_.readout->add_gradients(block.first, block.last, s_, p.batch, g, member,
-                                     plan_.threads);
+    incoming_.readout->add_gradients({block.number, block.first, block.last}, first, last, s,
+                                     p.batch, g, part.member, part.members);
   }
 }
 
 // W_sᵀ da_0
 template <class T>
-void BackwardPass<T>::initial_state_gradient(const Block& block, int member) {
+void BackwardPass<T>::initial_state_gradient(const Block& block, Part part) {
   const Problem<T>& p = problem_;
-  const Range units = share(p.hidden, kernels_.product_width, member, plan_.threads);
+  const Range units = share(p.hidden, kernels_.product_width, part.member, part.members);
   const T* before = gradients_.write == Write::add ? gradients_.state : nullptr;
   kernels_.product({p.batch,
                     p.hidden,

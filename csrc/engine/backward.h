@@ -36,24 +36,35 @@ class BackwardPass {
 
  private:
   struct Block {
+    Index number;
     Index first, last;  // steps
     Index rows;         // steps times batch
     T* delta;           // da_t in strips: (H / lanes)(rows)(lanes)
     const T* later;     // the same of the block after it in time
   };
+  // Who does a block's products: one of so many members.
+  struct Part {
+    int member, members;
+  };
 
-  void clear();
-  Block block_at(Index number);
+  void clear(int member);
+  void join_last_step();
   void pack_weights(int member);
+  void run_blocks(int member);
+  void run_pipeline(int member);
+  Block block_at(Index number);
+  void read_out(const Block& block, Part part);
+  void sum_losses(const Block& block);
   bool recur(const Block& block, int member);
   void step(const Block& block, Index t, Range rows, Range units);
   Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
   Strips<const T> states(Index t, Range rows) const;
   Strips<const T> delta_rows(const T* delta, Index row) const;
-  void pack_inputs(const Block& block, int member);
-  void input_gradient(const Block& block, int member);
-  void weight_gradients(const Block& block, int member);
-  void initial_state_gradient(const Block& block, int member);
+  void pack_inputs(const Block& block, Part part);
+  void products(const Block& block, Part part);
+  void input_gradient(const Block& block, Part part);
+  void weight_gradients(const Block& block, Index first, Index last, Part part);
+  void initial_state_gradient(const Block& block, Part part);
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
@@ -64,10 +75,10 @@ class BackwardPass {
   const Gradients<T> gradients_;
   Barrier& barrier_;
   Interrupt& interrupt_;
-  Index padded_hidden_, block_rows_;
+  Index padded_hidden_, block_rows_, blocks_;
   Panels<T> w_ih_t_, w_hh_t_;  // columns are inputs; previous hidden units
-  Panels<T> x_, s_;            // a block's x_t; S_{t-1}, and behind them S_t of the last step
-  Buffer<T> delta_;            // two blocks of da_t, used in turn
+  Panels<T> x_[2], s_[2];      // a block's x_t; S_{t-1}, and behind them S_t of the last step
+  Buffer<T> delta_;            // da_t; like x_ and s_ of two blocks, used in turn
   Buffer<T> last_;             // (B, padded H) dy + dstate at the last step
 };
 

@@ -15,68 +15,114 @@ ForwardPass<T>::ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels
       barrier_(barrier),
       interrupt_(interrupt),
       padded_hidden_(round_up(problem.hidden, kernels.lanes)),
+      block_rows_(std::min(plan.block_steps, problem.steps) * problem.batch),
+      blocks_((problem.steps + plan.block_steps - 1) / plan.block_steps),
       w_ih_(kernels, kernels.product_width, problem.hidden, problem.inputs),
       w_hh_(kernels, kernels.product_width, problem.hidden, problem.hidden),
       bias_(padded_hidden_) {
-  for (Index h = 0; h < problem.hidden; ++h) {
-    bias_.get()[h] = (problem.b_ih ? problem.b_ih[h] : T(0)) +  //
-                     (problem.b_hh ? problem.b_hh[h] : T(0));
-  }
-  if (plan.project_first) {
-    projected_ =
-        Buffer<T>(std::min(plan.block_steps, problem.steps) * problem.batch * padded_hidden_);
-  }
+  if (plan.project_first) projected_ = Buffer<T>(2 * block_rows_ * padded_hidden_);
 }
 
 template <class T>
 bool ForwardPass<T>::run(int member) {
+  pack_weights(member);
+  if (!barrier_.wait()) return false;
+  return plan_.split == Split::pipeline ? run_pipeline(member) : run_blocks(member);
+}
+
+template <class T>
+void ForwardPass<T>::pack_weights(int member) {
   const Problem<T>& p = problem_;
   w_ih_.pack({p.w_ih, p.inputs, 1, p.inputs}, 0, member, plan_.threads);
   w_hh_.pack({p.w_hh, p.hidden, 1, p.hidden}, 0, member, plan_.threads);
-  if (!barrier_.wait()) return false;
-  const Range rows = plan_.rows_of(member, shape_);
+  if (member > 0) return;
+  for (Index h = 0; h < p.hidden; ++h) {
+    bias_.get()[h] = (p.b_ih ? p.b_ih[h] : T(0)) + (p.b_hh ? p.b_hh[h] : T(0));
+  }
+}
+
+template <class T>
+bool ForwardPass<T>::run_blocks(int member) {
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
-  const Index step_flops = 2 * rows.size() * units.size() * (p.inputs + p.hidden);
-  for (Index first = 0; first < p.steps; first += plan_.block_steps) {
-    const Index last = std::min(first + plan_.block_steps, p.steps);
-    if (plan_.project_first) project(first, last, units);
-    for (Index t = first; t < last; ++t) {
-      step(t, first, rows, units);
-      if (plan_.split == Split::hidden && !barrier_.wait()) return false;
-      if (member == 0) interrupt_.progress(step_flops);
-      if (interrupt_.stopped()) return false;
-    }
+  for (Index number = 0; number < blocks_; ++number) {
+    if (plan_.project_first) project(number, units);
+    if (!recur(number, member)) return false;
   }
   return true;
 }
 
-// b + W_x x_t for the steps [first, last), of this member's units.
+// One member recurs through a block, while the other projects the inputs of the next.
 template <class T>
-void ForwardPass<T>::project(Index first, Index last, Range units) {
+bool ForwardPass<T>::run_pipeline(int member) {
+  for (Index number = -1; number < blocks_; ++number) {
+    if (plan_.recurs(member)) {
+      if (number >= 0 && !recur(number, member)) return false;
+    } else if (number + 1 < blocks_) {
+      project(number + 1, {0, problem_.hidden});
+    }
+    if (!barrier_.wait()) return false;
+  }
+  return true;
+}
+
+// The steps of a block.
+template <class T>
+Range ForwardPass<T>::block_at(Index number) const {
+  const Index first = number * plan_.block_steps;
+  return {first, std::min(first + plan_.block_steps, problem_.steps)};
+}
+
+template <class T>
+T* ForwardPass<T>::projected(Index number) {
+  return projected_.get() + number % 2 * block_rows_ * padded_hidden_;
+}
+
+// Every step of the block; false if interrupted.
+template <class T>
+bool ForwardPass<T>::recur(Index number, int member) {
+  const Problem<T>& p = problem_;
+  const Range rows = plan_.rows_of(member, shape_);
+  const Range units = plan_.units_of(member, shape_, kernels_.product_width);
+  const Range block = block_at(number);
+  const Index step_flops = 2 * rows.size() * units.size() * (p.inputs + p.hidden);
+  const T* ahead = plan_.project_first ? projected(number) : nullptr;
+  for (Index t = block.begin; t < block.end; ++t) {
+    step(t, ahead, rows, units);
+    if (ahead) ahead += p.batch * padded_hidden_;
+    if (plan_.split == Split::hidden && !barrier_.wait()) return false;
+    if (member == 0) interrupt_.progress(step_flops);
+    if (interrupt_.stopped()) return false;
+  }
+  return true;
+}
+
+// b + W_x x_t for the steps of a block, of this member's units.
+template <class T>
+void ForwardPass<T>::project(Index number, Range units) {
   const Problem<T>& p = problem_;
   const Index lanes = kernels_.lanes;
-  const T* x = p.x + first * p.batch * p.inputs;
-  kernels_.product({(last - first) * p.batch,
+  const Range block = block_at(number);
+  const T* x = p.x + block.begin * p.batch * p.inputs;
+  kernels_.product({block.size() * p.batch,
                     p.hidden,
                     units.begin,
                     units.end,
                     {bias_.get(), lanes, 0},
                     {{{x, lanes, p.inputs}, p.inputs, w_ih_.get()}, {}},
-                    {projected_.get(), lanes, padded_hidden_}});
+                    {projected(number), lanes, padded_hidden_}});
 }
 
-// S_t of this member's rows and units; `first` is the block's first step.
+// S_t of this member's rows and units; `projected` is the step's, or null.
 template <class T>
-void ForwardPass<T>::step(Index t, Index first, Range rows, Range units) {
+void ForwardPass<T>::step(Index t, const T* projected, Range rows, Range units) {
   const Problem<T>& p = problem_;
   const Index lanes = kernels_.lanes;
   const Index row = t * p.batch + rows.begin;
   const T* previous = (t == 0 ? p.state : y_ + (t - 1) * p.batch * p.hidden);
   const Strips<T> out{y_ + row * p.hidden, lanes, p.hidden};
   Product<T> product{rows.size(), p.hidden, units.begin, units.end, {}, {}, out};
-  if (plan_.project_first) {
-    product.init = {projected_.get() + (t - first) * p.batch * padded_hidden_, lanes,
-                    padded_hidden_};
+  if (projected) {
+    product.init = {projected, lanes, padded_hidden_};
   } else {
     product.init = {bias_.get(), lanes, 0};
     product.segments[0] = {{p.x + row * p.inputs, lanes, p.inputs}, p.inputs, w_ih_.get()};
@@ -84,7 +130,7 @@ void ForwardPass<T>::step(Index t, Index first, Range rows, Range units) {
   product.segments[1] = {
       {previous + rows.begin * p.hidden, lanes, p.hidden}, p.hidden, w_hh_.get()};
   kernels_.product(product);
-  Pointwise<T> pointwise{rows.size(), units.begin, units.end, {}, out, {}, {}};
+  Pointwise<T> pointwise{rows.size(), units.begin, units.end, {}, out};
   if (t + 1 < p.steps) {
     pointwise.next_write = {out.data + p.batch * p.hidden, out.strip_stride, out.row_stride};
   }

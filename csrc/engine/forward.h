@@ -19,8 +19,14 @@ class ForwardPass {
   bool run(int member);
 
  private:
-  void project(Index first, Index last, Range units);
-  void step(Index t, Index first, Range rows, Range units);
+  void pack_weights(int member);
+  Range block_at(Index number) const;
+  bool run_blocks(int member);
+  bool run_pipeline(int member);
+  bool recur(Index number, int member);
+  void project(Index number, Range units);
+  void step(Index t, const T* projected, Range rows, Range units);
+  T* projected(Index number);
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
@@ -29,10 +35,10 @@ class ForwardPass {
   T* y_;  // (T, B, H)
   Barrier& barrier_;
   Interrupt& interrupt_;
-  Index padded_hidden_;
+  Index padded_hidden_, block_rows_, blocks_;
   Panels<T> w_ih_, w_hh_;  // columns are hidden units
   Buffer<T> bias_;         // (H) b_ih + b_hh
-  Buffer<T> projected_;    // (block rows, padded H) b + W_x x_t
+  Buffer<T> projected_;    // two of (block rows, padded H), used in turn: b + W_x x_t
 };
 
 }  // namespace bptt

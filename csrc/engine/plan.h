@@ -1,4 +1,5 @@
-// How the work of a call is cut: time into blocks, and each step among threads.
+// How the work of a call is cut: time into blocks, and each step among threads; and the cost model
+// that decides it (docs/performance.md).
 #pragma once
 
 #include "contract/kernels.h"
@@ -21,23 +22,54 @@ inline constexpr Index kRowGrain = 8;
 // Part `i` of `parts` of [0, n), cut at multiples of `grain`.
 Range share(Index n, Index grain, int i, int parts);
 
-enum class Split {
-  rows,    // each thread takes rows of the batch through all of time: nothing to wait for
-  hidden,  // each thread takes hidden units, and waits for the others at every step
+enum class Split : int {
+  rows,      // each thread takes rows of the batch through all of time: nothing to wait for
+  hidden,    // each thread takes hidden units, and waits for the others at every step
+  pipeline,  // one thread recurs, the other does the products of the blocks beside
+};
+inline constexpr const char* kSplitNames[] = {"rows", "hidden", "pipeline"};
+
+// What the cost model takes for a thread of this machine.
+struct Machine {
+  double flops;    // float32, fused multiply-adds at their peak, a second
+  double l1_rate;  // bytes a second that a product reads of weights in each cache
+  double l2_rate;
+  double l3_rate;
+  Index l2_bytes;          // of one thread
+  double step_seconds;     // of a step beside its arithmetic: calls, latencies
+  double unit_seconds;     // of the pointwise part, each unit of a row, float32
+  double barrier_seconds;  // between threads that are awake
+  double start_seconds;    // of a job on more than one thread
+};
+
+// Nominal rates, and the size of the second-level cache that the system tells.
+const Machine& this_machine();
+
+// Predicted seconds of forward and backward.
+struct Cost {
+  double recurrence;  // steps, one after the other
+  double products;    // what is done block by block: input projection, dx, weight gradients
+  double exchange;    // barriers, and the start of the team
+  double total;       // less than the sum where products run beside the recurrence
 };
 
 struct Plan {
   int threads;
   Split split;
-  Index block_steps;   // steps of a time block; a function of the shape alone, since the weight
-                       // gradient is summed block by block and its bits must not depend on threads
+  Index sum_steps;     // steps that a weight gradient sums up at once, before it is added to what
+                       // was: a function of the shape alone, since bits must not depend on threads
+  Index block_steps;   // steps of a time block, a multiple of sum_steps: what stays in the cache
   bool project_first;  // the input projection of a block in one product, ahead of its steps
+  Cost cost;
 
-  Range rows_of(int thread, const Shape& shape) const;
-  Range units_of(int thread, const Shape& shape, Index panel) const;
+  // Rows and units of a step that are this member's; nothing for one that does not recur.
+  Range rows_of(int member, const Shape& shape) const;
+  Range units_of(int member, const Shape& shape, Index panel) const;
+  bool recurs(int member) const { return split != Split::pipeline || member == 0; }
 };
 
 // `panel` is the number of hidden units of a packed panel, the smallest piece of a hidden split.
-Plan make_plan(const Shape& shape, Index panel, Index item_size, int threads);
+Plan make_plan(const Shape& shape, Index panel, Index item_size, int threads,
+               const Machine& machine = this_machine());
 
 }  // namespace bptt

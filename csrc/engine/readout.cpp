@@ -17,38 +17,44 @@ Readout<T>::Readout(const Problem<T>& problem, const Objective<T>& objective,
       w_ho_t_(kernels, kernels.product_width, problem.hidden, objective.outputs),
       do_strips_(kernels, kernels.lanes, objective.outputs, block_rows),
       bias_(padded_outputs_),
-      o_(block_rows * padded_outputs_),
-      dy_(block_rows * padded_hidden_),
-      losses_(block_rows) {
-  for (Index o = 0; o < objective.outputs; ++o) {
-    bias_.get()[o] = objective.b_o ? objective.b_o[o] : T(0);
-  }
-}
+      o_(2 * block_rows * padded_outputs_),
+      dy_(2 * block_rows * padded_hidden_),
+      losses_(block_rows) {}
 
 template <class T>
 void Readout<T>::pack_weights(int member, int members) {
   const Index hidden = problem_.hidden, outputs = objective_.outputs;
   w_ho_.pack({objective_.w_ho, hidden, 1, hidden}, 0, member, members);
   w_ho_t_.pack({objective_.w_ho, 1, hidden, outputs}, 0, member, members);
+  if (member > 0) return;
+  for (Index o = 0; o < outputs; ++o) bias_.get()[o] = objective_.b_o ? objective_.b_o[o] : T(0);
 }
 
-// The rows of the block [first, last) that carry a loss, counted from the block's first.
+// The rows of the steps [first, last) that carry a loss, counted from the block's first.
 template <class T>
-Range Readout<T>::loss_rows(Index first, Index last) const {
+Range Readout<T>::loss_rows(const Block& block, Index first, Index last) const {
   const Index batch = problem_.batch, step = objective_.step;
-  if (step < 0) return {0, (last - first) * batch};
-  if (step < first || step >= last) return {0, 0};
-  return {(step - first) * batch, (step - first + 1) * batch};
+  if (step >= 0) {
+    if (step < first || step >= last) return {0, 0};
+    first = step, last = step + 1;
+  }
+  return {(first - block.first) * batch, (last - block.first) * batch};
+}
+
+// O_t, then dL/dO_t, of a row of the block.
+template <class T>
+T* Readout<T>::o(const Block& block, Index row) {
+  return o_.get() + (block.number % 2 * block_rows_ + row) * padded_outputs_;
 }
 
 template <class T>
-void Readout<T>::run(Index first, Index last, const T* y_block, int member, int members) {
-  const Range all = loss_rows(first, last);
+void Readout<T>::run(const Block& block, const T* y_block, int member, int members) {
+  const Range all = loss_rows(block, block.first, block.last);
   const Range mine = share(all.size(), kRowGrain, member, members);
   const Index row = all.begin + mine.begin, rows = mine.size();
   if (rows == 0) return;
   const Index lanes = kernels_.lanes, hidden = problem_.hidden, outputs = objective_.outputs;
-  T* o = o_.get() + row * padded_outputs_;
+  T* o = this->o(block, row);
   kernels_.product({rows,
                     outputs,
                     0,
@@ -57,27 +63,28 @@ void Readout<T>::run(Index first, Index last, const T* y_block, int member, int 
                     {{{y_block + row * hidden, lanes, hidden}, hidden, w_ho_.get()}, {}},
                     {o, lanes, padded_outputs_}});
   // Targets have a row for every loss row; weights always have one for every step.
-  const Index target_row = objective_.step < 0 ? first * problem_.batch + row : mine.begin;
+  const Index target_row = objective_.step < 0 ? block.first * problem_.batch + row : mine.begin;
   const T* weights = objective_.weights;
   kernels_.losses[static_cast<int>(objective_.loss)](
       {rows, outputs, o, padded_outputs_,
        objective_.target ? objective_.target + target_row * outputs : nullptr,
        objective_.ids ? objective_.ids + target_row : nullptr,
-       weights ? weights + first * problem_.batch + row : nullptr, static_cast<T>(objective_.scale),
-       losses_.get() + row});
+       weights ? weights + block.first * problem_.batch + row : nullptr,
+       static_cast<T>(objective_.scale), losses_.get() + row});
   kernels_.product({rows,
                     hidden,
                     0,
                     hidden,
                     {},
                     {{{o, lanes, padded_outputs_}, outputs, w_ho_t_.get()}, {}},
-                    {dy_.get() + row * padded_hidden_, lanes, padded_hidden_}});
+                    {dy_.get() + (block.number % 2 * block_rows_ + row) * padded_hidden_, lanes,
+                     padded_hidden_}});
 }
 
 // Neumaier's compensated sum (1974, ZAMM 54): T * B terms, added one by one.
 template <class T>
-void Readout<T>::sum_losses(Index first, Index last) {
-  const Range rows = loss_rows(first, last);
+void Readout<T>::sum_losses(const Block& block, Index first, Index last) {
+  const Range rows = loss_rows(block, first, last);
   for (Index r = rows.begin; r < rows.end; ++r) {
     const double term = losses_.get()[r];
     const double sum = loss_ + term;
@@ -87,26 +94,27 @@ void Readout<T>::sum_losses(Index first, Index last) {
 }
 
 template <class T>
-Strips<const T> Readout<T>::dy(Index t, Index first) const {
+Strips<const T> Readout<T>::dy(const Block& block, Index t) const {
   if (objective_.step >= 0 && t != objective_.step) return {};
-  const T* rows = dy_.get() + (t - first) * problem_.batch * padded_hidden_;
-  return {rows, kernels_.lanes, padded_hidden_};
+  const Index row = block.number % 2 * block_rows_ + (t - block.first) * problem_.batch;
+  return {dy_.get() + row * padded_hidden_, kernels_.lanes, padded_hidden_};
 }
 
 template <class T>
-void Readout<T>::pack_gradient(Index first, Index last, int member, int members) {
-  const Range rows = loss_rows(first, last);
-  const T* o = o_.get() + rows.begin * padded_outputs_;
-  do_strips_.pack({o, 1, padded_outputs_, rows.size()}, 0, member, members);
+void Readout<T>::pack_gradient(const Block& block, int member, int members) {
+  const Range rows = loss_rows(block, block.first, block.last);
+  do_strips_.pack({o(block, rows.begin), 1, padded_outputs_, rows.size()}, rows.begin, member,
+                  members);
 }
 
 template <class T>
-void Readout<T>::add_gradients(Index first, Index last, const Panels<T>& y, Index row_offset,
-                               const Gradients<T>& gradients, int member, int members) {
-  const Range rows = loss_rows(first, last);
+void Readout<T>::add_gradients(const Block& block, Index first, Index last, const Panels<T>& y,
+                               Index row_offset, const Gradients<T>& gradients, int member,
+                               int members) {
+  const Range rows = loss_rows(block, first, last);
   const Index lanes = kernels_.lanes, hidden = problem_.hidden;
   const Range mine = share(objective_.outputs, lanes, member, members);
-  const Strips<const T> left{do_strips_.get(), block_rows_ * lanes, lanes};
+  const Strips<const T> left{do_strips_.get() + rows.begin * lanes, block_rows_ * lanes, lanes};
   kernels_.outer({rows.size(), left, mine.begin, mine.end, y.get(), y.rows(),
                   row_offset + rows.begin, hidden, gradients.w_ho, hidden});
   if (gradients.b_o) {

@@ -17,26 +17,32 @@ class Readout {
 
   void pack_weights(int member, int members);
 
-  // O, the loss and dL/dS of the block of steps [first, last); y_block (rows, H) are its states.
-  void run(Index first, Index last, const T* y_block, int member, int members);
+  // A block of steps; those of neighbouring blocks, told by their numbers, are kept side by side.
+  struct Block {
+    Index number, first, last;
+  };
 
-  // Adds up the block's losses; one member, once all have run.
-  void sum_losses(Index first, Index last);
+  // O, the loss and dL/dS of a block; y_block (rows, H) are its states.
+  void run(const Block& block, const T* y_block, int member, int members);
 
-  // dL/dS_t of a step in the block that began at `first`; data is null where no loss is read.
-  Strips<const T> dy(Index t, Index first) const;
+  // Adds up the losses of the steps [first, last) of a block; one member, once all have run.
+  void sum_losses(const Block& block, Index first, Index last);
 
-  // dW_o and db_o of the block: first all members pack, then all add. `y` are the block's states,
-  // packed, from row `row_offset` on.
-  void pack_gradient(Index first, Index last, int member, int members);
-  void add_gradients(Index first, Index last, const Panels<T>& y, Index row_offset,
-                     const Gradients<T>& gradients, int member, int members);
+  // dL/dS_t of a step in the block; data is null where no loss is read.
+  Strips<const T> dy(const Block& block, Index t) const;
+
+  // dW_o and db_o: first all members pack a block, then all add it, some steps [first, last) at a
+  // time. `y` are the block's states, packed, from row `row_offset` on.
+  void pack_gradient(const Block& block, int member, int members);
+  void add_gradients(const Block& block, Index first, Index last, const Panels<T>& y,
+                     Index row_offset, const Gradients<T>& gradients, int member, int members);
 
   // The loss; complete after the first block of time.
   double loss() const;
 
  private:
-  Range loss_rows(Index first, Index last) const;
+  Range loss_rows(const Block& block, Index first, Index last) const;
+  T* o(const Block& block, Index row);
 
   const Problem<T>& problem_;
   const Objective<T>& objective_;
@@ -45,8 +51,8 @@ class Readout {
   Panels<T> w_ho_, w_ho_t_;  // columns are outputs; hidden units
   Panels<T> do_strips_;      // (block rows) x outputs, one strip a panel
   Buffer<T> bias_;           // (O)
-  Buffer<T> o_;              // (block rows, padded O) O_t, then dL/dO_t
-  Buffer<T> dy_;             // (block rows, padded H)
+  Buffer<T> o_;              // two of (block rows, padded O): O_t, then dL/dO_t
+  Buffer<T> dy_;             // two of (block rows, padded H)
   Buffer<double> losses_;    // (block rows)
   double loss_ = 0;          // of the rows so far, and what rounding took from it
   double rounded_off_ = 0;

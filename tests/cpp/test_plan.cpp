@@ -1,5 +1,5 @@
-// The plan: shares cover everything once, a plan fits its shape, and time blocks depend on the
-// shape alone.
+// The plan: shares cover everything once, a plan fits its shape, and what is summed at once depends
+// on the shape alone.
 #include <algorithm>
 
 #include "check.h"
@@ -75,7 +75,8 @@ void plans_fit_their_shape() {
       for (int threads : {1, 2, 3, 7, 64}) {
         const Plan plan = make_plan(shape, panel, sizeof(float), threads);
         CHECK(plan.threads >= 1 && plan.threads <= threads);
-        CHECK_AT_MOST(1, plan.block_steps);
+        CHECK_AT_MOST(1, plan.sum_steps);
+        CHECK(plan.block_steps >= plan.sum_steps && plan.block_steps % plan.sum_steps == 0);
         CHECK(covers(shape.batch, 1, plan.split == Split::rows ? plan.threads : 1,
                      [&](int i) { return plan.rows_of(i, shape); }));
         CHECK(covers(shape.hidden, panel, plan.split == Split::hidden ? plan.threads : 1,
@@ -90,21 +91,34 @@ void every_member_has_work() {
     for (int threads : {2, 3, 7, 64}) {
       const Plan plan = make_plan(shape, 64, sizeof(float), threads);
       for (int i = 0; i < plan.threads && plan.threads > 1; ++i) {
-        CHECK(plan.rows_of(i, shape).size() > 0);
+        CHECK(plan.rows_of(i, shape).size() > 0 || !plan.recurs(i));
         CHECK(plan.units_of(i, shape, 64).size() > 0);
       }
     }
   });
 }
 
-// The weight gradient is summed block by block: its bits must not depend on threads or ISA.
-void time_blocks_depend_on_the_shape_alone() {
-  for_each_shape([](const Shape& shape) {
-    const Index block_steps = make_plan(shape, 64, sizeof(float), 1).block_steps;
+// The bits of a weight gradient must not depend on threads, ISA or the size of a cache.
+void sums_depend_on_the_shape_alone() {
+  Machine other = this_machine();
+  other.l2_bytes = 7 * other.l2_bytes / 2;
+  for_each_shape([&](const Shape& shape) {
+    const Index sum_steps = make_plan(shape, 64, sizeof(float), 1).sum_steps;
     for (Index panel : kPanels) {
       for (int threads : {1, 2, 3, 7, 64}) {
-        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads).block_steps, block_steps);
+        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads).sum_steps, sum_steps);
+        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads, other).sum_steps, sum_steps);
       }
+    }
+  });
+}
+
+void costs_are_positive_and_more_threads_never_cost_more() {
+  for_each_shape([](const Shape& shape) {
+    double alone = make_plan(shape, 64, sizeof(float), 1).cost.total;
+    CHECK(alone >= 0 && (alone > 0 || shape.steps == 0));
+    for (int threads : {2, 4, 8, 16}) {
+      CHECK_AT_MOST(make_plan(shape, 64, sizeof(float), threads).cost.total, alone);
     }
   });
 }
@@ -122,6 +136,9 @@ void large_work_is_split() {
   const Plan hidden = make_plan({100, 1, 512, 512}, 64, sizeof(float), 2);
   CHECK_EQUAL(hidden.threads, 2);
   CHECK(hidden.split == Split::hidden);
+  const Plan pipeline = make_plan({1000, 1, 1, 64}, 64, sizeof(float), 2);
+  CHECK_EQUAL(pipeline.threads, 2);
+  CHECK(pipeline.split == Split::pipeline);
 }
 
 }  // namespace
@@ -134,7 +151,9 @@ int main() {
       {"shares differ by one grain at most", shares_differ_by_one_grain_at_most},
       {"plans fit their shape", plans_fit_their_shape},
       {"every member has work", every_member_has_work},
-      {"time blocks depend on the shape alone", time_blocks_depend_on_the_shape_alone},
+      {"sums depend on the shape alone", sums_depend_on_the_shape_alone},
+      {"costs are positive, and more threads never cost more",
+       costs_are_positive_and_more_threads_never_cost_more},
       {"small work stays on one thread", small_work_stays_on_one_thread},
       {"large work is split", large_work_is_split},
   });
