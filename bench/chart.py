@@ -26,6 +26,7 @@ __all__ = ["draw"]
 # Okabe & Ito's palette (told apart by people who do not see all colours), and a marker for print.
 _STYLES = {
     "native": ("#0072B2", "o"),
+    "native-reuse": ("#56B4E9", "o"),
     "numba": ("#E69F00", "P"),
     "numpy": ("#777777", "X"),
     "torch": ("#D55E00", "s"),

@@ -2,6 +2,7 @@
 
 Two figures, with their goals: `forward` and `backward` at T = 1, B = 1, I = H = 8 from Python,
 and the import of `bptt` against the import of NumPy, each in fresh interpreters, in alternation.
+And, without a goal, what reused outputs save at two larger shapes.
 """
 
 from __future__ import annotations
@@ -58,13 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args(arguments)
+    import bptt
+
     from . import machine
     from .peers import all_peers
+    from .reuse import reuse_rows
 
     load = machine.load_average()
     figures = [*call_figures(options.rounds), import_figure(options.rounds)]
     for figure in figures:
         print(figure)
+    reuse = list(reuse_rows(options.rounds))
+    for row in reuse:
+        print(row)
     print(f"(medians of {options.rounds} rounds [quartiles]; load average {load:.2f} at the start)")
     if options.out is not None:
         own = [peer for peer in all_peers().values() if peer.is_own]
@@ -75,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "software": machine.software(own),
             "rounds": options.rounds,
             "figures": [{**asdict(figure), "is_met": figure.is_met} for figure in figures],
+            "threads": bptt.get_num_threads(),
+            "reuse": [row.to_dict() for row in reuse],
         }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -64,6 +64,23 @@ def run_bptt(
     return {"y": tape.y, "x": grads.x, "state": grads.state, **grads.arrays()}
 
 
+def run_bptt_again(
+    cell: str,
+    params: bptt.Params,
+    x: Array,
+    state: Array,
+    dy: Array,
+    *,
+    backend: str,
+    tape: bptt.Tape,
+    grads: bptt.Grads,
+) -> Outputs:
+    """The same into the arrays of earlier calls, as a training loop calls it."""
+    bptt.forward(cell, params, x, state, backend=backend, out=tape)
+    tape.backward(dy, out=grads)
+    return {"y": tape.y, "x": grads.x, "state": grads.state, **grads.arrays()}
+
+
 def tolerance(problem: Problem) -> float:
     """How far a correct result may lie from the reference, as ||got - want|| / ||want||.
 

@@ -17,10 +17,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
-from bench import document, overhead, session, timing  # noqa: E402
+from bench import document, overhead, reuse, session, timing  # noqa: E402
 from bench.cases import Case, load_families, select  # noqa: E402
 from bench.peers import Workload  # noqa: E402
-from bench.peers.own import OwnBackend  # noqa: E402
+from bench.peers.own import OwnBackend, ReusingBackend  # noqa: E402
 from bench.problem import make_problem, tolerance  # noqa: E402
 from bench.records import Result, Row  # noqa: E402
 from bench.run import main  # noqa: E402
@@ -282,6 +282,32 @@ def test_overhead_is_met_only_if_the_third_quartile_meets_it():
     assert not overhead.Figure("", "us", 1.0, 2.0, 3.0, goal=2.5).is_met
     figures = [*overhead.call_figures(rounds=1, calls=2), overhead.import_figure(rounds=1)]
     assert all(figure.median > 0 for figure in figures)
+
+
+def test_fresh_and_reused_outputs_are_both_timed():
+    (row,) = reuse.reuse_rows(rounds=2, min_time=1e-4, cases=(SMALL,))
+    found = json.loads(json.dumps(row.to_dict()))
+    assert found["case"] == SMALL.name
+    for name in ("fresh", "reused"):
+        assert found[name]["milliseconds"]["median"] > 0
+        assert found[name]["faults"]["median"] >= 0
+    assert found["ratio"]["median"] > 0
+    assert f"{SMALL.name}, forward + backward, fresh vs reused outputs" in str(row)
+
+
+def test_the_peer_that_reuses_its_arrays_does_the_same_work_and_is_no_baseline(tmp_path):
+    if "native" not in OWN:
+        pytest.skip("the native backend is not built")
+    status, found = run_bench(tmp_path, "--peers", "native,native-reuse", "--cell", "tanh")
+    assert status == 0
+    assert list(found["software"]["peers"]) == ["native", "native-reuse"]
+    assert all(r["results"]["native-reuse"]["status"] == "ok" for r in found["rows"])
+    comparison = Comparison(found)
+    assert (comparison.baseline, comparison.own) == ("native", ["native-reuse"])
+    problem = make_problem(SMALL, "tanh", "float32")
+    workload = ReusingBackend("native").prepare(problem, 1)
+    first, second = (workload.outputs(workload.call()) for _ in range(2))
+    assert all(first[name] is second[name] for name in OUTPUTS)
 
 
 @pytest.mark.parametrize(("package", "peers"), [("torch", ["torch"]), ("jax", ["jax", "jax-bptt"])])

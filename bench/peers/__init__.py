@@ -6,7 +6,7 @@ import bptt
 
 from .contract import Peer, Workload
 from .jax import JaxBptt, JaxVjp
-from .own import OwnBackend
+from .own import OwnBackend, ReusingBackend
 from .torch import Torch
 
 __all__ = ["Peer", "Workload", "all_peers"]
@@ -15,4 +15,5 @@ __all__ = ["Peer", "Workload", "all_peers"]
 def all_peers() -> dict[str, Peer]:
     """Every peer by name, this package's own backends first."""
     own: list[Peer] = [OwnBackend(name) for name in bptt.backends()]
+    own.insert(1, ReusingBackend("native"))
     return {peer.name: peer for peer in (*own, Torch(), JaxVjp(), JaxBptt())}

@@ -8,10 +8,10 @@ from importlib import metadata
 import bptt
 import numpy as np
 
-from ..problem import Outputs, Problem, run_bptt
+from ..problem import Outputs, Problem, run_bptt, run_bptt_again
 from .contract import Workload
 
-__all__ = ["OwnBackend"]
+__all__ = ["OwnBackend", "ReusingBackend"]
 
 
 @dataclass
@@ -49,6 +49,37 @@ class OwnBackend:
                 problem.state,
                 problem.dy,
                 backend=self.name,
+            )
+
+        return Workload(call, outputs=lambda outputs: outputs)
+
+
+class ReusingBackend(OwnBackend):
+    """The same with ``out=``: into the tape and the gradients of the call before."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(backend)
+        self.name = f"{backend}-reuse"
+        self._backend = OwnBackend(backend)
+
+    def missing(self) -> str | None:
+        return self._backend.missing()
+
+    def refuses(self, cell: str, dtype: str) -> str | None:
+        return self._backend.refuses(cell, dtype)
+
+    def version(self) -> str:
+        return self._backend.version()
+
+    def prepare(self, problem: Problem, threads: int) -> Workload:
+        bptt.set_num_threads(threads)
+        arrays = (problem.cell, problem.params, problem.x, problem.state)
+        tape = bptt.forward(*arrays, backend=self._backend.name)
+        grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2])
+
+        def call() -> Outputs:
+            return run_bptt_again(
+                *arrays, problem.dy, backend=self._backend.name, tape=tape, grads=grads
             )
 
         return Workload(call, outputs=lambda outputs: outputs)
