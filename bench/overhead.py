@@ -2,7 +2,7 @@
 
 Two figures, with their goals: `forward` and `backward` at T = 1, B = 1, I = H = 8 from Python,
 and the import of `bptt` against the import of NumPy, each in fresh interpreters, in alternation.
-And, without a goal, what reused outputs save at two larger shapes.
+And, without a goal, what reused outputs save at larger shapes.
 """
 
 from __future__ import annotations

@@ -89,20 +89,14 @@ def value_and_grad(
     steps, batch, _ = x.shape
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
-    read = {
-        "x": x,
-        "state": initial[0],
-        "target": objective.target,
-        "at": objective.weights,
-    }
-    into = check_grads(out, accumulate, params, read, readout=True)
+    if out is not None or accumulate is not False:
+        read = {"x": x, "state": initial[0], "target": objective.target, "at": objective.weights}
+        check_grads(out, accumulate, params, read, readout=True)
     walked = steps if objective.step is None else objective.step + 1
     states = (walked + 4) * batch * params.hidden_size * x.itemsize
     # The states and two packed copies of the weights; new gradients of x and the weights.
     needed = states + 2 * params.nbytes + block_nbytes(params, batch)
-    needed += x.nbytes + params.nbytes if into is None else 0
+    needed += x.nbytes + params.nbytes if out is None else 0
     checks.require_memory(needed, f"value_and_grad over {walked} steps")
-    value, grads = chosen.value_and_grad(
-        kind, params, x, initial, objective, into, bool(accumulate)
-    )
+    value, grads = chosen.value_and_grad(kind, params, x, initial, objective, out, bool(accumulate))
     return float(value), grads

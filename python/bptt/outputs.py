@@ -64,7 +64,7 @@ def check_grads(
     read: Mapping[str, Array | None],
     *,
     readout: bool,
-) -> Grads | None:
+) -> None:
     """Check where gradients shall go: `out`, of the shapes of what they are gradients of.
 
     Parameters
@@ -82,7 +82,7 @@ def check_grads(
     if out is None:
         if accumulate:
             raise ValueError("accumulate: expected gradients to add to, got out=None")
-        return None
+        return
     if not isinstance(out, Grads):
         raise TypeError(f"out: expected bptt.Grads, got {type(out).__name__}")
     names = PARAM_NAMES if readout else PARAM_NAMES[:4]
@@ -97,7 +97,6 @@ def check_grads(
     for name, other in read.items():
         if other is not None:
             _expect_apart(written, name, other)
-    return out
 
 
 def _expect_one(name: str, value: object, like_name: str, like: Array | None) -> Array | None:

@@ -125,18 +125,19 @@ class Tape:
             dstate = checks.as_float_array("dstate", dstate, like)
             checks.expect_shape("dstate", dstate, record.state[0].shape, "tape.state")
             final = (checks.readable(dstate),)
-        read = {
-            "x": self._x,
-            "state": self._state[0],
-            "dy": dy,
-            "dstate": dstate,
-            "tape.y": record.y,
-            "tape.state": record.state[0],
-        }
-        into = check_grads(out, accumulate, self._params, read, readout=False)
+        if out is not None or accumulate is not False:
+            read = {
+                "x": self._x,
+                "state": self._state[0],
+                "dy": dy,
+                "dstate": dstate,
+                "tape.y": record.y,
+                "tape.state": record.state[0],
+            }
+            check_grads(out, accumulate, self._params, read, readout=False)
         # A packed copy of the weights; new gradients of x and the weights.
         needed = self._params.nbytes + block_nbytes(self._params, self._x.shape[1])
-        needed += self._x.nbytes + self._params.nbytes if into is None else 0
+        needed += self._x.nbytes + self._params.nbytes if out is None else 0
         checks.require_memory(needed, f"BPTT through {len(self._x)} steps")
         return self._backend.backward(
             self._cell,
@@ -146,7 +147,7 @@ class Tape:
             record,
             dy,
             final,
-            into,
+            out,
             bool(accumulate),
         )
 
@@ -230,7 +231,7 @@ def forward(
 
     Notes
     -----
-    A pass that is stopped half way (Ctrl-C) leaves `out` released.
+    A pass that is stopped half way (by Ctrl-C, or for lack of memory) leaves `out` released.
     """
     kind = get_cell(cell)
     params, x, initial = read_inputs(kind, params, x, state)
