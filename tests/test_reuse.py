@@ -9,6 +9,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
+from bptt.backends import REGISTRY
 from problems import AT, Problem, Result, by_name, make_problem
 
 SHAPES = [(9, 5, 3, 7, 4), (40, 3, 17, 65, 3), (20, 33, 20, 129, 9)]
@@ -482,6 +483,22 @@ def test_bad_arguments_leave_the_tape_as_it_was(backend: str) -> None:
         with pytest.raises((ValueError, TypeError)):
             forward(P, backend, out=tape, **bad)
     assert_tape_is_whole(tape, P, backend)
+
+
+def test_a_tape_whose_recording_was_stopped_is_released(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arrays hold neither the old pass nor the new one."""
+    tape = forward(P, backend)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(REGISTRY[backend]), "forward", stop)
+    with pytest.raises(KeyboardInterrupt):
+        forward(P, backend, out=tape)
+    with pytest.raises(RuntimeError, match="released"):
+        tape.backward(P.dy)
 
 
 def test_zeros_refuses_what_has_no_shape() -> None:
