@@ -38,7 +38,8 @@ class Random {
   // Of either sign and of many magnitudes.
   template <class T>
   T spread() {
-    return std::ldexp(uniform<T>(), static_cast<int>(below(17)) - 8);
+    const T value = uniform<T>();  // first: the order of a call's arguments is the compiler's
+    return std::ldexp(value, static_cast<int>(below(17)) - 8);
   }
 
   // Now and then a zero, a subnormal, an infinity or a NaN.
