@@ -13,6 +13,10 @@ extern const KernelTable kTable;
 namespace avx2 {
 extern const KernelTable kTable;
 }
+#elif defined(__aarch64__)
+namespace neon {
+extern const KernelTable kTable;
+}
 #endif
 namespace generic {
 extern const KernelTable kTable;
@@ -34,6 +38,8 @@ const Row kRows[] = {
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
      }},
     {&avx2::kTable, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
+#elif defined(__aarch64__)
+    {&neon::kTable, [] { return true; }},  // part of the baseline
 #endif
     {&generic::kTable, [] { return true; }},
 };
