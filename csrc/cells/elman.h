@@ -31,7 +31,8 @@ struct Tanh {
 template <class T>
 struct Relu {
   static constexpr bool kIdentity = false;
-  static BPTT_INLINE Vec<T> activate(Vec<T> a) { return max(Vec<T>{}, a); }  // NaN stays NaN
+  // NaN stays NaN, and + 0 makes -0 into 0, for which max may answer either.
+  static BPTT_INLINE Vec<T> activate(Vec<T> a) { return max(Vec<T>{}, a) + T(0); }
   static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T> s) { return s <= T(0) ? Vec<T>{} : ds; }
 };
 

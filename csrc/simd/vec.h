@@ -5,7 +5,7 @@
 // and which defines, for T in {float, double}:
 //
 //     Vec<T> fma(a, b, c)            a * b + c, rounded once (where the ISA has it)
-//     Vec<T> min(a, b), max(a, b)    b if either is NaN
+//     Vec<T> min(a, b), max(a, b)    b if either is NaN, either of 0 and -0
 //     Vec<T> load_first(p, n)        p[0..n), zeros above; 0 < n < lanes
 //     void   store_first(p, v, n)    the first n lanes
 //     void   pin(v)                  v has to be in a register here, for all the compiler knows
