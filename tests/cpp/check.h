@@ -20,7 +20,7 @@
 namespace bptt::test {
 
 inline constexpr int kSkipped = 77;          // the exit status that ctest reports as skipped
-inline constexpr int kPrintedFailures = 20;  // the rest is only counted
+inline constexpr int kPrintedFailures = 30;  // the rest is only counted
 inline int failures = 0;
 
 // What the checks of a block are about; put into words only when one of them fails.
