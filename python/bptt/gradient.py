@@ -95,8 +95,9 @@ def value_and_grad(
     walked = steps if objective.step is None else objective.step + 1
     states = (walked + 4) * batch * params.hidden_size * x.itemsize
     # The states and two packed copies of the weights; new gradients of x and the weights.
-    needed = states + 2 * params.nbytes + block_nbytes(params, batch)
-    needed += x.nbytes + params.nbytes if out is None else 0
+    weights = params.nbytes
+    needed = states + 2 * weights + block_nbytes(params, batch)
+    needed += x.nbytes + weights if out is None else 0
     checks.require_memory(needed, f"value_and_grad over {walked} steps")
     value, grads = chosen.value_and_grad(kind, params, x, initial, objective, out, bool(accumulate))
     return float(value), grads

@@ -136,8 +136,9 @@ class Tape:
             }
             check_grads(out, accumulate, self._params, read, readout=False)
         # A packed copy of the weights; new gradients of x and the weights.
-        needed = self._params.nbytes + block_nbytes(self._params, self._x.shape[1])
-        needed += self._x.nbytes + self._params.nbytes if out is None else 0
+        weights = self._params.nbytes
+        needed = weights + block_nbytes(self._params, self._x.shape[1])
+        needed += self._x.nbytes + weights if out is None else 0
         checks.require_memory(needed, f"BPTT through {len(self._x)} steps")
         return self._backend.backward(
             self._cell,
