@@ -73,8 +73,8 @@ struct Outer {
   Index out_stride;
 };
 
-// out[u] += sum over rows of left[row][u], by partial sums of kRowsOfPartialSum rows: there are no
-// fused products here to keep the error of a plain running sum small.
+// Each out[u] += sum over rows of left[row][u], by partial sums of kRowsOfPartialSum rows: there
+// are no fused products here to keep the error of a plain running sum small.
 inline constexpr Index kRowsOfPartialSum = 16;
 
 template <class T>
@@ -82,7 +82,7 @@ struct ColumnSums {
   Index rows;
   Strips<const T> left;  // (rows, units)
   Index begin, end;      // units; begin is a multiple of lanes
-  T* out;                // (units)
+  T* out[2];             // (units), either may be null
 };
 
 // The part of a cell's step that acts on each unit by itself, in place.

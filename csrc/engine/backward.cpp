@@ -197,11 +197,12 @@ void BackwardPass<T>::step(const Block& block, Index t, Range rows, Range units)
   kernels_.product(product);
   Pointwise<T> pointwise{rows.size(), units.begin, units.end, states(t, rows), delta, {}, {}};
   if (t > 0) pointwise.next_read[0] = states(t - 1, rows);
-  if (t > block.first) pointwise.next_read[1] = state_gradient(block, t - 1, rows);
+  if (t > 0) pointwise.next_read[1] = state_gradient(block, t - 1, rows);
   kernels_.cells[static_cast<int>(p.cell)].backward(pointwise);
 }
 
-// What step t gets from outside the recurrence.
+// What step t gets from outside the recurrence; a readout tells it for the steps of the block
+// alone.
 template <class T>
 Strips<const T> BackwardPass<T>::state_gradient(const Block& block, Index t, Range rows) const {
   const Problem<T>& p = problem_;
@@ -291,9 +292,7 @@ void BackwardPass<T>::weight_gradients(const Block& block, Index first, Index la
       {rows, delta, units.begin, units.end, x.get(), x.rows(), row, p.inputs, g.w_ih, p.inputs});
   kernels_.outer(
       {rows, delta, units.begin, units.end, s.get(), s.rows(), row, p.hidden, g.w_hh, p.hidden});
-  for (T* bias : {g.b_ih, g.b_hh}) {
-    if (bias) kernels_.column_sums({rows, delta, units.begin, units.end, bias});
-  }
+  kernels_.column_sums({rows, delta, units.begin, units.end, {g.b_ih, g.b_hh}});
   if (incoming_.readout) {
     incoming_.readout->add_gradients({block.number, block.first, block.last}, first, last, s,
                                      p.batch, g, part.member, part.members);

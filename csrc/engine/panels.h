@@ -27,11 +27,11 @@ class Panels {
         rows_(rows),
         data_(round_up(columns, kernels.lanes) * rows) {}
 
-  // Packs this member's share of the columns of `source`, to rows [row_offset, ...).
+  // Packs this member's share of the rows of `source`, to rows [row_offset, ...).
   void pack(const Source<T>& source, Index row_offset, int member, int members) {
-    const Range mine = share(columns_, width_, member, members);
-    pack_({source.data, source.stride_n, source.stride_k, columns_, source.rows, width_, mine.begin,
-           mine.end, data_.get(), rows_, row_offset});
+    const Range mine = share(source.rows, kRowGrain, member, members);
+    pack_({source.data + mine.begin * source.stride_k, source.stride_n, source.stride_k, columns_,
+           mine.size(), width_, 0, columns_, data_.get(), rows_, row_offset + mine.begin});
   }
 
   const T* get() const { return data_.get(); }

@@ -95,7 +95,7 @@ void Readout<T>::sum_losses(const Block& block, Index first, Index last) {
 
 template <class T>
 Strips<const T> Readout<T>::dy(const Block& block, Index t) const {
-  if (objective_.step >= 0 && t != objective_.step) return {};
+  if (t < block.first || (objective_.step >= 0 && t != objective_.step)) return {};
   const Index row = block.number % 2 * block_rows_ + (t - block.first) * problem_.batch;
   return {dy_.get() + row * padded_hidden_, kernels_.lanes, padded_hidden_};
 }
@@ -118,7 +118,7 @@ void Readout<T>::add_gradients(const Block& block, Index first, Index last, cons
   kernels_.outer({rows.size(), left, mine.begin, mine.end, y.get(), y.rows(),
                   row_offset + rows.begin, hidden, gradients.w_ho, hidden});
   if (gradients.b_o) {
-    kernels_.column_sums({rows.size(), left, mine.begin, mine.end, gradients.b_o});
+    kernels_.column_sums({rows.size(), left, mine.begin, mine.end, {gradients.b_o, nullptr}});
   }
 }
 

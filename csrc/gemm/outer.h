@@ -5,12 +5,18 @@
 
 #include "gemm/pack.h"
 #include "gemm/tile.h"
+#include "simd/partial.h"
 
 namespace bptt::BPTT_ISA {
 
-// Units of a tile: never more than a strip is wide, so that a tile's units are neighbours.
-template <class T>
-inline constexpr int kOuterUnits = kOuterRows < kLanes<T> ? kOuterRows : kLanes<T>;
+// Units of a tile of N vectors: a power of two of them, so that a strip is cut evenly, and no more
+// than a strip is wide, so that they are neighbours.
+template <class T, int N>
+constexpr int outer_units() {
+  int units = kLanes<T>;
+  while (units * N > kOuterAccumulators) units /= 2;
+  return units;
+}
 
 template <class T, int M, int N>
 void outer_tile(const Outer<T>& p, Index unit, Index column) {
@@ -30,18 +36,27 @@ void outer_tile(const Outer<T>& p, Index unit, Index column) {
   store_tile<T, M, N>(sum, out, unit, column, p.columns);
 }
 
+// The units [begin, end) of one strip, in tiles.
+template <class T, int N>
+void outer_strip(const Outer<T>& p, Index begin, Index end, Index column) {
+  constexpr int kUnits = outer_units<T, N>();
+  for (Index unit = begin; unit < end; unit += kUnits) {
+    const Index units = end - unit < kUnits ? end - unit : kUnits;
+    with_constant<kUnits>(units, [&]<int M>() { outer_tile<T, M, N>(p, unit, column); });
+  }
+}
+
+// Strips outside, panels inside: a strip of a block stays in the first-level cache.
 template <class T>
 void outer(const Outer<T>& p) {
   constexpr Index kWidth = kOuterVectors * kLanes<T>;
-  for (Index unit = p.begin; unit < p.end; unit += kOuterUnits<T>) {
-    const Index units = p.end - unit < kOuterUnits<T> ? p.end - unit : kOuterUnits<T>;
-    with_constant<kOuterUnits<T>>(units, [&]<int M>() {
-      for (Index column = 0; column < p.columns; column += kWidth) {
-        const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
-        with_constant<kOuterVectors>(vectors,
-                                     [&]<int N>() { outer_tile<T, M, N>(p, unit, column); });
-      }
-    });
+  for (Index begin = p.begin; begin < p.end; begin += kLanes<T>) {
+    const Index end = p.end - begin < kLanes<T> ? p.end : begin + kLanes<T>;
+    for (Index column = 0; column < p.columns; column += kWidth) {
+      const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
+      with_constant<kOuterVectors>(vectors,
+                                   [&]<int N>() { outer_strip<T, N>(p, begin, end, column); });
+    }
   }
 }
 
@@ -57,8 +72,10 @@ void column_sums(const ColumnSums<T>& p) {
       for (Index r = first; r < last; ++r) partial += load(left + r * p.left.row_stride);
       sum += partial;
     }
-    const Index units = p.end - unit < kLanes<T> ? p.end - unit : kLanes<T>;
-    for (Index u = 0; u < units; ++u) p.out[unit + u] += sum[u];
+    const Index units = p.end - unit;
+    for (T* out : p.out) {
+      if (out) store_up_to<T>(out + unit, load_up_to(out + unit, units) + sum, units);
+    }
   }
 }
 

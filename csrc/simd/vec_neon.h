@@ -44,6 +44,6 @@ BPTT_INLINE void pin(V& v) {
 // 32 registers: 20 accumulators in a product; 24 in an outer product, whose tile is wide because it
 // can be no higher than a vector has lanes (12 for double).
 inline constexpr int kProductAccumulators = 20, kProductVectors = 4;
-inline constexpr int kOuterRows = 4, kOuterVectors = 6;
+inline constexpr int kOuterAccumulators = 24, kOuterVectors = 6;
 
 }  // namespace bptt::BPTT_ISA

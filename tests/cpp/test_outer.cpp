@@ -74,9 +74,9 @@ void check_column_sums(const Case& c, Random& random) {
   std::vector<T> before;
   for (T& value : out) before.push_back(value = random.spread<T>());
 
-  kernels<T>().column_sums({c.rows, left.view(), c.cut, c.units, out.get()});
+  kernels<T>().column_sums({c.rows, left.view(), c.cut, c.units, {out.get(), nullptr}});
   for (Index u = 0; u < c.cut; ++u) CHECK_EQUAL(out[u], before[static_cast<std::size_t>(u)]);
-  kernels<T>().column_sums({c.rows, left.view(), 0, c.cut, out.get()});
+  kernels<T>().column_sums({c.rows, left.view(), 0, c.cut, {nullptr, out.get()}});
 
   for (Index u = 0; u < c.units; ++u) {
     T sum = 0;
