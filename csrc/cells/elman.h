@@ -39,21 +39,18 @@ struct Relu {
 // a_t -> S_t
 template <class T, class Cell>
 void elman_forward(const Pointwise<T>& p) {
-  if constexpr (Cell::kIdentity) return for_each_vector(p, [](Index, Index, Index) {});
-  for_each_vector(p, [&](Index v, Index row, Index exist) {
-    T* at = element(p.values, v, row);
-    store_up_to<T>(at, Cell::activate(load_up_to(at, exist)), exist);
+  for_each_vector(p, [](T* value, const T*, Index exist) {
+    if constexpr (Cell::kIdentity) return;
+    store_up_to<T>(value, Cell::activate(load_up_to(value, exist)), exist);
   });
 }
 
 // dS_t -> da_t
 template <class T, class Cell>
 void elman_backward(const Pointwise<T>& p) {
-  if constexpr (Cell::kIdentity) return for_each_vector(p, [](Index, Index, Index) {});
-  for_each_vector(p, [&](Index v, Index row, Index exist) {
-    T* at = element(p.values, v, row);
-    const Vec<T> s = load_up_to(element(p.y, v, row), exist);
-    store_up_to<T>(at, Cell::chain(load_up_to(at, exist), s), exist);
+  for_each_vector(p, [](T* value, const T* y, Index exist) {
+    if constexpr (Cell::kIdentity) return;
+    store_up_to<T>(value, Cell::chain(load_up_to(value, exist), load_up_to(y, exist)), exist);
   });
 }
 

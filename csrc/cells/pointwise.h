@@ -7,22 +7,37 @@
 
 namespace bptt::BPTT_ISA {
 
+// Goes along one row of a matrix, vector by vector.
 template <class T>
-BPTT_INLINE T* element(const Strips<T>& at, Index vector, Index row) {
-  return at.data + vector * at.strip_stride + row * at.row_stride;
-}
+struct Cursor {
+  T* at;
+  Index strip_stride;
 
-// Calls f(vector index, row, lanes that exist), and fetches the same place of the next step.
+  BPTT_INLINE Cursor(const Strips<T>& m, Index vector, Index row)
+      : at(m.data + vector * m.strip_stride + row * m.row_stride), strip_stride(m.strip_stride) {}
+  BPTT_INLINE void advance() { at += strip_stride; }
+};
+
+// Calls f(value, y, lanes that exist) for every vector, and fetches the same place of the next
+// step.
 template <class T, class F>
 BPTT_INLINE void for_each_vector(const Pointwise<T>& p, F&& f) {
+  const Index first = p.begin / kLanes<T>;
+  // Where there is nothing to fetch, what is here already: no branch in the loop.
+  const Strips<const T> here{p.values.data, p.values.strip_stride, p.values.row_stride};
+  const Strips<const T> y = p.y.data ? p.y : here;
+  const Strips<const T> next_y = p.next_y.data ? p.next_y : here;
+  const Strips<const T> next_ds = p.next_ds.data ? p.next_ds : here;
+  const Strips<T> next_values = p.next_values.data ? p.next_values : p.values;
   for (Index row = 0; row < p.rows; ++row) {
-    for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
-      const Index v = unit / kLanes<T>;
-      for (const auto& next : p.next_read) {
-        if (next.data) prefetch_read(element(next, v, row));
-      }
-      if (p.next_write.data) prefetch_write(element(p.next_write, v, row));
-      f(v, row, p.end - unit);
+    Cursor<T> value(p.values, first, row), next_value(next_values, first, row);
+    Cursor<const T> s(y, first, row), next_s(next_y, first, row), next_d(next_ds, first, row);
+    for (Index left = p.end - p.begin; left > 0; left -= kLanes<T>) {
+      prefetch_write(next_value.at);
+      prefetch_read(next_s.at);
+      prefetch_read(next_d.at);
+      f(value.at, s.at, left);
+      value.advance(), next_value.advance(), s.advance(), next_s.advance(), next_d.advance();
     }
   }
 }

@@ -92,9 +92,10 @@ struct Pointwise {
   Index begin, end;   // units; begin is a multiple of lanes
   Strips<const T> y;  // (rows, units) S_t; backward only
   Strips<T> values;   // (rows, units) forward: a_t -> S_t; backward: dS_t -> da_t
-  // What the next step will touch, fetched into the cache meanwhile; data may be null.
-  Strips<const T> next_read[2] = {};
-  Strips<T> next_write = {};
+  // The same places of the next step, fetched into the cache meanwhile; data may be null.
+  Strips<T> next_values = {};
+  Strips<const T> next_y = {};
+  Strips<const T> next_ds = {};  // what its values will be added to
 };
 
 template <class T>

@@ -171,34 +171,63 @@ bool BackwardPass<T>::recur(const Block& block, int member) {
   const Range rows = plan_.rows_of(member, shape_);
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * p.hidden;
+  const auto chain = kernels_.cells[static_cast<int>(p.cell)].backward;
+  Step step = step_at(block, block.last - 1, rows, units);
   for (Index t = block.last - 1; t >= block.first; --t) {
-    step(block, t, rows, units);
+    kernels_.product(step.product);
+    chain(step.pointwise);
     if (plan_.split == Split::hidden && !barrier_.wait()) return false;
     if (member == 0) interrupt_.progress(step_flops);
     if (interrupt_.stopped()) return false;
+    advance(step, block, t - 1, rows);
   }
   return true;
 }
 
+// The two calls of a step, prepared once a block and moved from step to step.
+template <class T>
+struct BackwardPass<T>::Step {
+  Product<T> product;
+  Pointwise<T> pointwise;
+};
+
 // da_t = f'(a_t) (dy_t + W_sᵀ da_{t+1}), of this member's rows and units.
 template <class T>
-void BackwardPass<T>::step(const Block& block, Index t, Range rows, Range units) {
+typename BackwardPass<T>::Step BackwardPass<T>::step_at(const Block& block, Index t, Range rows,
+                                                        Range units) const {
   const Problem<T>& p = problem_;
   const Index row = (t - block.first) * p.batch + rows.begin;
-  const Strips<const T> dy = state_gradient(block, t, rows);
   const Strips<T> delta{block.delta + row * kernels_.lanes, block_rows_ * kernels_.lanes,
                         kernels_.lanes};
-  Product<T> product{rows.size(), p.hidden, units.begin, units.end, dy, {}, delta};
-  if (t + 1 < p.steps) {
-    const Strips<const T> later = t + 1 < block.last ? delta_rows(block.delta, row + p.batch)
-                                                     : delta_rows(block.later, rows.begin);
-    product.segments[0] = {later, p.hidden, w_hh_t_.get()};
+  const Strips<const T> dy = state_gradient(block, t, rows);
+  Step step{{rows.size(), p.hidden, units.begin, units.end, dy, {}, delta},
+            {rows.size(), units.begin, units.end, states(t, rows), delta}};
+  if (t + 1 < p.steps) {  // then it is the block's last
+    step.product.segments[0] = {delta_rows(block.later, rows.begin), p.hidden, w_hh_t_.get()};
   }
-  kernels_.product(product);
-  Pointwise<T> pointwise{rows.size(), units.begin, units.end, states(t, rows), delta, {}, {}};
-  if (t > 0) pointwise.next_read[0] = states(t - 1, rows);
-  if (t > 0) pointwise.next_read[1] = state_gradient(block, t - 1, rows);
-  kernels_.cells[static_cast<int>(p.cell)].backward(pointwise);
+  fetch_next(step, block, t, rows);
+  return step;
+}
+
+// Makes the step after t that of t, if there is one.
+template <class T>
+void BackwardPass<T>::advance(Step& step, const Block& block, Index t, Range rows) const {
+  const Problem<T>& p = problem_;
+  if (t < block.first) return;
+  step.product.init = state_gradient(block, t, rows);
+  step.product.segments[0] = {delta_rows(step.product.out.data, 0), p.hidden, w_hh_t_.get()};
+  step.product.out.data -= p.batch * kernels_.lanes;
+  step.pointwise.values.data = step.product.out.data;
+  step.pointwise.y.data -= p.batch * p.hidden;
+  fetch_next(step, block, t, rows);
+}
+
+// What the step before t will read.
+template <class T>
+void BackwardPass<T>::fetch_next(Step& step, const Block& block, Index t, Range rows) const {
+  if (t == 0) return;
+  step.pointwise.next_y = states(t - 1, rows);
+  step.pointwise.next_ds = state_gradient(block, t - 1, rows);
 }
 
 // What step t gets from outside the recurrence; a readout tells it for the steps of the block

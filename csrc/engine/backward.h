@@ -56,7 +56,10 @@ class BackwardPass {
   void read_out(const Block& block, Part part);
   void sum_losses(const Block& block);
   bool recur(const Block& block, int member);
-  void step(const Block& block, Index t, Range rows, Range units);
+  struct Step;
+  Step step_at(const Block& block, Index t, Range rows, Range units) const;
+  void advance(Step& step, const Block& block, Index t, Range rows) const;
+  void fetch_next(Step& step, const Block& block, Index t, Range rows) const;
   Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
   Strips<const T> states(Index t, Range rows) const;
   Strips<const T> delta_rows(const T* delta, Index row) const;

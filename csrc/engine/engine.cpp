@@ -28,13 +28,15 @@ const Kernels<double>& kernels<double>() {
 // fewer than the first plan asked for.
 template <class T>
 struct Crew {
-  Crew(const Problem<T>& p, const Kernels<T>& k, int threads, const Interrupt& interrupt)
-      : lease(planned(p, k, threads).threads),
-        plan(planned(p, k, lease.size())),
+  Crew(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes,
+       const Interrupt& interrupt)
+      : lease(planned(p, k, threads, passes).threads),
+        plan(planned(p, k, lease.size(), passes)),
         barrier(plan.threads, interrupt) {}
 
-  static Plan planned(const Problem<T>& p, const Kernels<T>& k, int threads) {
-    return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads);
+  static Plan planned(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes) {
+    return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads,
+                     passes);
   }
 
   Scratch::Frame frame;
@@ -48,7 +50,7 @@ struct Crew {
 template <class T>
 void forward(const Problem<T>& problem, T* y, T* last, int threads, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads, interrupt);
+  Crew<T> crew(problem, k, threads, Passes::forward, interrupt);
   ForwardPass<T> pass(problem, k, crew.plan, y, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
@@ -61,7 +63,7 @@ template <class T>
 void backward(const Problem<T>& problem, const T* y, const T* dy, const T* dstate,
               const Gradients<T>& gradients, int threads, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads, interrupt);
+  Crew<T> crew(problem, k, threads, Passes::backward, interrupt);
   BackwardPass<T> pass(problem, k, crew.plan, y, {dy, dstate, nullptr}, gradients, crew.barrier,
                        interrupt);
   auto work = [&](int member) { pass.run(member); };
@@ -82,7 +84,7 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   }
 
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads, interrupt);
+  Crew<T> crew(problem, k, threads, Passes::both, interrupt);
   Buffer<T> y(problem.steps * problem.batch * problem.hidden);
   ForwardPass<T> forward(problem, k, crew.plan, y.get(), crew.barrier, interrupt);
   Readout<T> readout(problem, objective, k,

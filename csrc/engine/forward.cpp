@@ -85,13 +85,15 @@ bool ForwardPass<T>::recur(Index number, int member) {
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Range block = block_at(number);
   const Index step_flops = 2 * rows.size() * units.size() * (p.inputs + p.hidden);
-  const T* ahead = plan_.project_first ? projected(number) : nullptr;
+  const auto activate = kernels_.cells[static_cast<int>(p.cell)].forward;
+  Step step = step_at(block.begin, plan_.project_first ? projected(number) : nullptr, rows, units);
   for (Index t = block.begin; t < block.end; ++t) {
-    step(t, ahead, rows, units);
-    if (ahead) ahead += p.batch * padded_hidden_;
+    kernels_.product(step.product);
+    activate(step.pointwise);
     if (plan_.split == Split::hidden && !barrier_.wait()) return false;
     if (member == 0) interrupt_.progress(step_flops);
     if (interrupt_.stopped()) return false;
+    advance(step, t + 1);
   }
   return true;
 }
@@ -112,13 +114,22 @@ void ForwardPass<T>::project(Index number, Range units) {
                     {projected(number), lanes, padded_hidden_}});
 }
 
+// The two calls of a step. They are prepared once a block, and moved from step to step: with few
+// rows a step takes no longer than it would take to prepare them.
+template <class T>
+struct ForwardPass<T>::Step {
+  Product<T> product;
+  Pointwise<T> pointwise;
+};
+
 // S_t of this member's rows and units; `projected` is the step's, or null.
 template <class T>
-void ForwardPass<T>::step(Index t, const T* projected, Range rows, Range units) {
+typename ForwardPass<T>::Step ForwardPass<T>::step_at(Index t, const T* projected, Range rows,
+                                                      Range units) const {
   const Problem<T>& p = problem_;
   const Index lanes = kernels_.lanes;
   const Index row = t * p.batch + rows.begin;
-  const T* previous = (t == 0 ? p.state : y_ + (t - 1) * p.batch * p.hidden);
+  const T* previous = t == 0 ? p.state : y_ + (t - 1) * p.batch * p.hidden;
   const Strips<T> out{y_ + row * p.hidden, lanes, p.hidden};
   Product<T> product{rows.size(), p.hidden, units.begin, units.end, {}, {}, out};
   if (projected) {
@@ -129,12 +140,22 @@ void ForwardPass<T>::step(Index t, const T* projected, Range rows, Range units) 
   }
   product.segments[1] = {
       {previous + rows.begin * p.hidden, lanes, p.hidden}, p.hidden, w_hh_.get()};
-  kernels_.product(product);
-  Pointwise<T> pointwise{rows.size(), units.begin, units.end, {}, out};
-  if (t + 1 < p.steps) {
-    pointwise.next_write = {out.data + p.batch * p.hidden, out.strip_stride, out.row_stride};
-  }
-  kernels_.cells[static_cast<int>(p.cell)].forward(pointwise);
+  Step step{product, {rows.size(), units.begin, units.end, {}, out}};
+  step.pointwise.next_values = out;
+  if (t + 1 < p.steps) step.pointwise.next_values.data += p.batch * p.hidden;
+  return step;
+}
+
+// Makes the step before t that of t.
+template <class T>
+void ForwardPass<T>::advance(Step& step, Index t) const {
+  const Problem<T>& p = problem_;
+  step.product.init.data += p.batch * step.product.init.row_stride;
+  step.product.segments[0].a.data += p.batch * p.inputs;
+  step.product.segments[1].a.data = step.product.out.data;
+  step.product.out.data += p.batch * p.hidden;
+  step.pointwise.values.data = step.product.out.data;
+  if (t + 1 < p.steps) step.pointwise.next_values.data += p.batch * p.hidden;
 }
 
 template class ForwardPass<float>;

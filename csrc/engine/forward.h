@@ -25,7 +25,9 @@ class ForwardPass {
   bool run_pipeline(int member);
   bool recur(Index number, int member);
   void project(Index number, Range units);
-  void step(Index t, const T* projected, Range rows, Range units);
+  struct Step;
+  Step step_at(Index t, const T* projected, Range rows, Range units) const;
+  void advance(Step& step, Index t) const;
   T* projected(Index number);
 
   const Problem<T>& problem_;

@@ -27,6 +27,7 @@ Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 struct Model {
   const Shape& s;
   Index panel, item_size;
+  Passes passes;
   const Machine& machine;
 
   double flops_rate() const { return machine.flops * 4 / static_cast<double>(item_size); }
@@ -40,11 +41,11 @@ struct Model {
   double step(Index rows, Index units, Index k) const {
     const double flops = 2.0 * static_cast<double>(rows * units * k);
     const Index bytes = units * k * item_size;
-    const double passes = static_cast<double>(ceil_div(rows, kTileRows));
+    const double reads = static_cast<double>(ceil_div(rows, kTileRows));
     const double pointwise =
         machine.unit_seconds * static_cast<double>(rows * units * item_size) / 4;
     return std::max(flops / flops_rate() / kProductEfficiency,
-                    passes * static_cast<double>(bytes) / weight_rate(bytes)) +
+                    reads * static_cast<double>(bytes) / weight_rate(bytes)) +
            pointwise + machine.step_seconds;
   }
 
@@ -54,37 +55,41 @@ struct Model {
            kProductEfficiency;
   }
 
-  Index blocks(const Plan& plan) const { return ceil_div(s.steps, plan.block_steps); }
-
   Cost cost(const Plan& plan) const {
-    const double steps = static_cast<double>(s.steps), threads = plan.threads;
+    const double steps = static_cast<double>(s.steps);
     const Index rows = plan.split == Split::rows ? ceil_div(s.batch, plan.threads) : s.batch;
     const Index panels = ceil_div(s.hidden, panel);
     const Index units = plan.split == Split::hidden
                             ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
                             : s.hidden;
-    const double forward =
-        steps * step(rows, units, s.hidden + (plan.project_first ? 0 : s.inputs));
-    const double backward = steps * step(rows, units, s.hidden);
-    const double ahead = steps * products(plan.project_first ? s.inputs : 0);
-    const double behind = steps * products(s.inputs + s.inputs + s.hidden);
-
-    Cost c{forward + backward, ahead + behind, 0, 0};
-    if (plan.threads > 1) c.exchange += machine.start_seconds;
-    if (plan.split == Split::pipeline) {
-      c.exchange += 2 * static_cast<double>(blocks(plan)) * machine.barrier_seconds;
-      const double last_block = behind / static_cast<double>(std::max<Index>(1, blocks(plan)));
-      c.total = std::max(forward, ahead) + std::max(backward, behind) + last_block + c.exchange;
-      return c;
+    Cost c{0, 0, plan.threads > 1 ? machine.start_seconds : 0, 0};
+    if (passes != Passes::backward) {
+      const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
+      add(c, plan, steps * step(rows, units, k),
+          steps * products(plan.project_first ? s.inputs : 0));
     }
-    if (plan.threads > 1) {
-      const double barriers =
-          plan.split == Split::hidden ? 2 * steps : static_cast<double>(blocks(plan));
-      c.exchange += barriers * machine.barrier_seconds;
-      c.products /= threads;
+    if (passes != Passes::forward) {
+      add(c, plan, steps * step(rows, units, s.hidden),
+          steps * products(s.inputs + s.inputs + s.hidden));
     }
-    c.total = c.recurrence + c.products + c.exchange;
+    c.total += c.exchange;
     return c;
+  }
+
+  // Adds a pass that takes so long on one thread but for what its recurrence is split already.
+  void add(Cost& c, const Plan& plan, double recurrence, double products) const {
+    const double blocks = static_cast<double>(ceil_div(s.steps, plan.block_steps));
+    c.recurrence += recurrence;
+    if (plan.split == Split::pipeline) {
+      c.products += products;
+      c.exchange += blocks * machine.barrier_seconds;
+      c.total += std::max(recurrence, products) + products / std::max(1.0, blocks);
+      return;
+    }
+    const double barriers = plan.split == Split::hidden ? static_cast<double>(s.steps) : blocks;
+    if (plan.threads > 1) c.exchange += barriers * machine.barrier_seconds;
+    c.products += products / plan.threads;
+    c.total += recurrence + products / plan.threads;
   }
 
   Plan plan(Split split, int threads) const {
@@ -131,8 +136,9 @@ Range share(Index n, Index grain, int i, int parts) {
 }
 
 // The cheapest of: one thread; and each split on as many threads as it has work for.
-Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, const Machine& machine) {
-  const Model model{s, panel, item_size, machine};
+Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes passes,
+               const Machine& machine) {
+  const Model model{s, panel, item_size, passes, machine};
   Plan best = model.plan(Split::rows, 1);
   if (threads == 1 || best.cost.total < machine.start_seconds) return best;
   const auto consider = [&](Split split, Index members) {

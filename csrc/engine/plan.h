@@ -45,7 +45,10 @@ struct Machine {
 // Nominal rates, and the size of the second-level cache that the system tells.
 const Machine& this_machine();
 
-// Predicted seconds of forward and backward.
+// What a call does.
+enum class Passes : int { forward, backward, both };
+
+// Predicted seconds.
 struct Cost {
   double recurrence;  // steps, one after the other
   double products;    // what is done block by block: input projection, dx, weight gradients
@@ -70,6 +73,6 @@ struct Plan {
 
 // `panel` is the number of hidden units of a packed panel, the smallest piece of a hidden split.
 Plan make_plan(const Shape& shape, Index panel, Index item_size, int threads,
-               const Machine& machine = this_machine());
+               Passes passes = Passes::both, const Machine& machine = this_machine());
 
 }  // namespace bptt

@@ -15,7 +15,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kSpinBeforeSleep = std::chrono::microseconds(100);
+constexpr auto kSpinBeforeSleep = std::chrono::microseconds(300);
 // Spins at a barrier before the CPU is offered to others, who may be the ones that are waited for:
 // one or two microseconds, about what an exchange takes when every member has a CPU.
 constexpr int kSpinsBeforeYield = 64;

@@ -107,7 +107,8 @@ void sums_depend_on_the_shape_alone() {
     for (Index panel : kPanels) {
       for (int threads : {1, 2, 3, 7, 64}) {
         CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads).sum_steps, sum_steps);
-        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads, other).sum_steps, sum_steps);
+        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads, Passes::both, other).sum_steps,
+                    sum_steps);
       }
     }
   });
@@ -119,6 +120,16 @@ void costs_are_positive_and_more_threads_never_cost_more() {
     CHECK(alone >= 0 && (alone > 0 || shape.steps == 0));
     for (int threads : {2, 4, 8, 16}) {
       CHECK_AT_MOST(make_plan(shape, 64, sizeof(float), threads).cost.total, alone);
+    }
+  });
+}
+
+// Forward alone and both together: else the sums of `backward` would depend on who called it.
+void sums_do_not_depend_on_the_passes() {
+  for_each_shape([](const Shape& shape) {
+    const Index sum_steps = make_plan(shape, 64, sizeof(float), 2).sum_steps;
+    for (Passes passes : {Passes::forward, Passes::backward}) {
+      CHECK_EQUAL(make_plan(shape, 64, sizeof(float), 2, passes).sum_steps, sum_steps);
     }
   });
 }
@@ -154,6 +165,7 @@ int main() {
       {"sums depend on the shape alone", sums_depend_on_the_shape_alone},
       {"costs are positive, and more threads never cost more",
        costs_are_positive_and_more_threads_never_cost_more},
+      {"sums do not depend on the passes", sums_do_not_depend_on_the_passes},
       {"small work stays on one thread", small_work_stays_on_one_thread},
       {"large work is split", large_work_is_split},
   });
