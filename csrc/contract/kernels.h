@@ -59,15 +59,24 @@ struct Product {
   Strips<T> out;         // (rows, columns)
 };
 
-// out += leftᵀ · right, summed over the rows upwards, by panels of `outer_width` columns.
+// What `outer` reads by panels of `outer_width` columns: a packed matrix, or a row-major one as it
+// lies, whose columns are whole vectors. Column n of row r, in the panel that begins at n0 and is w
+// wide, is at data[n0 * panel_stride + r * (row_stride ? row_stride : w) + (n - n0)].
+template <class T>
+struct Columns {
+  const T* data;
+  Index panel_stride;  // packed: the panels' rows; else 1
+  Index row_stride;    // packed: 0
+};
+
+// out += leftᵀ · right, summed over the rows [first, first + rows) upwards.
 template <class T>
 struct Outer {
   Index rows;
   Strips<const T> left;  // (rows, units) with row_stride = lanes
   Index begin, end;      // units to compute in this call; begin is a multiple of lanes
-  const T* right;        // (panel_rows, columns) packed
-  Index panel_rows;
-  Index row_offset;  // first row of `right` that takes part
+  Columns<T> right;      // (first + rows, columns)
+  Index first;           // the row of `right` that belongs to row 0 of `left`
   Index columns;
   T* out;  // (units, columns) row-major
   Index out_stride;

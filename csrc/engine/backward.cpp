@@ -36,11 +36,8 @@ BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kerne
       blocks_((problem.steps + plan.block_steps - 1) / plan.block_steps),
       w_ih_t_(kernels, kernels.product_width, problem.inputs, problem.hidden),
       w_hh_t_(kernels, kernels.product_width, problem.hidden, problem.hidden),
+      inputs_(problem, kernels, y, block_rows_),
       delta_(2 * block_rows_ * padded_hidden_) {
-  for (Panels<T>& x : x_) x = {kernels, kernels.outer_width, problem.inputs, block_rows_};
-  for (Panels<T>& s : s_) {
-    s = {kernels, kernels.outer_width, problem.hidden, block_rows_ + problem.batch};
-  }
   if (incoming.dstate && problem.steps > 0) last_ = Buffer<T>(problem.batch * padded_hidden_);
 }
 
@@ -109,7 +106,7 @@ void BackwardPass<T>::run_blocks(int member) {
       if (member == 0) sum_losses(block);
     }
     if (!recur(block, member)) return;
-    pack_inputs(block, part);
+    pack(block, part);
     if (!barrier_.wait()) return;
     products(block, part);
   }
@@ -125,7 +122,7 @@ void BackwardPass<T>::run_pipeline(int member) {
       if (number >= 0 && number < blocks_ && !recur(block_at(number), member)) return;
     } else {
       if (number + 1 < blocks_) {
-        pack_inputs(block_at(number + 1), part);
+        pack(block_at(number + 1), part);
         products(block_at(number + 1), part);
       }
       if (number > 0 && incoming_.readout) {
@@ -153,15 +150,14 @@ typename BackwardPass<T>::Block BackwardPass<T>::block_at(Index number) {
 template <class T>
 void BackwardPass<T>::read_out(const Block& block, Part part) {
   const T* y = y_ + block.first * problem_.batch * problem_.hidden;
-  incoming_.readout->run({block.number, block.first, block.last}, y, part.member, part.members);
+  incoming_.readout->run(block, y, part.member, part.members);
 }
 
 // In the order of the weight gradient's sums, which depends on the shape alone.
 template <class T>
 void BackwardPass<T>::sum_losses(const Block& block) {
-  for_each_sum(plan_, block.first, block.last, [&](Index first, Index last) {
-    incoming_.readout->sum_losses({block.number, block.first, block.last}, first, last);
-  });
+  for_each_sum(plan_, block.first, block.last,
+               [&](Index first, Index last) { incoming_.readout->sum_losses(block, first, last); });
 }
 
 // da_t of every step of the block; false if interrupted.
@@ -237,7 +233,7 @@ Strips<const T> BackwardPass<T>::state_gradient(const Block& block, Index t, Ran
   const Problem<T>& p = problem_;
   Strips<const T> dy{};
   if (incoming_.readout) {
-    dy = incoming_.readout->dy({block.number, block.first, block.last}, t);
+    dy = incoming_.readout->dy(block, t);
   } else if (t == p.steps - 1 && incoming_.dstate) {
     dy = {last_.get(), kernels_.lanes, padded_hidden_};
   } else if (incoming_.dy) {
@@ -259,22 +255,10 @@ Strips<const T> BackwardPass<T>::delta_rows(const T* delta, Index row) const {
   return {delta + row * kernels_.lanes, block_rows_ * kernels_.lanes, kernels_.lanes};
 }
 
-// The block's x_t and S_{t-1}, and S_t of its last step for the readout's weight gradient.
 template <class T>
-void BackwardPass<T>::pack_inputs(const Block& block, Part part) {
-  const Problem<T>& p = problem_;
-  Panels<T>& x = x_[block.number % 2];
-  Panels<T>& s = s_[block.number % 2];
-  const T* before = block.first == 0 ? p.state : y_ + (block.first - 1) * p.batch * p.hidden;
-  const T* y = y_ + block.first * p.batch * p.hidden;
-  x.pack({p.x + block.first * p.batch * p.inputs, 1, p.inputs, block.rows}, 0, part.member,
-         part.members);
-  s.pack({before, 1, p.hidden, p.batch}, 0, part.member, part.members);
-  s.pack({y, 1, p.hidden, block.rows}, p.batch, part.member, part.members);
-  if (incoming_.readout) {
-    incoming_.readout->pack_gradient({block.number, block.first, block.last}, part.member,
-                                     part.members);
-  }
+void BackwardPass<T>::pack(const Block& block, Part part) {
+  inputs_.pack(block, part.member, part.members);
+  if (incoming_.readout) incoming_.readout->pack_gradient(block, part.member, part.members);
 }
 
 // What does not wait for other steps: dx, the weight gradients, and at the end the initial state's.
@@ -307,24 +291,28 @@ void BackwardPass<T>::input_gradient(const Block& block, Part part) {
                     {dx, kernels_.lanes, p.inputs}});
 }
 
-// Adds the sums over the steps [first, last) of the block.
+// Adds the sums over the steps [first, last) of the block. S_{-1} lies elsewhere than the other
+// states, so step 0 has a recurrent sum of its own.
 template <class T>
 void BackwardPass<T>::weight_gradients(const Block& block, Index first, Index last, Part part) {
-  const Problem<T>& p = problem_;
+  const Index batch = problem_.batch, inputs = problem_.inputs, hidden = problem_.hidden;
   const Gradients<T>& g = gradients_;
-  const Index row = (first - block.first) * p.batch, rows = (last - first) * p.batch;
-  const Range units = share(p.hidden, kernels_.lanes, part.member, part.members);
-  const Strips<const T> delta = delta_rows(block.delta, row);
-  const Panels<T>& x = x_[block.number % 2];
-  const Panels<T>& s = s_[block.number % 2];
+  const Range units = share(hidden, kernels_.lanes, part.member, part.members);
+  const auto delta = [&](Index t) { return delta_rows(block.delta, (t - block.first) * batch); };
+  const auto add_recurrent = [&](Index from, Index to) {
+    const Operand<T> s = inputs_.previous(block, from);
+    kernels_.outer({(to - from) * batch, delta(from), units.begin, units.end, s.matrix, s.row,
+                    hidden, g.w_hh, hidden});
+  };
+  const Operand<T> x = inputs_.x(block, first);
+  const Index rows = (last - first) * batch;
   kernels_.outer(
-      {rows, delta, units.begin, units.end, x.get(), x.rows(), row, p.inputs, g.w_ih, p.inputs});
-  kernels_.outer(
-      {rows, delta, units.begin, units.end, s.get(), s.rows(), row, p.hidden, g.w_hh, p.hidden});
-  kernels_.column_sums({rows, delta, units.begin, units.end, {g.b_ih, g.b_hh}});
+      {rows, delta(first), units.begin, units.end, x.matrix, x.row, inputs, g.w_ih, inputs});
+  if (first == 0) add_recurrent(0, 1);
+  if (last > 1) add_recurrent(std::max<Index>(first, 1), last);
+  kernels_.column_sums({rows, delta(first), units.begin, units.end, {g.b_ih, g.b_hh}});
   if (incoming_.readout) {
-    incoming_.readout->add_gradients({block.number, block.first, block.last}, first, last, s,
-                                     p.batch, g, part.member, part.members);
+    incoming_.readout->add_gradients(block, first, last, inputs_, g, part.member, part.members);
   }
 }
 

@@ -35,12 +35,10 @@ class BackwardPass {
   void run(int member);
 
  private:
-  struct Block {
-    Index number;
-    Index first, last;  // steps
-    Index rows;         // steps times batch
-    T* delta;           // da_t in strips: (H / lanes)(rows)(lanes)
-    const T* later;     // the same of the block after it in time
+  struct Block : TimeBlock {
+    Index rows;      // steps times batch
+    T* delta;        // da_t in strips: (H / lanes)(rows)(lanes)
+    const T* later;  // the same of the block after it in time
   };
   // Who does a block's products: one of so many members.
   struct Part {
@@ -63,7 +61,7 @@ class BackwardPass {
   Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
   Strips<const T> states(Index t, Range rows) const;
   Strips<const T> delta_rows(const T* delta, Index row) const;
-  void pack_inputs(const Block& block, Part part);
+  void pack(const Block& block, Part part);
   void products(const Block& block, Part part);
   void input_gradient(const Block& block, Part part);
   void weight_gradients(const Block& block, Index first, Index last, Part part);
@@ -80,9 +78,9 @@ class BackwardPass {
   Interrupt& interrupt_;
   Index padded_hidden_, block_rows_, blocks_;
   Panels<T> w_ih_t_, w_hh_t_;  // columns are inputs; previous hidden units
-  Panels<T> x_[2], s_[2];      // a block's x_t; S_{t-1}, and behind them S_t of the last step
-  Buffer<T> delta_;            // da_t; like x_ and s_ of two blocks, used in turn
-  Buffer<T> last_;             // (B, padded H) dy + dstate at the last step
+  BlockInputs<T> inputs_;
+  Buffer<T> delta_;  // da_t of two blocks, used in turn
+  Buffer<T> last_;   // (B, padded H) dy + dstate at the last step
 };
 
 }  // namespace bptt

@@ -35,8 +35,7 @@ class Panels {
   }
 
   const T* get() const { return data_.get(); }
-  Index rows() const { return rows_; }
-  Index columns() const { return columns_; }
+  Columns<T> columns() const { return {data_.get(), rows_, 0}; }
 
  private:
   void (*pack_)(const Pack<T>&) = nullptr;

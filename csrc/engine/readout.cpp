@@ -32,7 +32,7 @@ void Readout<T>::pack_weights(int member, int members) {
 
 // The rows of the steps [first, last) that carry a loss, counted from the block's first.
 template <class T>
-Range Readout<T>::loss_rows(const Block& block, Index first, Index last) const {
+Range Readout<T>::loss_rows(const TimeBlock& block, Index first, Index last) const {
   const Index batch = problem_.batch, step = objective_.step;
   if (step >= 0) {
     if (step < first || step >= last) return {0, 0};
@@ -43,12 +43,12 @@ Range Readout<T>::loss_rows(const Block& block, Index first, Index last) const {
 
 // O_t, then dL/dO_t, of a row of the block.
 template <class T>
-T* Readout<T>::o(const Block& block, Index row) {
+T* Readout<T>::o(const TimeBlock& block, Index row) {
   return o_.get() + (block.number % 2 * block_rows_ + row) * padded_outputs_;
 }
 
 template <class T>
-void Readout<T>::run(const Block& block, const T* y_block, int member, int members) {
+void Readout<T>::run(const TimeBlock& block, const T* y_block, int member, int members) {
   const Range all = loss_rows(block, block.first, block.last);
   const Range mine = share(all.size(), kRowGrain, member, members);
   const Index row = all.begin + mine.begin, rows = mine.size();
@@ -83,7 +83,7 @@ void Readout<T>::run(const Block& block, const T* y_block, int member, int membe
 
 // Neumaier's compensated sum (1974, ZAMM 54): T * B terms, added one by one.
 template <class T>
-void Readout<T>::sum_losses(const Block& block, Index first, Index last) {
+void Readout<T>::sum_losses(const TimeBlock& block, Index first, Index last) {
   const Range rows = loss_rows(block, first, last);
   for (Index r = rows.begin; r < rows.end; ++r) {
     const double term = losses_.get()[r];
@@ -94,32 +94,32 @@ void Readout<T>::sum_losses(const Block& block, Index first, Index last) {
 }
 
 template <class T>
-Strips<const T> Readout<T>::dy(const Block& block, Index t) const {
+Strips<const T> Readout<T>::dy(const TimeBlock& block, Index t) const {
   if (t < block.first || (objective_.step >= 0 && t != objective_.step)) return {};
   const Index row = block.number % 2 * block_rows_ + (t - block.first) * problem_.batch;
   return {dy_.get() + row * padded_hidden_, kernels_.lanes, padded_hidden_};
 }
 
 template <class T>
-void Readout<T>::pack_gradient(const Block& block, int member, int members) {
+void Readout<T>::pack_gradient(const TimeBlock& block, int member, int members) {
   const Range rows = loss_rows(block, block.first, block.last);
   do_strips_.pack({o(block, rows.begin), 1, padded_outputs_, rows.size()}, rows.begin, member,
                   members);
 }
 
 template <class T>
-void Readout<T>::add_gradients(const Block& block, Index first, Index last, const Panels<T>& y,
-                               Index row_offset, const Gradients<T>& gradients, int member,
-                               int members) {
+void Readout<T>::add_gradients(const TimeBlock& block, Index first, Index last,
+                               const BlockInputs<T>& inputs, const Gradients<T>& gradients,
+                               int member, int members) {
   const Range rows = loss_rows(block, first, last);
+  if (rows.size() == 0) return;
   const Index lanes = kernels_.lanes, hidden = problem_.hidden;
   const Range mine = share(objective_.outputs, lanes, member, members);
   const Strips<const T> left{do_strips_.get() + rows.begin * lanes, block_rows_ * lanes, lanes};
-  kernels_.outer({rows.size(), left, mine.begin, mine.end, y.get(), y.rows(),
-                  row_offset + rows.begin, hidden, gradients.w_ho, hidden});
-  if (gradients.b_o) {
-    kernels_.column_sums({rows.size(), left, mine.begin, mine.end, {gradients.b_o, nullptr}});
-  }
+  const Operand<T> s = inputs.states(block, block.first + rows.begin / problem_.batch);
+  kernels_.outer(
+      {rows.size(), left, mine.begin, mine.end, s.matrix, s.row, hidden, gradients.w_ho, hidden});
+  kernels_.column_sums({rows.size(), left, mine.begin, mine.end, {gradients.b_o, nullptr}});
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 // it needs is one block large, whatever T is.
 #pragma once
 
+#include "engine/block_inputs.h"
 #include "engine/panels.h"
 #include "engine/problem.h"
 
@@ -17,32 +18,27 @@ class Readout {
 
   void pack_weights(int member, int members);
 
-  // A block of steps; those of neighbouring blocks, told by their numbers, are kept side by side.
-  struct Block {
-    Index number, first, last;
-  };
-
   // O, the loss and dL/dS of a block; y_block (rows, H) are its states.
-  void run(const Block& block, const T* y_block, int member, int members);
+  void run(const TimeBlock& block, const T* y_block, int member, int members);
 
   // Adds up the losses of the steps [first, last) of a block; one member, once all have run.
-  void sum_losses(const Block& block, Index first, Index last);
+  void sum_losses(const TimeBlock& block, Index first, Index last);
 
   // dL/dS_t of a step in the block; data is null where no loss is read.
-  Strips<const T> dy(const Block& block, Index t) const;
+  Strips<const T> dy(const TimeBlock& block, Index t) const;
 
   // dW_o and db_o: first all members pack a block, then all add it, some steps [first, last) at a
-  // time. `y` are the block's states, packed, from row `row_offset` on.
-  void pack_gradient(const Block& block, int member, int members);
-  void add_gradients(const Block& block, Index first, Index last, const Panels<T>& y,
-                     Index row_offset, const Gradients<T>& gradients, int member, int members);
+  // time.
+  void pack_gradient(const TimeBlock& block, int member, int members);
+  void add_gradients(const TimeBlock& block, Index first, Index last, const BlockInputs<T>& inputs,
+                     const Gradients<T>& gradients, int member, int members);
 
   // The loss; complete after the first block of time.
   double loss() const;
 
  private:
-  Range loss_rows(const Block& block, Index first, Index last) const;
-  T* o(const Block& block, Index row);
+  Range loss_rows(const TimeBlock& block, Index first, Index last) const;
+  T* o(const TimeBlock& block, Index row);
 
   const Problem<T>& problem_;
   const Objective<T>& objective_;

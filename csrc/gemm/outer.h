@@ -20,11 +20,11 @@ constexpr int outer_units() {
 
 template <class T, int M, int N>
 void outer_tile(const Outer<T>& p, Index unit, Index column) {
-  const Index w = N * kLanes<T>;
+  const Index row_stride = p.right.row_stride ? p.right.row_stride : N * kLanes<T>;
   const T* left = p.left.data + unit / kLanes<T> * p.left.strip_stride + unit % kLanes<T>;
-  const T* right = p.right + column * p.panel_rows + p.row_offset * w;
+  const T* right = p.right.data + column * p.right.panel_stride + p.first * row_stride;
   Vec<T> acc[M][N] = {};
-  for (Index r = 0; r < p.rows; ++r, left += kLanes<T>, right += w) {
+  for (Index r = 0; r < p.rows; ++r, left += kLanes<T>, right += row_stride) {
     rank_one_update<T, M, N>(acc, right, [=](int m) { return left[m]; });
   }
   const Strips<T> out{p.out, kLanes<T>, p.out_stride};

@@ -45,7 +45,7 @@ void check_outer(const Case& c, Random& random) {
   out.for_each([&](Index, Index, T& value) { before.push_back(value); });
 
   const auto outer = [&](Index begin, Index end) {
-    k.outer({c.rows, left.view(), begin, end, panels.get(), layout.panel_rows, c.rows_before,
+    k.outer({c.rows, left.view(), begin, end, {panels.get(), layout.panel_rows, 0}, c.rows_before,
              c.columns, out.view().data, out.view().row_stride});
   };
   outer(c.cut, c.units);
