@@ -27,10 +27,23 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
   }
 }
 
+// The tile below, while this one is computed: its initial values may come from far away, and so may
+// the lines of an output that is written for the first time.
+template <int M, int N, class T>
+BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
+  if (row >= p.rows) return;
+  if (!p.init.data) {
+    prefetch_tile<M, N>(p.out, row, column);
+  } else if (p.init.row_stride != 0) {
+    prefetch_tile<M, N>(p.init, row, column);
+  }
+}
+
 template <class T, int M, int N>
 void product_tile(const Product<T>& p, Index row, Index column) {
   Vec<T> acc[M][N] = {};
   if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
+  prefetch_next<M, N>(p, row + M, column);
   for (const auto& s : p.segments) accumulate<T, M, N>(acc, s, row, s.panels + column * s.k);
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
 }

@@ -5,6 +5,7 @@
 // which tile it was computed in.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "contract/kernels.h"
@@ -47,6 +48,19 @@ BPTT_INLINE void load_tile(Vec<T> (&acc)[M][N], const Strips<const T> from, Inde
     const T* at = p;
     BPTT_UNROLL for (int v = 0; v < N - 1; ++v, at += from.strip_stride) acc[m][v] = load(at);
     acc[m][N - 1] = load_up_to(at, last);
+  }
+}
+
+// Fetches the tile at (row, column), which need not exist, to read it or, if T is not const, to
+// write it.
+template <int M, int N, class T>
+BPTT_INLINE void prefetch_tile(const Strips<T> m, Index row, Index column) {
+  constexpr int kL = kLanes<std::remove_const_t<T>>;
+  T* p = m.data + column / kL * m.strip_stride + row * m.row_stride;
+  BPTT_UNROLL for (int i = 0; i < M; ++i, p += m.row_stride) {
+    BPTT_UNROLL for (int v = 0; v < N; ++v) {
+      __builtin_prefetch(p + v * m.strip_stride, !std::is_const_v<T>);
+    }
   }
 }
 
