@@ -6,6 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "engine/places.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -77,6 +79,7 @@ class Team {
       }
     }
     const int members = static_cast<int>(workers_.size()) + 1;
+    places_.grow(members);
     return wanted < members ? wanted : members;
   }
 
@@ -84,6 +87,7 @@ class Team {
     job_ = job;
     context_ = context;
     running_.store(size - 1, std::memory_order_relaxed);
+    places_.settle(0);
     for (int i = 0; i < size - 1; ++i) {
       workers_[static_cast<std::size_t>(i)]->ticket.fetch_add(1, std::memory_order_release);
       workers_[static_cast<std::size_t>(i)]->ticket.notify_one();
@@ -101,6 +105,7 @@ class Team {
     unsigned seen = 0;
     for (;;) {
       wait_for_ticket(worker, seen++);
+      places_.settle(member);
       job_(context_, member);
       running_.fetch_sub(1, std::memory_order_release);
     }
@@ -115,6 +120,7 @@ class Team {
   }
 
   std::vector<std::unique_ptr<Worker>> workers_;
+  Places places_;
   Job job_ = nullptr;
   void* context_ = nullptr;
   alignas(64) std::atomic<int> running_{0};

@@ -14,7 +14,12 @@
 #include <vector>
 
 #include "check.h"
+#include "engine/places.h"
 #include "engine/team.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 namespace bptt::test {
 namespace {
@@ -224,6 +229,55 @@ void a_forked_child_has_a_team_of_its_own() {
   CHECK_EQUAL(members_that_ran(3), 3);
 }
 
+#if defined(__linux__)
+// Pins the calling thread to one CPU, and then lets it use `allowed` again, where it stays.
+void go_to(int cpu, const cpu_set_t& allowed) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(static_cast<unsigned>(cpu), &one);
+  CHECK_EQUAL(sched_setaffinity(0, sizeof(one), &one), 0);
+  CHECK_EQUAL(sched_setaffinity(0, sizeof(allowed), &allowed), 0);
+}
+
+// A member that finds another on its CPU leaves it, and may use the same CPUs as before.
+void members_do_not_share_a_cpu() {
+  cpu_set_t allowed;
+  CHECK_EQUAL(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+  if (CPU_COUNT(&allowed) < 2) return;
+  int cpu = 0;
+  while (!CPU_ISSET(static_cast<unsigned>(cpu), &allowed)) ++cpu;
+  Places places;
+  places.grow(2);
+  std::thread([&] {
+    go_to(cpu, allowed);
+    places.settle(0);
+    go_to(cpu, allowed);
+    places.settle(1);
+    CHECK(sched_getcpu() != cpu);
+    cpu_set_t after;
+    CHECK_EQUAL(sched_getaffinity(0, sizeof(after), &after), 0);
+    CHECK(CPU_EQUAL(&after, &allowed));
+  }).join();
+}
+
+// With one CPU for all there is nowhere to go.
+void members_share_the_only_cpu() {
+  std::thread([] {
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<unsigned>(sched_getcpu()), &one);
+    CHECK_EQUAL(sched_setaffinity(0, sizeof(one), &one), 0);
+    Places places;
+    places.grow(2);
+    places.settle(0);
+    places.settle(1);
+    cpu_set_t after;
+    CHECK_EQUAL(sched_getaffinity(0, sizeof(after), &after), 0);
+    CHECK(CPU_EQUAL(&after, &one));
+  }).join();
+}
+#endif
+
 void a_child_forked_while_the_team_is_owned_has_one_too() {
   const OtherOwner other;
   CHECK(child_runs_a_job(1));
@@ -247,6 +301,10 @@ int main(int argc, char** argv) {
       {"workers that fell asleep wake up", workers_that_fell_asleep_wake_up},
       {"a second owner works alone", a_second_owner_works_alone},
       {"owners compete and all their jobs run", owners_compete_and_all_their_jobs_run},
+#if defined(__linux__)
+      {"members do not share a CPU", members_do_not_share_a_cpu},
+      {"members share the only CPU", members_share_the_only_cpu},
+#endif
       {"a forked child has a team of its own", a_forked_child_has_a_team_of_its_own},
       {"a child forked while the team is owned has one too",
        a_child_forked_while_the_team_is_owned_has_one_too},
