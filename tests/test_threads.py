@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import bptt
@@ -12,8 +13,15 @@ import numpy as np
 import pytest
 from problems import Problem, Result, make_problem
 
-# (T, B, I, H, O), each large enough that a second thread pays: many rows, few rows, a single one.
-SHAPES = [(20, 33, 20, 129, 9), (40, 3, 17, 257, 5), (60, 1, 31, 300, 3), (257, 17, 8, 33, 2)]
+# (T, B, I, H, O), each large enough that a second thread pays: many rows, few rows, a
+# single one, and one whose steps are small.
+SHAPES = [
+    (20, 33, 20, 129, 9),
+    (40, 3, 17, 257, 5),
+    (60, 1, 31, 300, 3),
+    (257, 17, 8, 33, 2),
+    (900, 1, 2, 60, 3),
+]
 
 
 def all_results(p: Problem, backend: str) -> list[Result]:
@@ -39,7 +47,7 @@ def test_same_bits_from_any_number_of_threads(
     p = make_problem(cell, *shape, dtype=dtype)
     bptt.set_num_threads(1)
     expected = all_results(p, compiled_backend)
-    for threads in (2, 3):
+    for threads in (2, 3, 7):
         bptt.set_num_threads(threads)
         assert_same_bits(all_results(p, compiled_backend), expected, f"{threads} threads, {p}")
 
@@ -156,3 +164,40 @@ def test_without_a_number_in_omp_num_threads_all_processors_are_used(value: str 
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     )
     assert threads_with(value) == str(processors)
+
+
+def test_threadpoolctl_limits_hold(keep_num_threads: None) -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    bptt.set_num_threads(3)
+    assert {"bptt"} <= {library["user_api"] for library in threadpoolctl.threadpool_info()}
+    with threadpoolctl.threadpool_limits(1):
+        assert bptt.get_num_threads() == 1
+    assert bptt.get_num_threads() == 3
+    with threadpoolctl.threadpool_limits({"bptt": 2}):
+        assert bptt.get_num_threads() == 2
+    assert bptt.get_num_threads() == 3
+
+
+def test_threadpoolctl_imported_later_joins_at_the_next_call() -> None:
+    code = (
+        "import bptt, threadpoolctl as t; bptt.get_num_threads(); "
+        "print(sorted({i['user_api'] for i in t.threadpool_info()}))"
+    )
+    pytest.importorskip("threadpoolctl")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "bptt" in done.stdout
+
+
+def test_idle_threads_use_no_cpu(keep_num_threads: None) -> None:
+    """Workers stay awake for 300 us, and then sleep."""
+    bptt.set_num_threads(4)
+    p = make_problem("tanh", *SHAPES[0], dtype="float32")
+    p.forward_backward("native")
+    used = min(cpu_seconds_of_a_pause(0.2) for _ in range(3))
+    assert used < 0.02
+
+
+def cpu_seconds_of_a_pause(seconds: float) -> float:
+    before = time.process_time()
+    time.sleep(seconds)
+    return time.process_time() - before

@@ -195,6 +195,26 @@ py::array map_array(const py::array& x, Choose choose) {
   });
 }
 
+// The forecast as plain numbers; python/bptt/plan.py names them.
+py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index inputs, Index hidden,
+                     Index outputs, const std::string& dtype, int threads) {
+  const auto id = static_cast<CellId>(id_of("cell", kCellNames, cell));
+  if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
+  const Shape shape{steps, batch, inputs, hidden};
+  const Forecast f = dtype == "float32" ? forecast<float>(id, shape, outputs, threads)
+                                        : forecast<double>(id, shape, outputs, threads);
+  const Plan& p = f.plan;
+  using namespace py::literals;
+  return py::dict("threads"_a = p.threads, "split"_a = kSplitNames[static_cast<int>(p.split)],
+                  "block_steps"_a = p.block_steps, "sum_steps"_a = p.sum_steps,
+                  "project_first"_a = p.project_first, "flops"_a = f.flops, "nbytes"_a = f.bytes,
+                  "scratch_nbytes"_a = f.scratch_bytes, "recurrence"_a = p.cost.recurrence,
+                  "products"_a = p.cost.products, "exchange"_a = p.cost.exchange,
+                  "total"_a = p.cost.total,
+                  "peak"_a = this_machine().flops * 4 / (dtype == "float32" ? 4 : 8),
+                  "memory_rate"_a = this_machine().memory_rate);
+}
+
 double py_fma_peak(const std::string& dtype, int threads) {
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
   double peak = 0;
@@ -204,6 +224,9 @@ double py_fma_peak(const std::string& dtype, int threads) {
 }
 
 }  // namespace
+
+// What threadpoolctl knows this library by among all that are loaded.
+extern "C" __attribute__((visibility("default"))) int bptt_core() { return 1; }
 
 PYBIND11_MODULE(_core, m) {
   remember_main_thread();
@@ -216,6 +239,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("lanes", [] { return kernel_table().f32.lanes; }, "float32 lanes of a vector in use.");
   m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"),
         "Peak rate of fused multiply-adds in GF/s, measured for about 50 ms.");
+  m.def("forecast", py_forecast, "How a call would be done, and what it takes.");
   m.def("tanh", [](const py::array& x) { return map_array(x, [](auto& k) { return k.tanh; }); });
   m.def("exp", [](const py::array& x) { return map_array(x, [](auto& k) { return k.exp; }); });
   m.def("forward", py_forward);

@@ -24,20 +24,21 @@ const Kernels<double>& kernels<double>() {
   return kernel_table().f64;
 }
 
+template <class T>
+Plan plan_of(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes) {
+  return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads,
+                   passes);
+}
+
 // The scratch and the threads that a call got, and its plan, made again for these: they may be
 // fewer than the first plan asked for.
 template <class T>
 struct Crew {
   Crew(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes,
        const Interrupt& interrupt)
-      : lease(planned(p, k, threads, passes).threads),
-        plan(planned(p, k, lease.size(), passes)),
+      : lease(plan_of(p, k, threads, passes).threads),
+        plan(plan_of(p, k, lease.size(), passes)),
         barrier(plan.threads, interrupt) {}
-
-  static Plan planned(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes) {
-    return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads,
-                     passes);
-  }
 
   Scratch::Frame frame;
   Lease lease;
@@ -98,12 +99,51 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   return readout.loss();
 }
 
+// The passes are made, but not run, with buffers that are only counted.
+template <class T>
+Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
+  const Problem<T> problem{cell,    s.steps, s.batch, s.inputs, s.hidden, nullptr,
+                           nullptr, nullptr, nullptr, nullptr,  nullptr};
+  const Kernels<T>& k = kernels<T>();
+  const Plan plan = plan_of(problem, k, threads, Passes::both);
+  Interrupt interrupt([] { return false; });
+  Barrier barrier(plan.threads, interrupt);
+  const Objective<T> objective{
+      LossId::squared_error, outputs, nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1.0};
+  const auto scratch_of = [&](auto&& make) {
+    const Scratch::Count count;
+    make();
+    return static_cast<Index>(count.bytes());
+  };
+  const Index rows = s.steps * s.batch;
+  const auto ahead = [&] {
+    const ForwardPass<T> pass(problem, k, plan, nullptr, barrier, interrupt);
+  };
+  const auto behind = [&](Readout<T>* readout) {
+    const BackwardPass<T> pass(problem, k, plan, nullptr, {nullptr, nullptr, readout}, {}, barrier,
+                               interrupt);
+  };
+  const auto fused = [&] {
+    const Buffer<T> y(rows * s.hidden);
+    ahead();
+    Readout<T> readout(problem, objective, k, std::min(plan.block_steps, s.steps) * s.batch);
+    behind(&readout);
+  };
+  const double columns = static_cast<double>(s.inputs + s.hidden + outputs);
+  const double arrays = static_cast<double>(3 * s.inputs + (outputs ? 2 : 3) * s.hidden + outputs);
+  const Index scratch = outputs ? scratch_of(fused)
+                                : std::max(scratch_of(ahead), scratch_of([&] { behind(nullptr); }));
+  return {plan, 6.0 * static_cast<double>(rows * s.hidden) * columns,
+          arrays * static_cast<double>(rows) * sizeof(T), scratch};
+}
+
 #define BPTT_INSTANTIATE(T)                                                                       \
   template void forward<T>(const Problem<T>&, T*, T*, int, Interrupt&);                           \
   template void backward<T>(const Problem<T>&, const T*, const T*, const T*, const Gradients<T>&, \
                             int, Interrupt&);                                                     \
   template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,  \
-                                    int, Interrupt&);
+                                    int, Interrupt&);                                             \
+  template Forecast forecast<T>(CellId, const Shape&, Index, int);
 BPTT_INSTANTIATE(float)
 BPTT_INSTANTIATE(double)
 #undef BPTT_INSTANTIATE

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "engine/interrupt.h"
+#include "engine/plan.h"
 #include "engine/problem.h"
 
 namespace bptt {
@@ -24,5 +25,17 @@ void backward(const Problem<T>& problem, const T* y, const T* dy, const T* dstat
 template <class T>
 double value_and_grad(const Problem<T>& problem, const Objective<T>& objective,
                       const Gradients<T>& gradients, int threads, Interrupt& interrupt);
+
+// How `forward` and `backward` together are done, or, with outputs, `value_and_grad` with its loss
+// at every step; and what it takes.
+struct Forecast {
+  Plan plan;
+  double flops;         // two for a multiply-add
+  double bytes;         // of arrays that grow with T, each time one has to be read or written
+  Index scratch_bytes;  // of one call, at most; value_and_grad keeps the states in it
+};
+
+template <class T>
+Forecast forecast(CellId cell, const Shape& shape, Index outputs, int threads);
 
 }  // namespace bptt

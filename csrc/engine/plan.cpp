@@ -118,7 +118,17 @@ struct Model {
 const Machine& this_machine() {
   static const Machine machine = [] {
     // A core of a server of 2021 to 2023 at 3.7 GHz: 32 flops and 64, 32, 16 bytes a cycle.
-    Machine m{118e9, 236e9, 110e9, 55e9, 512 << 10, 45e-9, 0.3e-9, 0.15e-6, 10e-6};
+    Machine m{};
+    m.flops = 118e9;
+    m.l1_rate = 236e9;
+    m.l2_rate = 110e9;
+    m.l3_rate = 55e9;
+    m.memory_rate = 20e9;
+    m.l2_bytes = 512 << 10;
+    m.step_seconds = 45e-9;
+    m.unit_seconds = 0.3e-9;
+    m.barrier_seconds = 0.15e-6;
+    m.start_seconds = 10e-6;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
     if (l2 > 0) m.l2_bytes = l2;

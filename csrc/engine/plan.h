@@ -35,6 +35,7 @@ struct Machine {
   double l1_rate;  // bytes a second that a product reads of weights in each cache
   double l2_rate;
   double l3_rate;
+  double memory_rate;      // bytes a second of all threads together
   Index l2_bytes;          // of one thread
   double step_seconds;     // of a step beside its arithmetic: calls, latencies
   double unit_seconds;     // of the pointwise part, each unit of a row, float32

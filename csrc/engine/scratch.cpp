@@ -28,6 +28,10 @@ void Scratch::Free::operator()(std::byte* p) const { std::free(p); }
 
 void* Scratch::take(std::size_t bytes) {
   bytes = std::max(bytes + kAlignment - 1, kAlignment) / kAlignment * kAlignment;
+  if (count_) {
+    *count_ += bytes;
+    return nullptr;
+  }
   if (kOneChunkEach || bytes > capacity_ - used_) {
     // Room for what this frame has taken so far, so that the next one needs few chunks.
     const std::size_t size = kOneChunkEach ? bytes : std::max(bytes, std::min(total_, kKept));

@@ -12,6 +12,7 @@ from .gradient import value_and_grad
 from .grads import Grads
 from .info import Info, info
 from .params import Params, init_params
+from .plan import Plan, plan
 from .tape import Tape, forward
 from .threads import get_num_threads, set_num_threads
 
@@ -24,6 +25,7 @@ __all__ = [
     "Grads",
     "Info",
     "Params",
+    "Plan",
     "Tape",
     "__version__",
     "backends",
@@ -31,6 +33,7 @@ __all__ = [
     "get_num_threads",
     "info",
     "init_params",
+    "plan",
     "set_num_threads",
     "value_and_grad",
 ]

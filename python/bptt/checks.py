@@ -120,6 +120,18 @@ def size(name: str, value: object, *, least: int = 1) -> int:
     return number
 
 
+# More than any machine has use for: a slip of the pen shall not start a million threads.
+MOST_THREADS = 1024
+
+
+def num_threads(name: str, value: object) -> int:
+    """`value` as an integer from 1 to `MOST_THREADS`."""
+    number = size(name, value)
+    if number > MOST_THREADS:
+        raise ValueError(f"{name}: expected an integer of at most {MOST_THREADS}, got {number}")
+    return number
+
+
 def non_negative(name: str, value: object) -> float:
     """`value` as a finite float that is not negative."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):

@@ -48,6 +48,21 @@ void threads_have_their_own() {
   CHECK_EQUAL(std::count(mine.get(), mine.get() + 1000, 7), 1000);
 }
 
+void counted_buffers_take_nothing() {
+  const Scratch::Frame frame;
+  Buffer<int> taken(10);
+  {
+    const Scratch::Count outer;
+    CHECK(Buffer<int>(1000).get() == nullptr);
+    CHECK_EQUAL(outer.bytes(), 4032u);  // whole cache lines
+    const Scratch::Count inner;
+    CHECK(Buffer<char>(Index{1} << 60).get() == nullptr);
+    CHECK_EQUAL(inner.bytes(), std::size_t{1} << 60);
+    CHECK_EQUAL(outer.bytes(), 4032u);
+  }
+  CHECK(Buffer<int>(10).get() != nullptr);
+}
+
 bool can_be_had(Index count) {
   const Scratch::Frame frame;
   try {
@@ -75,6 +90,7 @@ int main() {
   return run_tests({
       {"buffers are aligned and apart", buffers_are_aligned_and_apart},
       {"threads have their own", threads_have_their_own},
+      {"counted buffers take nothing", counted_buffers_take_nothing},
       {"too much is bad_alloc and leaves no trace", too_much_is_bad_alloc_and_leaves_no_trace},
   });
 }

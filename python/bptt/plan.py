@@ -1,0 +1,176 @@
+"""`plan`: how the native backend would do a call, and what it takes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from . import checks
+from .backends import resolve
+from .cells import get_cell
+from .threads import get_num_threads
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan` found; ``str`` of it is a table, ``to_dict`` is plain data.
+
+    Attributes
+    ----------
+    cell : str
+    steps, batch, input_size, hidden_size : int
+    output_size : int or None
+        Not None for ``value_and_grad``.
+    dtype, isa : str
+    threads : int
+        Members of the team that take part.
+    split : {"rows", "hidden", "pipeline"}
+        Each thread takes rows of the batch through all of time; or hidden units, and meets the
+        others at every step; or one recurs while another does the products of the blocks beside.
+    block_steps : int
+        Steps of a time block, whose data stays in the second-level cache.
+    sum_steps : int
+        Steps whose weight gradient is summed in registers before it is added to what was. It
+        depends on the shape alone, and so do the bits of the result.
+    project_first : bool
+        Whether the input projection of a block is one product, ahead of its steps.
+    flops : float
+        Of the products, two for a multiply-add.
+    nbytes : float
+        Of arrays that grow with T (x, y, dy, dx), each time that one has to be read or written.
+    scratch_nbytes : int
+        Bytes that one call takes beside its arguments and results; kept for the next call up to
+        64 MiB. ``value_and_grad`` keeps the states in it.
+    saved_nbytes : int
+        Of it, or of the tape: what is saved for the way back, T * B * H values.
+    seconds : dict of str to float
+        Predicted times of forward and backward. What bounds them: ``arithmetic``, `flops` at the
+        peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
+        adds up: ``recurrence``, the steps one after the other; ``products``, what is done block
+        by block; ``exchange``, where threads meet; ``total``. Rates are nominal, those of a
+        server's core of about 2022 (docs/performance.md), not measured here.
+    """
+
+    cell: str
+    steps: int
+    batch: int
+    input_size: int
+    hidden_size: int
+    output_size: int | None
+    dtype: str
+    isa: str
+    threads: int
+    split: str
+    block_steps: int
+    sum_steps: int
+    project_first: bool
+    flops: float
+    nbytes: float
+    scratch_nbytes: int
+    saved_nbytes: int
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts, strings and numbers, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        call = "forward + backward" if self.output_size is None else "value_and_grad"
+        sizes = f"T={self.steps} B={self.batch} I={self.input_size} H={self.hidden_size}"
+        if self.output_size is not None:
+            sizes += f" O={self.output_size}"
+        threads = f"{self.threads}, split by {self.split}" if self.threads > 1 else "1"
+        rows = {
+            call: f"{self.cell} {self.dtype} {sizes}, {self.isa}",
+            "threads": threads,
+            "time blocks": f"{self.block_steps} steps, summed by {self.sum_steps}",
+            "projection": "a block at once" if self.project_first else "with each step",
+            "flops": f"{self.flops / 1e9:.4g} G",
+            "bytes": f"{self.nbytes / 1e6:.4g} MB",
+            "scratch": f"{self.scratch_nbytes / 1e6:.4g} MB",
+            "saved": f"{self.saved_nbytes / 1e6:.4g} MB",
+        }
+        rows.update({f"{name}": f"{1e3 * s:.4g} ms" for name, s in self.seconds.items()})
+        return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+
+    __repr__ = __str__
+
+
+def plan(
+    cell: str,
+    steps: int,
+    batch: int,
+    input_size: int,
+    hidden_size: int,
+    dtype: npt.DTypeLike = "float32",
+    *,
+    output_size: int | None = None,
+    threads: int | None = None,
+) -> Plan:
+    """How the native backend would do a call of these sizes: ``print(bptt.plan(...))``.
+
+    Parameters
+    ----------
+    cell : {"linear", "tanh", "relu"}
+    steps, batch, input_size, hidden_size : int
+        T, B, I and H.
+    dtype : {"float32", "float64"}
+    output_size : int, optional
+        O: the plan is that of `value_and_grad` with its loss at every step. Without it, of
+        `forward` and ``Tape.backward`` together.
+    threads : int, optional
+        The most that may take part; `get_num_threads` if not given.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or value.
+    RuntimeError
+        If the native backend is not available.
+
+    Examples
+    --------
+    >>> print(bptt.plan("tanh", 1000, 1, 1, 64))                        # doctest: +SKIP
+    """
+    kind = get_cell(cell)
+    steps = checks.size("steps", steps, least=0)
+    batch = checks.size("batch", batch, least=0)
+    input_size = checks.size("input_size", input_size)
+    hidden_size = checks.size("hidden_size", hidden_size)
+    outputs = None if output_size is None else checks.size("output_size", output_size)
+    number = get_num_threads() if threads is None else checks.num_threads("threads", threads)
+    floats = checks.float_dtype("dtype", dtype)
+    resolve("native", kind, floats)
+
+    from .backends.native import _core
+
+    found = _core.forecast(
+        kind.name, steps, batch, input_size, hidden_size, outputs or 0, floats.name, number
+    )
+    seconds = {
+        "arithmetic": found["flops"] / found.pop("peak") / found["threads"],
+        "memory": found["nbytes"] / found.pop("memory_rate"),
+    }
+    for name in ("recurrence", "products", "exchange", "total"):
+        seconds[name] = found.pop(name)
+    return Plan(
+        cell=kind.name,
+        steps=steps,
+        batch=batch,
+        input_size=input_size,
+        hidden_size=hidden_size,
+        output_size=outputs,
+        dtype=floats.name,
+        isa=_core.isa(),
+        saved_nbytes=steps * batch * hidden_size * floats.itemsize,
+        seconds=seconds,
+        **found,
+    )

@@ -1,0 +1,100 @@
+"""`plan` says what the native backend does: its sizes, its split, and the scratch it takes."""
+
+from __future__ import annotations
+
+import json
+
+import bptt
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    not bptt.backends()["native"].available, reason="native is not available"
+)
+
+
+def test_plan_tells_flops_and_bytes_of_the_shape() -> None:
+    plan = bptt.plan("tanh", 100, 8, 16, 32, "float32", threads=2)
+    assert plan.flops == 6 * 100 * 8 * 32 * (16 + 32)
+    assert plan.nbytes == 100 * 8 * (3 * 16 + 3 * 32) * 4
+    assert plan.saved_nbytes == 100 * 8 * 32 * 4
+    with_readout = bptt.plan("tanh", 100, 8, 16, 32, output_size=10)
+    assert with_readout.flops == 6 * 100 * 8 * 32 * (16 + 32 + 10)
+
+
+def test_float64_takes_twice_the_bytes_and_the_arithmetic_time() -> None:
+    single, double = (bptt.plan("relu", 50, 4, 64, 64, d, threads=1) for d in ("f4", "f8"))
+    assert double.nbytes == 2 * single.nbytes
+    assert double.seconds["arithmetic"] == 2 * single.seconds["arithmetic"]
+    assert double.dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("shape", "split"),
+    [((100, 64, 128, 128), "rows"), ((100, 1, 512, 512), "hidden"), ((1000, 1, 1, 64), "pipeline")],
+)
+def test_split_follows_the_shape(shape: tuple[int, int, int, int], split: str) -> None:
+    plan = bptt.plan("tanh", *shape, threads=2)
+    assert (plan.threads, plan.split) == (2, split)
+
+
+def test_one_thread_is_not_split_and_exchanges_nothing() -> None:
+    plan = bptt.plan("tanh", 100, 64, 128, 128, threads=1)
+    assert plan.threads == 1
+    assert plan.seconds["exchange"] == 0
+    parts = plan.seconds["recurrence"] + plan.seconds["products"]
+    assert plan.seconds["total"] == pytest.approx(parts)
+
+
+def test_predicted_time_is_no_less_than_the_arithmetic() -> None:
+    for sizes in [(1, 1, 1, 1), (10, 3, 7, 33), (100, 64, 128, 128), (1000, 1, 256, 256)]:
+        seconds = bptt.plan("tanh", *sizes, threads=2).seconds
+        assert seconds["total"] >= seconds["arithmetic"]
+
+
+def test_scratch_does_not_grow_with_the_sequence_but_for_the_saved_states() -> None:
+    short, long = (bptt.plan("tanh", t, 32, 64, 128, threads=2) for t in (1000, 100_000))
+    assert short.scratch_nbytes == long.scratch_nbytes
+    short, long = (
+        bptt.plan("tanh", t, 32, 64, 128, output_size=10, threads=2) for t in (1000, 100_000)
+    )
+    states = long.saved_nbytes - short.saved_nbytes
+    assert long.scratch_nbytes - short.scratch_nbytes == states
+
+
+def test_empty_problems_have_a_plan() -> None:
+    assert bptt.plan("tanh", 0, 4, 3, 5).flops == 0
+    assert bptt.plan("tanh", 4, 0, 3, 5).flops == 0
+
+
+def test_plan_prints_as_a_table_and_is_plain_data() -> None:
+    plan = bptt.plan("linear", 10, 2, 3, 4, output_size=5, threads=1)
+    text = str(plan)
+    for part in ("value_and_grad", "T=10 B=2 I=3 H=4 O=5", "scratch", "total", "MB"):
+        assert part in text
+    assert json.loads(json.dumps(plan.to_dict()))["seconds"] == plan.seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "words"),
+    [
+        (("lstm2", 1, 1, 1, 1), {}, ValueError, "cell"),
+        (("tanh", -1, 1, 1, 1), {}, ValueError, "steps"),
+        (("tanh", 1, 1.5, 1, 1), {}, TypeError, "batch"),
+        (("tanh", 1, 1, 0, 1), {}, ValueError, "input_size"),
+        (("tanh", 1, 1, 1, "8"), {}, TypeError, "hidden_size"),
+        (("tanh", 1, 1, 1, 1, "int32"), {}, TypeError, "dtype"),
+        (("tanh", 1, 1, 1, 1, np.float16), {}, TypeError, "float16"),
+        (("tanh", 1, 1, 1, 1), {"output_size": 0}, ValueError, "output_size"),
+        (("tanh", 1, 1, 1, 1), {"threads": 0}, ValueError, "threads"),
+        (("tanh", 1, 1, 1, 1), {"threads": 10**6}, ValueError, "threads"),
+    ],
+)
+def test_bad_sizes_are_named(
+    arguments: tuple[object, ...],
+    options: dict[str, object],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with pytest.raises(error, match=words):
+        bptt.plan(*arguments, **options)  # type: ignore[arg-type]
