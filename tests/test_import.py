@@ -17,6 +17,7 @@ PUBLIC = {
     "Grads",
     "Info",
     "Params",
+    "Plan",
     "Tape",
     "__version__",
     "backends",

@@ -127,7 +127,7 @@ const Machine& this_machine() {
     m.l2_bytes = 512 << 10;
     m.step_seconds = 45e-9;
     m.unit_seconds = 0.3e-9;
-    m.barrier_seconds = 0.15e-6;
+    m.barrier_seconds = 0.2e-6;
     m.start_seconds = 10e-6;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
