@@ -69,14 +69,22 @@ struct Columns {
   Index row_stride;    // packed: 0
 };
 
-// out += leftᵀ · right, summed over the rows [first, first + rows) upwards.
+// Rows of a sum: `groups` times `rows` of them, each group `step` rows after the one before (the
+// rows of the batch that take part, at one step of time after the other).
+struct RowGroups {
+  Index groups, rows;
+};
+
+// out += leftᵀ · right, summed over the rows upwards.
 template <class T>
 struct Outer {
-  Index rows;
-  Strips<const T> left;  // (rows, units) with row_stride = lanes
+  RowGroups sum;
+  Strips<const T> left;  // units, with row_stride = lanes
+  Index left_step;       // rows between the groups of `left`
   Index begin, end;      // units to compute in this call; begin is a multiple of lanes
-  Columns<T> right;      // (first + rows, columns)
-  Index first;           // the row of `right` that belongs to row 0 of `left`
+  Columns<T> right;
+  Index right_first;  // the row of `right` that belongs to row 0 of `left`
+  Index right_step;
   Index columns;
   T* out;  // (units, columns) row-major
   Index out_stride;
@@ -88,10 +96,11 @@ inline constexpr Index kRowsOfPartialSum = 16;
 
 template <class T>
 struct ColumnSums {
-  Index rows;
-  Strips<const T> left;  // (rows, units)
-  Index begin, end;      // units; begin is a multiple of lanes
-  T* out[2];             // (units), either may be null
+  RowGroups sum;
+  Strips<const T> left;  // units
+  Index left_step;
+  Index begin, end;  // units; begin is a multiple of lanes
+  T* out[2];         // (units), either may be null
 };
 
 // The part of a cell's step that acts on each unit by itself, in place.

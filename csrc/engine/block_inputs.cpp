@@ -10,14 +10,14 @@ constexpr Index kLongestRow = 1 << 10;
 
 template <class T>
 BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y,
-                            Index block_rows)
+                            Index block_rows, Index batch)
     : problem_(problem), kernels_(kernels), y_(y) {
   const Index width = kernels.outer_width;
   if (packs(problem.inputs)) {
     for (Panels<T>& x : x_) x = {kernels, width, problem.inputs, block_rows};
   }
   if (packs(problem.hidden)) {
-    for (Panels<T>& s : s_) s = {kernels, width, problem.hidden, block_rows + problem.batch};
+    for (Panels<T>& s : s_) s = {kernels, width, problem.hidden, block_rows + batch};
   }
 }
 
@@ -27,42 +27,57 @@ bool BlockInputs<T>::packs(Index columns) const {
 }
 
 template <class T>
-void BlockInputs<T>::pack(const TimeBlock& block, int member, int members) {
+void BlockInputs<T>::pack(const Block& block, int member, int members) {
   const Problem<T>& p = problem_;
-  const Index rows = (block.last - block.first) * p.batch;
+  const Index batch = block.batch.size();
+  const Range all{0, block.rows()};
   if (packs(p.inputs)) {
-    const T* x = p.x + block.first * p.batch * p.inputs;
-    x_[block.number % 2].pack({x, 1, p.inputs, rows}, 0, member, members);
+    for_each_run(block, p.batch, all, [&](Index row, Index array_row, Index rows) {
+      const T* x = p.x + array_row * p.inputs;
+      x_[block.number % 2].pack({x, 1, p.inputs, rows}, row, member, members);
+    });
   }
   if (packs(p.hidden)) {
-    const T* y = y_ + block.first * p.batch * p.hidden;
-    const T* before = block.first == 0 ? p.state : y - p.batch * p.hidden;
     Panels<T>& s = s_[block.number % 2];
-    s.pack({before, 1, p.hidden, p.batch}, 0, member, members);
-    s.pack({y, 1, p.hidden, rows}, p.batch, member, members);
+    const Index t = block.steps.begin;
+    const T* before = t == 0 ? p.state : y_ + (t - 1) * p.batch * p.hidden;
+    s.pack({before + block.batch.begin * p.hidden, 1, p.hidden, batch}, 0, member, members);
+    for_each_run(block, p.batch, all, [&](Index row, Index array_row, Index rows) {
+      s.pack({y_ + array_row * p.hidden, 1, p.hidden, rows}, batch + row, member, members);
+    });
   }
 }
 
 template <class T>
-Operand<T> BlockInputs<T>::x(const TimeBlock& block, Index t) const {
-  const Problem<T>& p = problem_;
-  if (!packs(p.inputs)) return {{p.x, 1, p.inputs}, t * p.batch};
-  return {x_[block.number % 2].columns(), (t - block.first) * p.batch};
+Operand<T> BlockInputs<T>::packed(const Panels<T>& panels, const Block& block, Index row,
+                                  Index b) const {
+  return {panels.columns(), row + b - block.batch.begin, block.batch.size()};
 }
 
 template <class T>
-Operand<T> BlockInputs<T>::previous(const TimeBlock& block, Index t) const {
-  const Problem<T>& p = problem_;
-  if (packs(p.hidden)) return {s_[block.number % 2].columns(), (t - block.first) * p.batch};
-  if (t == 0) return {{p.state, 1, p.hidden}, 0};
-  return {{y_, 1, p.hidden}, (t - 1) * p.batch};
+Operand<T> BlockInputs<T>::as_it_lies(const T* array, Index columns, Index t, Index b) const {
+  return {{array, 1, columns}, t * problem_.batch + b, problem_.batch};
 }
 
 template <class T>
-Operand<T> BlockInputs<T>::states(const TimeBlock& block, Index t) const {
-  const Problem<T>& p = problem_;
-  if (!packs(p.hidden)) return {{y_, 1, p.hidden}, t * p.batch};
-  return {s_[block.number % 2].columns(), (t - block.first + 1) * p.batch};
+Operand<T> BlockInputs<T>::x(const Block& block, Index t, Index b) const {
+  const Index columns = problem_.inputs;
+  return packs(columns) ? packed(x_[block.number % 2], block, block.row_of(t), b)
+                        : as_it_lies(problem_.x, columns, t, b);
+}
+
+template <class T>
+Operand<T> BlockInputs<T>::previous(const Block& block, Index t, Index b) const {
+  const Index columns = problem_.hidden;
+  if (packs(columns)) return packed(s_[block.number % 2], block, block.row_of(t), b);
+  return t == 0 ? as_it_lies(problem_.state, columns, 0, b) : as_it_lies(y_, columns, t - 1, b);
+}
+
+template <class T>
+Operand<T> BlockInputs<T>::states(const Block& block, Index t, Index b) const {
+  const Index columns = problem_.hidden;
+  return packs(columns) ? packed(s_[block.number % 2], block, block.row_of(t + 1), b)
+                        : as_it_lies(y_, columns, t, b);
 }
 
 template class BlockInputs<float>;

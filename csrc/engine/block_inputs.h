@@ -4,41 +4,40 @@
 // fall on few sets of the first-level cache.
 #pragma once
 
+#include "engine/block.h"
 #include "engine/panels.h"
 #include "engine/problem.h"
 
 namespace bptt {
 
-// Steps [first, last), the `number`-th such block. What belongs to two blocks that follow each
-// other is kept side by side, by the parity of their numbers.
-struct TimeBlock {
-  Index number, first, last;
-};
-
-// A matrix of which the rows from `row` on take part in a sum.
+// A matrix of which the rows from `first` on take part in a sum; those of the next step are `step`
+// rows further.
 template <class T>
 struct Operand {
   Columns<T> matrix;
-  Index row;
+  Index first, step;
 };
 
 template <class T>
 class BlockInputs {
  public:
-  // `y` (T, B, H) are all states; a block has at most block_rows rows.
-  BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows);
+  // `y` (T, B, H) are all states; a block has at most so many rows, and rows of the batch.
+  BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows,
+              Index batch);
 
   // One member's part; all are done before anything of the block is read.
-  void pack(const TimeBlock& block, int member, int members);
+  void pack(const Block& block, int member, int members);
 
-  // From step t of the block on. Before step 0 there is the initial state, so `previous` of step 0
-  // is that step's alone.
-  Operand<T> x(const TimeBlock& block, Index t) const;
-  Operand<T> previous(const TimeBlock& block, Index t) const;
-  Operand<T> states(const TimeBlock& block, Index t) const;
+  // From row b of the batch at step t on. Before step 0 there is the initial state, so `previous`
+  // of step 0 is that step's alone.
+  Operand<T> x(const Block& block, Index t, Index b) const;
+  Operand<T> previous(const Block& block, Index t, Index b) const;
+  Operand<T> states(const Block& block, Index t, Index b) const;
 
  private:
   bool packs(Index columns) const;
+  Operand<T> packed(const Panels<T>& panels, const Block& block, Index row, Index b) const;
+  Operand<T> as_it_lies(const T* array, Index columns, Index t, Index b) const;
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;

@@ -6,7 +6,6 @@
 #include "engine/backward.h"
 #include "engine/forward.h"
 #include "engine/plan.h"
-#include "engine/readout.h"
 #include "engine/scratch.h"
 #include "engine/team.h"
 
@@ -34,8 +33,7 @@ Plan plan_of(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passe
 // fewer than the first plan asked for.
 template <class T>
 struct Crew {
-  Crew(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes,
-       const Interrupt& interrupt)
+  Crew(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes, Interrupt& interrupt)
       : lease(plan_of(p, k, threads, passes).threads),
         plan(plan_of(p, k, lease.size(), passes)),
         barrier(plan.threads, interrupt) {}
@@ -80,23 +78,19 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   if (gradients.write == Write::overwrite) {
     std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
               gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
-    std::fill_n(gradients.w_ho, objective.outputs * problem.hidden, T(0));
-    if (gradients.b_o) std::fill_n(gradients.b_o, objective.outputs, T(0));
   }
 
   const Kernels<T>& k = kernels<T>();
   Crew<T> crew(problem, k, threads, Passes::both, interrupt);
   Buffer<T> y(problem.steps * problem.batch * problem.hidden);
   ForwardPass<T> forward(problem, k, crew.plan, y.get(), crew.barrier, interrupt);
-  Readout<T> readout(problem, objective, k,
-                     std::min(crew.plan.block_steps, problem.steps) * problem.batch);
-  BackwardPass<T> backward(problem, k, crew.plan, y.get(), {nullptr, nullptr, &readout}, gradients,
-                           crew.barrier, interrupt);
+  BackwardPass<T> backward(problem, k, crew.plan, y.get(), {nullptr, nullptr, &objective},
+                           gradients, crew.barrier, interrupt);
   auto work = [&](int member) {
-    if (forward.run(member) && crew.barrier.wait()) backward.run(member);
+    if (forward.run(member)) backward.run(member);
   };
   crew.lease.run(crew.plan.threads, work);
-  return readout.loss();
+  return backward.loss() * objective.scale;
 }
 
 // The passes are made, but not run, with buffers that are only counted.
@@ -119,15 +113,14 @@ Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
   const auto ahead = [&] {
     const ForwardPass<T> pass(problem, k, plan, nullptr, barrier, interrupt);
   };
-  const auto behind = [&](Readout<T>* readout) {
-    const BackwardPass<T> pass(problem, k, plan, nullptr, {nullptr, nullptr, readout}, {}, barrier,
+  const auto behind = [&](const Objective<T>* o) {
+    const BackwardPass<T> pass(problem, k, plan, nullptr, {nullptr, nullptr, o}, {}, barrier,
                                interrupt);
   };
   const auto fused = [&] {
     const Buffer<T> y(rows * s.hidden);
     ahead();
-    Readout<T> readout(problem, objective, k, std::min(plan.block_steps, s.steps) * s.batch);
-    behind(&readout);
+    behind(&objective);
   };
   const double columns = static_cast<double>(s.inputs + s.hidden + outputs);
   const double arrays = static_cast<double>(3 * s.inputs + (outputs ? 2 : 3) * s.hidden + outputs);

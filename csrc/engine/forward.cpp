@@ -27,7 +27,8 @@ template <class T>
 bool ForwardPass<T>::run(int member) {
   pack_weights(member);
   if (!barrier_.wait()) return false;
-  return plan_.split == Split::pipeline ? run_pipeline(member) : run_blocks(member);
+  const bool done = plan_.split == Split::pipeline ? run_pipeline(member) : run_blocks(member);
+  return done && barrier_.wait();
 }
 
 template <class T>
@@ -43,10 +44,15 @@ void ForwardPass<T>::pack_weights(int member) {
 
 template <class T>
 bool ForwardPass<T>::run_blocks(int member) {
+  const Range mine =
+      plan_.split == Split::rows ? plan_.rows_of(member, shape_) : Range{0, problem_.batch};
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
-  for (Index number = 0; number < blocks_; ++number) {
-    if (plan_.project_first) project(number, units);
-    if (!recur(number, member)) return false;
+  for (Index first = mine.begin; first < mine.end; first += plan_.rows_at_once) {
+    const Range rows{first, std::min(first + plan_.rows_at_once, mine.end)};
+    for (Index number = 0; number < blocks_; ++number) {
+      if (plan_.project_first) project(number, units);
+      if (!recur(number, rows, units)) return false;
+    }
   }
   return true;
 }
@@ -54,11 +60,12 @@ bool ForwardPass<T>::run_blocks(int member) {
 // One member recurs through a block, while the other projects the inputs of the next.
 template <class T>
 bool ForwardPass<T>::run_pipeline(int member) {
+  const Range rows{0, problem_.batch}, units{0, problem_.hidden};
   for (Index number = -1; number < blocks_; ++number) {
     if (plan_.recurs(member)) {
-      if (number >= 0 && !recur(number, member)) return false;
+      if (number >= 0 && !recur(number, rows, units)) return false;
     } else if (number + 1 < blocks_) {
-      project(number + 1, {0, problem_.hidden});
+      project(number + 1, units);
     }
     if (!barrier_.wait()) return false;
   }
@@ -77,12 +84,10 @@ T* ForwardPass<T>::projected(Index number) {
   return projected_.get() + number % 2 * block_rows_ * padded_hidden_;
 }
 
-// Every step of the block; false if interrupted.
+// Every step of a block, of some rows and units; false if interrupted.
 template <class T>
-bool ForwardPass<T>::recur(Index number, int member) {
+bool ForwardPass<T>::recur(Index number, Range rows, Range units) {
   const Problem<T>& p = problem_;
-  const Range rows = plan_.rows_of(member, shape_);
-  const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Range block = block_at(number);
   const Index step_flops = 2 * rows.size() * units.size() * (p.inputs + p.hidden);
   const auto activate = kernels_.cells[static_cast<int>(p.cell)].forward;
@@ -91,7 +96,7 @@ bool ForwardPass<T>::recur(Index number, int member) {
     kernels_.product(step.product);
     activate(step.pointwise);
     if (plan_.split == Split::hidden && !barrier_.wait()) return false;
-    if (member == 0) interrupt_.progress(step_flops);
+    interrupt_.progress(step_flops);
     if (interrupt_.stopped()) return false;
     advance(step, t + 1);
   }

@@ -23,7 +23,7 @@ class ForwardPass {
   Range block_at(Index number) const;
   bool run_blocks(int member);
   bool run_pipeline(int member);
-  bool recur(Index number, int member);
+  bool recur(Index number, Range rows, Range units);
   void project(Index number, Range units);
   struct Step;
   Step step_at(Index t, const T* projected, Range rows, Range units) const;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <thread>
 
 #include "contract/kernels.h"
 
@@ -16,8 +17,10 @@ class Interrupt {
   // Whether the rest of the work is to be skipped; any thread.
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
 
-  // Notes that `flops` are done, and asks if it is time to; the calling thread only.
+  // Notes that `flops` are done, and asks if it is time to. Only what the calling thread does
+  // counts: others may not ask.
   void progress(Index flops) {
+    if (std::this_thread::get_id() != caller_) return;
     done_ += flops + kFlopsOfACall;
     if (done_ < kFlopsBetweenClocks) return;
     done_ = 0;
@@ -31,9 +34,10 @@ class Interrupt {
   using Clock = std::chrono::steady_clock;
   static constexpr auto kPeriod = std::chrono::milliseconds(50);
   static constexpr Index kFlopsBetweenClocks = 4'000'000;
-  static constexpr Index kFlopsOfACall = 1000;  // steps of an empty batch take time as well
+  static constexpr Index kFlopsOfACall = 1000;  // small steps, and turns of waiting, take time too
 
   bool (*asked_)();
+  const std::thread::id caller_ = std::this_thread::get_id();
   // Apart, since all members read it while they wait and the calling thread writes the others.
   alignas(64) std::atomic<bool> stopped_{false};
   alignas(64) Index done_ = 0;

@@ -11,6 +11,11 @@ namespace {
 // weights are small and a pipeline should start early.
 constexpr Index kSumRows = 256, kSumRowsOfFew = 64;
 constexpr Index kSmallWeightBytes = 64 << 10;
+// Rows of a slice, where the batch has enough for several, and the most slices: each has a sum of
+// its own, as large as the weights, so those must be small.
+constexpr Index kSliceRows = 64, kMostSlices = 64;
+constexpr Index kSlicedWeightBytes = 1 << 20, kSliceSumBytes = 16 << 20;
+constexpr Index kRowsAtOnce = 128;
 // Most sums of a block, so that Ctrl-C and progress have their turns.
 constexpr Index kSumsOfBlock = 16;
 // Rows of a batch up to which a projection of many steps at once fills the tiles better.
@@ -57,7 +62,8 @@ struct Model {
 
   Cost cost(const Plan& plan) const {
     const double steps = static_cast<double>(s.steps);
-    const Index rows = plan.split == Split::rows ? ceil_div(s.batch, plan.threads) : s.batch;
+    const Index rows =
+        plan.split == Split::rows ? plan.rows_of(plan.threads - 1, s).size() : s.batch;
     const Index panels = ceil_div(s.hidden, panel);
     const Index units = plan.split == Split::hidden
                             ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
@@ -86,25 +92,41 @@ struct Model {
       c.total += std::max(recurrence, products) + products / std::max(1.0, blocks);
       return;
     }
-    const double barriers = plan.split == Split::hidden ? static_cast<double>(s.steps) : blocks;
+    const double barriers = plan.split == Split::hidden ? static_cast<double>(s.steps)
+                            : plan.apart(s)             ? 1
+                                                        : blocks;
     if (plan.threads > 1) c.exchange += barriers * machine.barrier_seconds;
     c.products += products / plan.threads;
     c.total += recurrence + products / plan.threads;
   }
 
+  // Rows of a slice; all where slices are not worth their sums. Their number is a power of two, so
+  // that it can be shared out evenly.
+  Index slice_rows() const {
+    const Index bytes = s.hidden * (s.inputs + s.hidden) * item_size;
+    if (s.batch < 4 || bytes > kSlicedWeightBytes) return std::max<Index>(1, s.batch);
+    const Index most = std::clamp<Index>(kSliceSumBytes / bytes, 2, kMostSlices);
+    Index slices = 2;
+    while (2 * slices <= most && slices * kSliceRows < s.batch) slices *= 2;
+    return ceil_div(s.batch, slices);
+  }
+
   Plan plan(Split split, int threads) const {
-    Plan p{threads, split, 0, 0, false, {}};
-    const Index batch = std::max<Index>(1, s.batch);
-    const bool few = batch <= kFewRows;
+    const bool few = s.batch <= kFewRows;
     const bool small = few && s.hidden * (s.inputs + s.hidden) * item_size <= kSmallWeightBytes;
-    p.sum_steps = std::max<Index>(1, (small ? kSumRowsOfFew : kSumRows) / batch);
+    Plan p{threads, split, slice_rows(), 0, 0, std::max<Index>(1, s.batch), false, {}};
+    p.sum_steps = std::max<Index>(1, (small ? kSumRowsOfFew : kSumRows) / p.slice_rows);
+    if (p.apart(s)) {
+      const Index slices = std::max<Index>(1, kRowsAtOnce / p.slice_rows);
+      p.rows_at_once = std::min(p.rows_at_once, slices * p.slice_rows);
+    }
     p.block_steps = p.sum_steps;
     if (split != Split::pipeline) {
       // x, y, dy, dx, two of delta, two of packed inputs and states: a row's bytes.
       const Index row = (4 * s.inputs + 6 * s.hidden) * item_size;
-      const Index room = machine.l2_bytes / 2 * threads;
-      p.block_steps *=
-          std::clamp<Index>(room / std::max<Index>(1, row * p.sum_steps * batch), 1, kSumsOfBlock);
+      const Index room = machine.l2_bytes / 2 * (p.apart(s) ? 1 : threads);
+      const Index sum = std::max<Index>(1, row * p.sum_steps * p.rows_at_once);
+      p.block_steps *= std::clamp<Index>(room / sum, 1, kSumsOfBlock);
     }
     // A thread must have all rows of the block that it projects.
     p.project_first = few && (threads == 1 || split != Split::rows);
@@ -164,9 +186,14 @@ Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes
   return best;
 }
 
+Index Plan::slices(const Shape& s) const { return ceil_div(s.batch, slice_rows); }
+
+bool Plan::apart(const Shape& s) const {
+  return split == Split::rows && (threads == 1 || slices(s) >= threads);
+}
+
 Range Plan::rows_of(int member, const Shape& s) const {
-  if (!recurs(member)) return {s.batch, s.batch};
-  return split == Split::rows ? share(s.batch, 1, member, threads) : Range{0, s.batch};
+  return share(s.batch, apart(s) ? slice_rows : 1, member, threads);
 }
 
 Range Plan::units_of(int member, const Shape& s, Index panel) const {

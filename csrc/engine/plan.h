@@ -23,7 +23,7 @@ inline constexpr Index kRowGrain = 8;
 Range share(Index n, Index grain, int i, int parts);
 
 enum class Split : int {
-  rows,      // each thread takes rows of the batch through all of time: nothing to wait for
+  rows,      // each thread takes rows of the batch
   hidden,    // each thread takes hidden units, and waits for the others at every step
   pipeline,  // one thread recurs, the other does the products of the blocks beside
 };
@@ -57,17 +57,26 @@ struct Cost {
   double total;       // less than the sum where products run beside the recurrence
 };
 
+// Bits must depend neither on threads nor on caches, so what is summed up in which order is a
+// function of the shape alone: a weight gradient is the sum of those of slices of the batch, in
+// their order, and each is summed over time by pieces of sum_steps, from the last to the first.
 struct Plan {
   int threads;
   Split split;
-  Index sum_steps;     // steps that a weight gradient sums up at once, before it is added to what
-                       // was: a function of the shape alone, since bits must not depend on threads
+  Index slice_rows;    // of the batch
+  Index sum_steps;     // whose products are summed in registers, before they are added to what was
   Index block_steps;   // steps of a time block, a multiple of sum_steps: what stays in the cache
+  Index rows_at_once;  // of the batch that go through time together, in a split by rows
   bool project_first;  // the input projection of a block in one product, ahead of its steps
   Cost cost;
 
-  // Rows and units of a step that are this member's; nothing for one that does not recur.
+  Index slices(const Shape& shape) const;
+  // Whether each member has slices of its own, from the steps to the weight gradient: then nobody
+  // waits. Else a split by rows shares the products of a block.
+  bool apart(const Shape& shape) const;
+  // Rows of the batch that are this member's in a split by rows; whole slices if it is apart.
   Range rows_of(int member, const Shape& shape) const;
+  // Units of a step that are this member's.
   Range units_of(int member, const Shape& shape, Index panel) const;
   bool recurs(int member) const { return split != Split::pipeline || member == 0; }
 };

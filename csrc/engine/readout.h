@@ -5,53 +5,66 @@
 #include "engine/block_inputs.h"
 #include "engine/panels.h"
 #include "engine/problem.h"
+#include "engine/slice_sums.h"
 
 namespace bptt {
 
+// The packed weights of a readout, for all who use it.
+template <class T>
+class ReadoutWeights {
+ public:
+  ReadoutWeights() = default;
+  ReadoutWeights(const Objective<T>& objective, const Kernels<T>& kernels, Index hidden);
+
+  void pack(int member, int members);
+
+  const T* w_ho() const { return w_ho_.get(); }      // columns are outputs
+  const T* w_ho_t() const { return w_ho_t_.get(); }  // columns are hidden units
+  const T* bias() const { return bias_.get(); }
+
+ private:
+  const Objective<T>* objective_ = nullptr;
+  Index hidden_ = 0;
+  Panels<T> w_ho_, w_ho_t_;
+  Buffer<T> bias_;  // (padded O)
+};
+
+// The readout of blocks of at most `block_rows` rows, one after the other.
 template <class T>
 class Readout {
  public:
-  Readout(const Problem<T>& problem, const Objective<T>& objective, const Kernels<T>& kernels,
-          Index block_rows);
+  Readout(const Problem<T>& problem, const Objective<T>& objective,
+          const ReadoutWeights<T>& weights, const Kernels<T>& kernels, Index block_rows);
 
-  Index outputs() const { return objective_.outputs; }
+  // O, the loss and dL/dS of a block from all states y (T, B, H); one member's part.
+  void run(const Block& block, const T* y, int member, int members);
 
-  void pack_weights(int member, int members);
+  // Adds the losses of some rows of the batch at some steps; once all members have run.
+  void sum_losses(const Block& block, Range batch, Range steps, CompensatedSum& sum) const;
 
-  // O, the loss and dL/dS of a block; y_block (rows, H) are its states.
-  void run(const TimeBlock& block, const T* y_block, int member, int members);
+  // dL/dS of step t of the block, from its first row; data is null where no loss is read.
+  Strips<const T> dy(const Block& block, Index t) const;
 
-  // Adds up the losses of the steps [first, last) of a block; one member, once all have run.
-  void sum_losses(const TimeBlock& block, Index first, Index last);
-
-  // dL/dS_t of a step in the block; data is null where no loss is read.
-  Strips<const T> dy(const TimeBlock& block, Index t) const;
-
-  // dW_o and db_o: first all members pack a block, then all add it, some steps [first, last) at a
-  // time.
-  void pack_gradient(const TimeBlock& block, int member, int members);
-  void add_gradients(const TimeBlock& block, Index first, Index last, const BlockInputs<T>& inputs,
-                     const Gradients<T>& gradients, int member, int members);
-
-  // The loss; complete after the first block of time.
-  double loss() const;
+  // dW_o and db_o: first all members pack a block, then all add, for some rows at some steps.
+  void pack_gradient(const Block& block, int member, int members);
+  void add_gradients(const Block& block, Range batch, Range steps, const BlockInputs<T>& inputs,
+                     const Gradients<T>& gradients, int member, int members) const;
 
  private:
-  Range loss_rows(const TimeBlock& block, Index first, Index last) const;
-  T* o(const TimeBlock& block, Index row);
+  Range loss_steps(Range steps) const;
+  Range loss_rows(const Block& block) const;
+  void run_rows(const Block& block, const T* y, Index row, Index array_row, Index rows);
+  T* o(const Block& block, Index row);
 
   const Problem<T>& problem_;
   const Objective<T>& objective_;
+  const ReadoutWeights<T>& weights_;
   const Kernels<T>& kernels_;
   Index padded_outputs_, padded_hidden_, block_rows_;
-  Panels<T> w_ho_, w_ho_t_;  // columns are outputs; hidden units
-  Panels<T> do_strips_;      // (block rows) x outputs, one strip a panel
-  Buffer<T> bias_;           // (O)
-  Buffer<T> o_;              // two of (block rows, padded O): O_t, then dL/dO_t
-  Buffer<T> dy_;             // two of (block rows, padded H)
-  Buffer<double> losses_;    // (block rows)
-  double loss_ = 0;          // of the rows so far, and what rounding took from it
-  double rounded_off_ = 0;
+  Panels<T> do_strips_;    // (block rows) x outputs, one strip a panel
+  Buffer<T> o_;            // two of (block rows, padded O): O_t, then dL/dO_t
+  Buffer<T> dy_;           // two of (block rows, padded H)
+  Buffer<double> losses_;  // (block rows)
 };
 
 }  // namespace bptt

@@ -54,6 +54,7 @@ bool Barrier::wait() {
   bool all_arrived = false;
   spin_until([&] {
     all_arrived = phase_.load(std::memory_order_acquire) != phase;
+    if (!all_arrived) interrupt_.progress(0);
     return all_arrived || interrupt_.stopped();
   });
   return all_arrived;

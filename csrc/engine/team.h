@@ -16,14 +16,15 @@ namespace bptt {
 // All members of a job wait for each other, unless the call is interrupted.
 class Barrier {
  public:
-  Barrier(int size, const Interrupt& interrupt) : size_(size), interrupt_(interrupt) {}
+  Barrier(int size, Interrupt& interrupt) : size_(size), interrupt_(interrupt) {}
 
-  // False if the call was interrupted: the member must leave the job, the others do so too.
+  // False if the call was interrupted: the member must leave the job, the others do so too. Who
+  // waits on the calling thread asks meanwhile.
   [[nodiscard]] bool wait();
 
  private:
   const int size_;
-  const Interrupt& interrupt_;
+  Interrupt& interrupt_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<unsigned> phase_{0};
 };

@@ -22,10 +22,14 @@ template <class T, int M, int N>
 void outer_tile(const Outer<T>& p, Index unit, Index column) {
   const Index row_stride = p.right.row_stride ? p.right.row_stride : N * kLanes<T>;
   const T* left = p.left.data + unit / kLanes<T> * p.left.strip_stride + unit % kLanes<T>;
-  const T* right = p.right.data + column * p.right.panel_stride + p.first * row_stride;
+  const T* right = p.right.data + column * p.right.panel_stride + p.right_first * row_stride;
+  const Index left_step = p.left_step * kLanes<T>, right_step = p.right_step * row_stride;
   Vec<T> acc[M][N] = {};
-  for (Index r = 0; r < p.rows; ++r, left += kLanes<T>, right += row_stride) {
-    rank_one_update<T, M, N>(acc, right, [=](int m) { return left[m]; });
+  for (Index group = 0; group < p.sum.groups; ++group, left += left_step, right += right_step) {
+    const T *l = left, *r = right;
+    for (Index row = 0; row < p.sum.rows; ++row, l += kLanes<T>, r += row_stride) {
+      rank_one_update<T, M, N>(acc, r, [=](int m) { return l[m]; });
+    }
   }
   const Strips<T> out{p.out, kLanes<T>, p.out_stride};
   Vec<T> sum[M][N];
@@ -46,9 +50,17 @@ void outer_strip(const Outer<T>& p, Index begin, Index end, Index column) {
   }
 }
 
+// Groups that follow each other are one.
+BPTT_INLINE RowGroups joined(const RowGroups& sum, Index left_step, Index right_step) {
+  const bool follow = left_step == sum.rows && right_step == sum.rows;
+  return follow ? RowGroups{1, sum.groups * sum.rows} : sum;
+}
+
 // Strips outside, panels inside: a strip of a block stays in the first-level cache.
 template <class T>
-void outer(const Outer<T>& p) {
+void outer(const Outer<T>& call) {
+  Outer<T> p = call;
+  p.sum = joined(p.sum, p.left_step, p.right_step);
   constexpr Index kWidth = kOuterVectors * kLanes<T>;
   for (Index begin = p.begin; begin < p.end; begin += kLanes<T>) {
     const Index end = p.end - begin < kLanes<T> ? p.end : begin + kLanes<T>;
@@ -64,14 +76,19 @@ template <class T>
 void column_sums(const ColumnSums<T>& p) {
   for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
     const T* left = p.left.data + unit / kLanes<T> * p.left.strip_stride;
-    Vec<T> sum{};
-    for (Index first = 0; first < p.rows; first += kRowsOfPartialSum) {
-      const Index left_over = p.rows - first;
-      const Index last = first + (left_over < kRowsOfPartialSum ? left_over : kRowsOfPartialSum);
-      Vec<T> partial{};
-      for (Index r = first; r < last; ++r) partial += load(left + r * p.left.row_stride);
-      sum += partial;
+    Vec<T> sum{}, partial{};
+    Index rows = 0;  // of the partial sum
+    for (Index group = 0; group < p.sum.groups; ++group) {
+      const T* l = left + group * p.left_step * p.left.row_stride;
+      for (Index row = 0; row < p.sum.rows; ++row, l += p.left.row_stride) {
+        partial += load(l);
+        if (++rows < kRowsOfPartialSum) continue;
+        sum += partial;
+        partial = Vec<T>{};
+        rows = 0;
+      }
     }
+    if (rows > 0) sum += partial;
     const Index units = p.end - unit;
     for (T* out : p.out) {
       if (out) store_up_to<T>(out + unit, load_up_to(out + unit, units) + sum, units);

@@ -1,5 +1,6 @@
 // outer and column_sums: what they add to `out` has the bits of a scalar loop over the rows
 // upwards (column_sums: over partial sums of them), and only the units that were asked for change.
+#include <utility>
 #include <vector>
 
 #include "arrays.h"
@@ -45,8 +46,17 @@ void check_outer(const Case& c, Random& random) {
   out.for_each([&](Index, Index, T& value) { before.push_back(value); });
 
   const auto outer = [&](Index begin, Index end) {
-    k.outer({c.rows, left.view(), begin, end, {panels.get(), layout.panel_rows, 0}, c.rows_before,
-             c.columns, out.view().data, out.view().row_stride});
+    k.outer({{1, c.rows},
+             left.view(),
+             0,
+             begin,
+             end,
+             {panels.get(), layout.panel_rows, 0},
+             c.rows_before,
+             0,
+             c.columns,
+             out.view().data,
+             out.view().row_stride});
   };
   outer(c.cut, c.units);
   for (Index u = 0; u < c.cut; ++u) {
@@ -74,9 +84,9 @@ void check_column_sums(const Case& c, Random& random) {
   std::vector<T> before;
   for (T& value : out) before.push_back(value = random.spread<T>());
 
-  kernels<T>().column_sums({c.rows, left.view(), c.cut, c.units, {out.get(), nullptr}});
+  kernels<T>().column_sums({{1, c.rows}, left.view(), 0, c.cut, c.units, {out.get(), nullptr}});
   for (Index u = 0; u < c.cut; ++u) CHECK_EQUAL(out[u], before[static_cast<std::size_t>(u)]);
-  kernels<T>().column_sums({c.rows, left.view(), 0, c.cut, {nullptr, out.get()}});
+  kernels<T>().column_sums({{1, c.rows}, left.view(), 0, 0, c.cut, {nullptr, out.get()}});
 
   for (Index u = 0; u < c.units; ++u) {
     T sum = 0;
@@ -90,6 +100,69 @@ void check_column_sums(const Case& c, Random& random) {
     if (!same_bits(out[u], expected)) CHECK_EQUAL(out[u], expected);
   }
   CHECK(out.intact());
+}
+
+// Groups of rows, as some rows of a batch are at each step, give the bits of the same rows side by
+// side, whether `right` is packed or read as it lies.
+template <class T>
+void check_groups(RowGroups sum, Index left_step, Index right_step, Index first, Random& random) {
+  const Kernels<T>& k = kernels<T>();
+  const Index units = k.lanes + 3, columns = 2 * k.outer_width + k.lanes;
+  const Scope scope([&](std::ostream& out) {
+    out << sum.groups << " x " << sum.rows << " rows, steps " << left_step << ' ' << right_step;
+  });
+  const Index left_rows = std::max<Index>(0, sum.groups - 1) * left_step + sum.rows;
+  const Index right_rows = first + std::max<Index>(0, sum.groups - 1) * right_step + sum.rows;
+  const Matrix<T> left = random_matrix<T>(left_rows, units, Storage::strips, 0, random);
+  const Matrix<T> right = random_matrix<T>(right_rows, columns, Storage::row_major, 0, random);
+  Matrix<T> dense_left(sum.groups * sum.rows, units, k.lanes, Storage::strips, 0);
+  Matrix<T> dense_right(sum.groups * sum.rows, columns, k.lanes, Storage::row_major, 0);
+  dense_left.for_each([&](Index r, Index u, T& value) {
+    value = left(r / sum.rows * left_step + r % sum.rows, u);
+  });
+  dense_right.for_each([&](Index r, Index j, T& value) {
+    value = right(first + r / sum.rows * right_step + r % sum.rows, j);
+  });
+  const auto panels_of = [&](const Matrix<T>& m, Index rows) {
+    return packed(m, PanelLayout{columns, rows, k.outer_width, k.lanes}, 0);
+  };
+  const GuardedArray<T> panels = panels_of(right, right_rows);
+  const GuardedArray<T> dense_panels = panels_of(dense_right, sum.groups * sum.rows);
+
+  std::vector<T> expected(static_cast<std::size_t>(units * columns), T(1)), got = expected;
+  const auto run = [&](RowGroups rows, const Matrix<T>& l, Index l_step, Columns<T> r,
+                       Index r_first, Index r_step, std::vector<T>& out) {
+    std::fill(out.begin(), out.end(), T(1));
+    k.outer({rows, l.view(), l_step, 0, units, r, r_first, r_step, columns, out.data(), columns});
+  };
+  run({1, sum.groups * sum.rows}, dense_left, 0, {dense_panels.get(), sum.groups * sum.rows, 0}, 0,
+      0, expected);
+  run(sum, left, left_step, {panels.get(), right_rows, 0}, first, right_step, got);
+  CHECK(expected == got);
+  run(sum, left, left_step, {right.view().data, 1, columns}, first, right_step, got);
+  CHECK(expected == got);
+
+  std::vector<T> sums(static_cast<std::size_t>(units), T(0)), dense_sums = sums;
+  k.column_sums({sum, left.view(), left_step, 0, units, {sums.data(), nullptr}});
+  k.column_sums({{1, sum.groups * sum.rows},
+                 std::as_const(dense_left).view(),
+                 0,
+                 0,
+                 units,
+                 {nullptr, dense_sums.data()}});
+  CHECK(sums == dense_sums);
+}
+
+template <class T>
+void groups_of_rows() {
+  Random random(9);
+  for (Index groups : {0, 1, 2, 5, 33}) {
+    for (Index rows : {1, 2, 7, 16, 17}) {
+      check_groups<T>({groups, rows}, rows, rows, 0, random);
+      check_groups<T>({groups, rows}, rows, rows + 3, 2, random);
+      check_groups<T>({groups, rows}, rows + random.below(4), rows + random.below(9), 1, random);
+    }
+  }
 }
 
 template <class T>
@@ -147,6 +220,8 @@ int main(int argc, char** argv) {
        {"float64: outer, units and columns", every_count_of_units_and_columns<double>},
        {"float32: outer, rows", every_count_of_rows<float>},
        {"float64: outer, rows", every_count_of_rows<double>},
+       {"float32: groups of rows", groups_of_rows<float>},
+       {"float64: groups of rows", groups_of_rows<double>},
        {"float32: column sums", sums_of_every_count_of_units_and_rows<float>},
        {"float64: column sums", sums_of_every_count_of_units_and_rows<double>}});
 }

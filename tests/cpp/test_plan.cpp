@@ -77,8 +77,12 @@ void plans_fit_their_shape() {
         CHECK(plan.threads >= 1 && plan.threads <= threads);
         CHECK_AT_MOST(1, plan.sum_steps);
         CHECK(plan.block_steps >= plan.sum_steps && plan.block_steps % plan.sum_steps == 0);
-        CHECK(covers(shape.batch, 1, plan.split == Split::rows ? plan.threads : 1,
-                     [&](int i) { return plan.rows_of(i, shape); }));
+        const bool rows = plan.split == Split::rows;
+        CHECK(!rows || covers(shape.batch, plan.apart(shape) ? plan.slice_rows : 1, plan.threads,
+                              [&](int i) { return plan.rows_of(i, shape); }));
+        CHECK(plan.rows_at_once >= 1 &&
+              (!plan.apart(shape) || shape.batch == 0 || plan.rows_at_once % plan.slice_rows == 0 ||
+               plan.rows_at_once == shape.batch));
         CHECK(covers(shape.hidden, panel, plan.split == Split::hidden ? plan.threads : 1,
                      [&](int i) { return plan.units_of(i, shape, panel); }));
       }
@@ -91,7 +95,7 @@ void every_member_has_work() {
     for (int threads : {2, 3, 7, 64}) {
       const Plan plan = make_plan(shape, 64, sizeof(float), threads);
       for (int i = 0; i < plan.threads && plan.threads > 1; ++i) {
-        CHECK(plan.rows_of(i, shape).size() > 0 || !plan.recurs(i));
+        CHECK(plan.split != Split::rows || plan.rows_of(i, shape).size() > 0);
         CHECK(plan.units_of(i, shape, 64).size() > 0);
       }
     }
@@ -103,12 +107,14 @@ void sums_depend_on_the_shape_alone() {
   Machine other = this_machine();
   other.l2_bytes = 7 * other.l2_bytes / 2;
   for_each_shape([&](const Shape& shape) {
-    const Index sum_steps = make_plan(shape, 64, sizeof(float), 1).sum_steps;
+    const Plan alone = make_plan(shape, 64, sizeof(float), 1);
     for (Index panel : kPanels) {
       for (int threads : {1, 2, 3, 7, 64}) {
-        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads).sum_steps, sum_steps);
-        CHECK_EQUAL(make_plan(shape, panel, sizeof(float), threads, Passes::both, other).sum_steps,
-                    sum_steps);
+        for (const Machine& machine : {this_machine(), other}) {
+          const Plan plan = make_plan(shape, panel, sizeof(float), threads, Passes::both, machine);
+          CHECK_EQUAL(plan.sum_steps, alone.sum_steps);
+          CHECK_EQUAL(plan.slice_rows, alone.slice_rows);
+        }
       }
     }
   });
@@ -127,9 +133,11 @@ void costs_are_positive_and_more_threads_never_cost_more() {
 // Forward alone and both together: else the sums of `backward` would depend on who called it.
 void sums_do_not_depend_on_the_passes() {
   for_each_shape([](const Shape& shape) {
-    const Index sum_steps = make_plan(shape, 64, sizeof(float), 2).sum_steps;
+    const Plan both = make_plan(shape, 64, sizeof(float), 2);
     for (Passes passes : {Passes::forward, Passes::backward}) {
-      CHECK_EQUAL(make_plan(shape, 64, sizeof(float), 2, passes).sum_steps, sum_steps);
+      const Plan plan = make_plan(shape, 64, sizeof(float), 2, passes);
+      CHECK_EQUAL(plan.sum_steps, both.sum_steps);
+      CHECK_EQUAL(plan.slice_rows, both.slice_rows);
     }
   });
 }

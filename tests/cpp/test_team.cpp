@@ -75,7 +75,7 @@ void a_job_may_use_fewer_members_than_the_lease() {
 void nobody_passes_a_barrier_early() {
   constexpr int kPhases = 100;
   Lease lease(kMembers);
-  const Interrupt interrupt(never_asked);
+  Interrupt interrupt(never_asked);
   Barrier barrier(kMembers, interrupt);
   std::atomic<int> arrived{0}, early{0};
   auto work = [&](int) {
@@ -95,7 +95,7 @@ void nobody_passes_a_barrier_early() {
 void a_barrier_hands_over_memory() {
   constexpr int kPhases = 1000;
   Lease lease(3);
-  const Interrupt interrupt(never_asked);
+  Interrupt interrupt(never_asked);
   Barrier barrier(3, interrupt);
   int written[2][3] = {};
   std::atomic<int> stale{0};

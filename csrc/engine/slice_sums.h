@@ -1,0 +1,59 @@
+// The sums over time and batch: weight gradients and the loss, one for each slice of the batch.
+//
+// The first slice's are the caller's arrays; the others are added to them in the end, in their
+// order, whoever computed them.
+#pragma once
+
+#include "engine/panels.h"
+#include "engine/problem.h"
+
+namespace bptt {
+
+// Neumaier's compensated sum (1974, ZAMM 54), for many terms added one by one.
+class CompensatedSum {
+ public:
+  void add(double term);
+  double value() const;
+
+ private:
+  double sum_ = 0;
+  double rounded_off_ = 0;  // what rounding took from it
+};
+
+template <class T>
+class SliceSums {
+ public:
+  // `outputs` is 0 without a readout.
+  SliceSums(const Problem<T>& problem, const Kernels<T>& kernels, const Gradients<T>& gradients,
+            Index outputs, Index slices);
+
+  // One member's part: zero, or for the caller's arrays what they hold if it is to be added to.
+  void clear(int member, int members);
+
+  // Where the slice's weight gradients are added; only those pointers are set, and one bias.
+  Gradients<T> of(Index slice) const;
+  CompensatedSum& loss_of(Index slice) { return losses_.get()[slice]; }
+
+  // One member's part, once all slices are complete.
+  void reduce(int member, int members);
+  double loss() const;
+
+ private:
+  // A vector of the gradients, as the caller has it and in the sums of other slices.
+  struct Part {
+    T* gradient;   // of the caller
+    Index offset;  // in the sums of a slice
+    Index size;
+  };
+  template <class F>
+  void for_each_part(F&& f) const;
+
+  const Gradients<T> gradients_;
+  Index lanes_;
+  Index w_ih_, w_hh_, b_h_, w_ho_, b_o_;  // sizes
+  Index slice_size_, slices_;
+  Buffer<T> sums_;  // (slices - 1, slice size)
+  Buffer<CompensatedSum> losses_;
+};
+
+}  // namespace bptt

@@ -1,0 +1,102 @@
+// One sweep back through time, of some rows of the batch, by one member of the team or by several
+// that share its blocks.
+#pragma once
+
+#include <optional>
+
+#include "engine/block_inputs.h"
+#include "engine/interrupt.h"
+#include "engine/plan.h"
+#include "engine/problem.h"
+#include "engine/readout.h"
+#include "engine/slice_sums.h"
+#include "engine/team.h"
+
+namespace bptt {
+
+// The packed weights of a backward pass, for all sweeps.
+template <class T>
+struct BackwardWeights {
+  BackwardWeights(const Problem<T>& problem, const Kernels<T>& kernels,
+                  const Objective<T>* objective);
+
+  void pack(int member, int members);
+
+  const Problem<T>& problem;
+  Panels<T> w_ih_t, w_hh_t;  // columns are inputs; previous hidden units
+  ReadoutWeights<T> readout;
+  bool has_readout;
+};
+
+// What a sweep reads beside the weights.
+template <class T>
+struct SweepInputs {
+  const T* y;                     // (T, B, H)
+  const T* dy;                    // (T, B, H) or null
+  const T* last;                  // (B, padded H) what replaces dy at the last step, or null
+  const Objective<T>* objective;  // gives dy, or null
+};
+
+template <class T>
+class BackwardSweep {
+ public:
+  // `members` share it; `barrier` is theirs.
+  BackwardSweep(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan,
+                const BackwardWeights<T>& weights, const SweepInputs<T>& inputs,
+                const Gradients<T>& gradients, SliceSums<T>& sums, int members, Barrier& barrier,
+                Interrupt& interrupt);
+
+  // Sweeps the rows `batch` of the batch, at most the plan's rows_at_once. False if interrupted.
+  bool run(Range batch, int member);
+
+ private:
+  // A block, and where its da_t are.
+  struct Place : Block {
+    T* delta;        // in strips: (H / lanes)(rows)(lanes)
+    const T* later;  // the same of the block after it in time
+  };
+  // Who does a block's products: one of so many members.
+  struct Part {
+    int member, members;
+  };
+  struct Step;
+
+  bool run_blocks(Range batch, int member);
+  bool run_pipeline(Range batch, int member);
+  Place block_at(Index number, Range batch);
+  void read_out(const Block& block, Part part);
+  void sum_losses(const Block& block);
+  bool recur(const Place& block, int member);
+  Range rows_of(const Block& block, int member) const;
+  Step step_at(const Place& block, Index t, Range rows, Range units) const;
+  void advance(Step& step, const Place& block, Index t, Range rows) const;
+  void fetch_next(Step& step, const Block& block, Index t, Range rows) const;
+  Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
+  Strips<const T> states(Index t, Range rows) const;
+  Strips<const T> delta_rows(const T* delta, Index row) const;
+  void pack(const Block& block, Part part);
+  void products(const Place& block, Part part);
+  void input_gradient(const Place& block, Part part);
+  void weight_gradients(const Place& block, Part part);
+  void add_weight_gradients(const Place& block, Range batch, Range steps, const Gradients<T>& g,
+                            Part part);
+  void initial_state_gradient(const Place& block, Part part);
+
+  const Problem<T>& problem_;
+  const Kernels<T>& kernels_;
+  const Plan& plan_;
+  const Shape shape_;
+  const BackwardWeights<T>& weights_;
+  const SweepInputs<T> in_;
+  const Gradients<T> gradients_;
+  SliceSums<T>& sums_;
+  const int members_;
+  Barrier& barrier_;
+  Interrupt& interrupt_;
+  Index padded_hidden_, block_rows_, blocks_;
+  BlockInputs<T> inputs_;
+  std::optional<Readout<T>> readout_;
+  Buffer<T> delta_;  // da_t of two blocks, used in turn
+};
+
+}  // namespace bptt
