@@ -1,10 +1,10 @@
-"""``python -m bench``: the comparison; its ``overhead`` and ``report``: see README.md."""
+"""``python -m bench``: the comparison; ``ladder``, ``overhead`` and ``report``: see README.md."""
 
 import sys
 
-from bench import overhead, report, run
+from bench import ladder, overhead, report, run
 
-_COMMANDS = {"overhead": overhead.main, "report": report.main}
+_COMMANDS = {"ladder": ladder.main, "overhead": overhead.main, "report": report.main}
 
 if __name__ == "__main__":
     command = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
