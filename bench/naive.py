@@ -71,7 +71,7 @@ def compile_naive(p: Problem) -> Any:
 
     forward, backward = numba.njit(_forward), numba.njit(_backward)
     w_ih, w_hh = p.params.w_ih, p.params.w_hh
-    b = np.add(p.params.b_ih, p.params.b_hh)
+    b = np.sum([b for b in (p.params.b_ih, p.params.b_hh) if b is not None], axis=0)
 
     def call() -> Outputs:
         y = np.empty_like(p.dy)

@@ -58,7 +58,8 @@ class Comparison:
         described = document["software"]["peers"]
         own = [name for name, peer in described.items() if peer["is_own"] and name in timed]
         self.baseline = own[0] if own else None
-        self.own = own[1:]
+        # Another way to call the baseline, as native-reuse is, is no other backend.
+        self.own = [name for name in own[1:] if not name.startswith(f"{self.baseline}-")]
         self.others = [n for n, peer in described.items() if not peer["is_own"] and n in timed]
 
     def best(self, row: Row, names: Sequence[str]) -> str | None:

@@ -24,18 +24,26 @@ const Kernels<double>& kernels<double>() {
 }
 
 template <class T>
-Plan plan_of(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes) {
+Plan plan_of(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes,
+             const Machine& machine = this_machine()) {
   return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads,
-                   passes);
+                   passes, machine);
+}
+
+// This machine as it is now for the members of a team.
+Machine machine_of(Lease& lease) {
+  Machine machine = this_machine();
+  if (lease.size() > 1) machine.barrier_seconds = lease.barrier_seconds();
+  return machine;
 }
 
 // The scratch and the threads that a call got, and its plan, made again for these: they may be
-// fewer than the first plan asked for.
+// fewer than the first plan asked for, and further apart.
 template <class T>
 struct Crew {
   Crew(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes, Interrupt& interrupt)
       : lease(plan_of(p, k, threads, passes).threads),
-        plan(plan_of(p, k, lease.size(), passes)),
+        plan(plan_of(p, k, lease.size(), passes, machine_of(lease))),
         barrier(plan.threads, interrupt) {}
 
   Scratch::Frame frame;

@@ -16,6 +16,9 @@ constexpr Index kSmallWeightBytes = 64 << 10;
 constexpr Index kSliceRows = 64, kMostSlices = 64;
 constexpr Index kSlicedWeightBytes = 1 << 20, kSliceSumBytes = 16 << 20;
 constexpr Index kRowsAtOnce = 128;
+// Cache lines that come from another core at a time, each in about the time of a barrier: where a
+// step begins by reading them, and where they are read as a stream.
+constexpr double kLinesOfStep = 2, kLinesOfStream = 12, kLineBytes = 64;
 // Most sums of a block, so that Ctrl-C and progress have their turns.
 constexpr Index kSumsOfBlock = 16;
 // Rows of a batch up to which a projection of many steps at once fills the tiles better.
@@ -82,22 +85,38 @@ struct Model {
     return c;
   }
 
+  // Reading what another thread wrote at one step: so many values of each of its rows.
+  double crossing(Index values, double lines_at_once) const {
+    const double bytes = static_cast<double>(s.batch * values * item_size);
+    return bytes / (lines_at_once * kLineBytes) * machine.barrier_seconds;
+  }
+
   // Adds a pass that takes so long on one thread but for what its recurrence is split already.
   void add(Cost& c, const Plan& plan, double recurrence, double products) const {
+    const double steps = static_cast<double>(s.steps);
     const double blocks = static_cast<double>(ceil_div(s.steps, plan.block_steps));
     c.recurrence += recurrence;
-    if (plan.split == Split::pipeline) {
+    if (plan.split == Split::pipeline) {  // the products read y and da_t, or the steps a projection
+      const double crossed = steps * crossing(2 * s.hidden, kLinesOfStream);
       c.products += products;
-      c.exchange += blocks * machine.barrier_seconds;
-      c.total += std::max(recurrence, products) + products / std::max(1.0, blocks);
+      c.exchange += blocks * machine.barrier_seconds + crossed;
+      c.total +=
+          std::max(recurrence, products + crossed) + products / std::max(1.0, blocks) - crossed;
       return;
     }
-    const double barriers = plan.split == Split::hidden ? static_cast<double>(s.steps)
-                            : plan.apart(s)             ? 1
-                                                        : blocks;
-    if (plan.threads > 1) c.exchange += barriers * machine.barrier_seconds;
     c.products += products / plan.threads;
     c.total += recurrence + products / plan.threads;
+    if (plan.threads == 1) return;
+    const double others = 1 - 1.0 / plan.threads;
+    if (plan.split == Split::hidden) {
+      c.exchange += steps * (machine.barrier_seconds + others * crossing(s.hidden, kLinesOfStep));
+    } else if (plan.apart(s)) {
+      c.exchange += machine.barrier_seconds;
+    } else {  // weight gradients read the rows of others
+      c.exchange +=
+          blocks * machine.barrier_seconds +
+          steps * others / plan.threads * crossing(s.inputs + 2 * s.hidden, kLinesOfStream);
+    }
   }
 
   // Rows of a slice; all where slices are not worth their sums. Their number is a power of two, so
@@ -149,7 +168,7 @@ const Machine& this_machine() {
     m.l2_bytes = 512 << 10;
     m.step_seconds = 45e-9;
     m.unit_seconds = 0.3e-9;
-    m.barrier_seconds = 0.2e-6;
+    m.barrier_seconds = 60e-9;
     m.start_seconds = 10e-6;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);

@@ -39,11 +39,12 @@ struct Machine {
   Index l2_bytes;          // of one thread
   double step_seconds;     // of a step beside its arithmetic: calls, latencies
   double unit_seconds;     // of the pointwise part, each unit of a row, float32
-  double barrier_seconds;  // between threads that are awake
+  double barrier_seconds;  // between two threads that are awake; measured before a call (Lease)
   double start_seconds;    // of a job on more than one thread
 };
 
-// Nominal rates, and the size of the second-level cache that the system tells.
+// Nominal rates of cores that share a cache, and the size of the second-level cache that the system
+// tells.
 const Machine& this_machine();
 
 // What a call does.

@@ -176,7 +176,7 @@ template <class T>
 void BackwardSweep<T>::advance(Step& step, const Place& block, Index t, Range rows) const {
   const Problem<T>& p = problem_;
   if (t < block.steps.begin) return;
-  step.product.init = state_gradient(block, t, rows);
+  step.product.init = step.pointwise.next_ds;
   step.product.segments[0] = {delta_rows(step.product.out.data, 0), p.hidden,
                               weights_.w_hh_t.get()};
   step.product.out.data -= block.batch.size() * kernels_.lanes;
@@ -185,7 +185,7 @@ void BackwardSweep<T>::advance(Step& step, const Place& block, Index t, Range ro
   fetch_next(step, block, t, rows);
 }
 
-// What the step before t will read.
+// What the step before t will read, if there is one.
 template <class T>
 void BackwardSweep<T>::fetch_next(Step& step, const Block& block, Index t, Range rows) const {
   if (t == 0) return;

@@ -18,6 +18,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpinBeforeSleep = std::chrono::microseconds(300);
+// How often it is measured what a barrier costs: the least of some probes of some barriers.
+constexpr auto kProbeAgain = std::chrono::milliseconds(50);
+constexpr int kProbes = 4, kProbeBarriers = 8;
 // Spins at a barrier before the CPU is offered to others, who may be the ones that are waited for:
 // one or two microseconds, about what an exchange takes when every member has a CPU.
 constexpr int kSpinsBeforeYield = 64;
@@ -97,6 +100,27 @@ class Team {
     spin_until([&] { return running_.load(std::memory_order_acquire) == 0; });
   }
 
+  // Seconds of a barrier between two members.
+  double barrier_seconds() {
+    const auto now = Clock::now();
+    if (now - probed_ < kProbeAgain) return barrier_seconds_;
+    Interrupt never([] { return false; });
+    Barrier barrier(2, never);
+    std::chrono::duration<double> least{1};
+    auto meet = [&](int member) {
+      for (int probe = 0; probe <= kProbes; ++probe) {  // the first wakes everybody up
+        const auto start = Clock::now();
+        for (int i = 0; i < kProbeBarriers; ++i) static_cast<void>(barrier.wait());
+        const std::chrono::duration<double> seconds = Clock::now() - start;
+        if (member == 0 && probe > 0 && seconds < least) least = seconds;
+      }
+    };
+    using Meet = decltype(meet);
+    run(2, [](void* f, int member) noexcept { (*static_cast<Meet*>(f))(member); }, &meet);
+    probed_ = Clock::now();
+    return barrier_seconds_ = least.count() / kProbeBarriers;
+  }
+
  private:
   struct alignas(64) Worker {
     std::atomic<unsigned> ticket{0};  // counts the jobs this worker takes part in
@@ -121,6 +145,8 @@ class Team {
   }
 
   std::vector<std::unique_ptr<Worker>> workers_;
+  Clock::time_point probed_{};
+  double barrier_seconds_ = 0;
   Places places_;
   Job job_ = nullptr;
   void* context_ = nullptr;
@@ -159,6 +185,16 @@ Lease::Lease(int wanted) : team_(nullptr), size_(1) {
     owned.leased.store(false, std::memory_order_release);
     throw;
   }
+}
+
+std::atomic<double> assumed_barrier_seconds{0};
+
+void assume_barrier_seconds(double seconds) { assumed_barrier_seconds = seconds; }
+
+double Lease::barrier_seconds() {
+  const double assumed = assumed_barrier_seconds;
+  if (assumed > 0 || size_ < 2) return assumed;
+  return team_->barrier_seconds();
 }
 
 Lease::~Lease() {

@@ -31,6 +31,9 @@ class Barrier {
 
 class Team;
 
+// For tests: what `Lease::barrier_seconds` tells from now on; 0 to measure again.
+void assume_barrier_seconds(double seconds);
+
 // The right to run jobs on up to `wanted` threads, until it is destroyed.
 class Lease {
  public:
@@ -40,6 +43,10 @@ class Lease {
   Lease& operator=(const Lease&) = delete;
 
   int size() const { return size_; }
+
+  // Seconds that two members take to meet, measured now unless it was in the last 50 ms: about
+  // 50 ns where they share a cache, several times that elsewhere or on a busy machine.
+  double barrier_seconds();
 
   // Calls f(0) ... f(members - 1) at once, f(0) on the calling thread; members is at most size(),
   // and f must not throw.

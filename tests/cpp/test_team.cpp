@@ -229,6 +229,20 @@ void a_forked_child_has_a_team_of_its_own() {
   CHECK_EQUAL(members_that_ran(3), 3);
 }
 
+void a_barrier_is_timed_or_assumed() {
+  {
+    Lease lease(2);
+    const double seconds = lease.barrier_seconds();
+    CHECK(seconds > 0);
+    CHECK_AT_MOST(seconds, 1.0);
+    CHECK_EQUAL(lease.barrier_seconds(), seconds);  // not measured again so soon
+    assume_barrier_seconds(3.0);
+    CHECK_EQUAL(lease.barrier_seconds(), 3.0);
+    assume_barrier_seconds(0);
+  }
+  CHECK_EQUAL(Lease(1).barrier_seconds(), 0.0);
+}
+
 #if defined(__linux__)
 // Pins the calling thread to one CPU, and then lets it use `allowed` again, where it stays.
 void go_to(int cpu, const cpu_set_t& allowed) {
@@ -297,6 +311,7 @@ int main(int argc, char** argv) {
       {"nobody passes a barrier early", nobody_passes_a_barrier_early},
       {"a barrier hands over memory", a_barrier_hands_over_memory},
       {"an interrupt opens the barrier", an_interrupt_opens_the_barrier},
+      {"a barrier is timed, or assumed", a_barrier_is_timed_or_assumed},
       {"many short jobs", many_short_jobs},
       {"workers that fell asleep wake up", workers_that_fell_asleep_wake_up},
       {"a second owner works alone", a_second_owner_works_alone},
