@@ -25,6 +25,7 @@ PUBLIC = {
     "get_num_threads",
     "info",
     "init_params",
+    "plan",
     "set_num_threads",
     "value_and_grad",
 }
