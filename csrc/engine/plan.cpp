@@ -45,6 +45,10 @@ struct Model {
     return bytes <= machine.l2_bytes ? machine.l2_rate : machine.l3_rate;
   }
 
+  double weight_bytes() const {
+    return static_cast<double>(s.hidden * (s.inputs + s.hidden) * item_size);
+  }
+
   // One step of `rows` x `units`, each a sum over k: bound by multiply-adds or by the weights.
   double step(Index rows, Index units, Index k) const {
     const double flops = 2.0 * static_cast<double>(rows * units * k);
@@ -72,14 +76,16 @@ struct Model {
                             ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
                             : s.hidden;
     Cost c{0, 0, plan.threads > 1 ? machine.start_seconds : 0, 0};
+    // Weights are read and packed once a pass; their gradients are set to zero and added to.
+    const double packing = 2 * weight_bytes() / machine.l3_rate;
     if (passes != Passes::backward) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
       add(c, plan, steps * step(rows, units, k),
-          steps * products(plan.project_first ? s.inputs : 0));
+          steps * products(plan.project_first ? s.inputs : 0) + packing);
     }
     if (passes != Passes::forward) {
       add(c, plan, steps * step(rows, units, s.hidden),
-          steps * products(s.inputs + s.inputs + s.hidden));
+          steps * products(s.inputs + s.inputs + s.hidden) + 2 * packing);
     }
     c.total += c.exchange;
     return c;
@@ -124,9 +130,12 @@ struct Model {
   Index slice_rows() const {
     const Index bytes = s.hidden * (s.inputs + s.hidden) * item_size;
     if (s.batch < 4 || bytes > kSlicedWeightBytes) return std::max<Index>(1, s.batch);
-    const Index most = std::clamp<Index>(kSliceSumBytes / bytes, 2, kMostSlices);
-    Index slices = 2;
-    while (2 * slices <= most && slices * kSliceRows < s.batch) slices *= 2;
+    const Index most =
+        std::min({std::clamp<Index>(kSliceSumBytes / bytes, 2, kMostSlices),
+                  std::max<Index>(2, ceil_div(s.batch, kSliceRows)),
+                  s.steps * s.batch / kSumRows});  // no fewer than are summed at once
+    Index slices = 1;
+    while (2 * slices <= most) slices *= 2;
     return ceil_div(s.batch, slices);
   }
 
