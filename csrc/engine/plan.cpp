@@ -77,7 +77,7 @@ struct Model {
                             : s.hidden;
     Cost c{0, 0, plan.threads > 1 ? machine.start_seconds : 0, 0};
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
-    const double packing = 2 * weight_bytes() / machine.l3_rate;
+    const double packing = s.steps * s.batch > 0 ? 2 * weight_bytes() / machine.l3_rate : 0;
     if (passes != Passes::backward) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
       add(c, plan, steps * step(rows, units, k),
