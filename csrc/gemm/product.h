@@ -48,10 +48,44 @@ void product_tile(const Product<T>& p, Index row, Index column) {
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
 }
 
+// Two full panels of one row at once: the chains of one alone are too few to hide the latency of a
+// multiply-add. Each output's sum is that of `product_tile`.
+template <class T>
+void product_row(const Product<T>& p, Index column) {
+  constexpr int kN = kProductVectors;
+  constexpr Index kWidth = kN * kLanes<T>;
+  Vec<T> acc[2][1][kN] = {};
+  for (int i = 0; i < 2; ++i) {
+    if (p.init.data) load_tile<T, 1, kN>(acc[i], p.init, 0, column + i * kWidth, p.columns);
+  }
+  for (const auto& s : p.segments) {
+    const T* panel = s.panels + column * s.k;
+    const T* next = panel + kWidth * s.k;
+    const T* a = s.a.data;
+    for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
+      const Index n = k < kLanes<T> ? k : kLanes<T>;
+      for (const T *at = a, *end = a + n; at < end; ++at, panel += kWidth, next += kWidth) {
+        const Vec<T> scalar = broadcast(*at);
+        BPTT_UNROLL for (int v = 0; v < kN; ++v) {
+          acc[0][0][v] = fma(scalar, load(panel + v * kLanes<T>), acc[0][0][v]);
+          acc[1][0][v] = fma(scalar, load(next + v * kLanes<T>), acc[1][0][v]);
+        }
+      }
+    }
+  }
+  for (int i = 0; i < 2; ++i) {
+    store_tile<T, 1, kN>(acc[i], p.out, 0, column + i * kWidth, p.columns);
+  }
+}
+
 template <class T>
 void product(const Product<T>& p) {
   constexpr Index kWidth = kProductVectors * kLanes<T>;
-  for (Index column = p.begin; column < p.end; column += kWidth) {
+  Index column = p.begin;
+  if (p.rows == 1) {
+    for (; p.end - column >= 2 * kWidth; column += 2 * kWidth) product_row(p, column);
+  }
+  for (; column < p.end; column += kWidth) {
     const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
     with_constant<kProductVectors>(vectors, [&]<int N>() {
       for_row_tiles<kProductRows<N>>(
