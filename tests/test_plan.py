@@ -62,6 +62,16 @@ def test_scratch_does_not_grow_with_the_sequence_but_for_the_saved_states() -> N
     assert long.scratch_nbytes - short.scratch_nbytes == states
 
 
+def test_slices_of_the_batch_take_a_bounded_scratch() -> None:
+    for batch in (64, 4096):
+        for outputs in (1, 10_000):
+            plan = bptt.plan("tanh", 10, batch, 32, 64, output_size=outputs, threads=2)
+            row = (2 * 32 + 8 * 64 + 3 * outputs) * 4
+            rows = max(batch, 2048) + batch
+            weights = 3 * 64 * (32 + 64 + outputs) * 4
+            assert plan.scratch_nbytes <= plan.saved_nbytes + rows * row + weights + (16 << 20)
+
+
 def test_empty_problems_have_a_plan() -> None:
     assert bptt.plan("tanh", 0, 4, 3, 5).flops == 0
     assert bptt.plan("tanh", 4, 0, 3, 5).flops == 0
@@ -88,6 +98,8 @@ def test_plan_prints_as_a_table_and_is_plain_data() -> None:
         (("tanh", 1, 1, 1, 1), {"output_size": 0}, ValueError, "output_size"),
         (("tanh", 1, 1, 1, 1), {"threads": 0}, ValueError, "threads"),
         (("tanh", 1, 1, 1, 1), {"threads": 10**6}, ValueError, "threads"),
+        (("tanh", 2**62, 4, 1, 1), {}, ValueError, "sizes"),
+        (("tanh", 1, 1, 2**40, 2**40), {}, ValueError, "sizes"),
     ],
 )
 def test_bad_sizes_are_named(

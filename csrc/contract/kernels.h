@@ -69,8 +69,8 @@ struct Columns {
   Index row_stride;    // packed: 0
 };
 
-// Rows of a sum: `groups` times `rows` of them, each group `step` rows after the one before (the
-// rows of the batch that take part, at one step of time after the other).
+// Rows of a sum: `groups` times `rows` of them (the rows of the batch that take part, at one step
+// of time after the other). How far groups are apart, each operand says.
 struct RowGroups {
   Index groups, rows;
 };

@@ -35,7 +35,7 @@ BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kerne
 template <class T>
 void BackwardPass<T>::run(int member) {
   sums_.clear(member, plan_.threads);
-  if (member == 0) join_last_step();
+  if (member == 0) join_dstate();
   weights_.pack(member, plan_.threads);
   if (!barrier_.wait()) return;
   if (!sweep(member) || !barrier_.wait()) return;
@@ -54,9 +54,9 @@ bool BackwardPass<T>::sweep(int member) {
   return true;
 }
 
-// Joins dy and dstate at the last step. Without steps the final state is the initial one.
+// What dstate adds to: dy of the last step or, without steps, the initial state's gradient.
 template <class T>
-void BackwardPass<T>::join_last_step() {
+void BackwardPass<T>::join_dstate() {
   const Problem<T>& p = problem_;
   const T* dstate = incoming_.dstate;
   if (p.steps == 0) {

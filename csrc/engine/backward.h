@@ -36,7 +36,7 @@ class BackwardPass {
   double loss() const { return sums_.loss(); }
 
  private:
-  void join_last_step();
+  void join_dstate();
   bool sweep(int member);
 
   const Problem<T>& problem_;

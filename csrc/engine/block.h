@@ -7,9 +7,9 @@
 
 namespace bptt {
 
-// Its scratch has a row for every step and row of the batch: row (t - first) * batch() + b - begin.
-// What belongs to two blocks that follow each other is kept side by side, by the parity of their
-// numbers.
+// Its scratch has a row for every step and row of the batch: row (t - steps.begin) * batch.size() +
+// b - batch.begin. What belongs to two blocks that follow each other is kept side by side, by the
+// parity of their numbers.
 struct Block {
   Index number;
   Range steps;

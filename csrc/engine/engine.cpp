@@ -23,11 +23,12 @@ const Kernels<double>& kernels<double>() {
   return kernel_table().f64;
 }
 
+// `outputs` is 0 without a readout.
 template <class T>
-Plan plan_of(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes,
+Plan plan_of(const Problem<T>& p, Index outputs, const Kernels<T>& k, int threads, Passes passes,
              const Machine& machine = this_machine()) {
-  return make_plan({p.steps, p.batch, p.inputs, p.hidden}, k.product_width, sizeof(T), threads,
-                   passes, machine);
+  return make_plan({p.steps, p.batch, p.inputs, p.hidden, outputs}, k.product_width, sizeof(T),
+                   threads, passes, machine);
 }
 
 // This machine as it is now for the members of a team.
@@ -41,9 +42,10 @@ Machine machine_of(Lease& lease) {
 // fewer than the first plan asked for, and further apart.
 template <class T>
 struct Crew {
-  Crew(const Problem<T>& p, const Kernels<T>& k, int threads, Passes passes, Interrupt& interrupt)
-      : lease(plan_of(p, k, threads, passes).threads),
-        plan(plan_of(p, k, lease.size(), passes, machine_of(lease))),
+  Crew(const Problem<T>& p, Index outputs, const Kernels<T>& k, int threads, Passes passes,
+       Interrupt& interrupt)
+      : lease(plan_of(p, outputs, k, threads, passes).threads),
+        plan(plan_of(p, outputs, k, lease.size(), passes, machine_of(lease))),
         barrier(plan.threads, interrupt) {}
 
   Scratch::Frame frame;
@@ -57,7 +59,7 @@ struct Crew {
 template <class T>
 void forward(const Problem<T>& problem, T* y, T* last, int threads, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads, Passes::forward, interrupt);
+  Crew<T> crew(problem, 0, k, threads, Passes::forward, interrupt);
   ForwardPass<T> pass(problem, k, crew.plan, y, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
@@ -70,7 +72,7 @@ template <class T>
 void backward(const Problem<T>& problem, const T* y, const T* dy, const T* dstate,
               const Gradients<T>& gradients, int threads, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads, Passes::backward, interrupt);
+  Crew<T> crew(problem, 0, k, threads, Passes::backward, interrupt);
   BackwardPass<T> pass(problem, k, crew.plan, y, {dy, dstate, nullptr}, gradients, crew.barrier,
                        interrupt);
   auto work = [&](int member) { pass.run(member); };
@@ -83,17 +85,17 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   // Steps after the only one whose loss counts change nothing.
   Problem<T> problem = whole;
   if (objective.step >= 0) problem.steps = objective.step + 1;
-  if (gradients.write == Write::overwrite) {
-    std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
-              gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
-  }
 
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, k, threads, Passes::both, interrupt);
+  Crew<T> crew(problem, objective.outputs, k, threads, Passes::both, interrupt);
   Buffer<T> y(problem.steps * problem.batch * problem.hidden);
   ForwardPass<T> forward(problem, k, crew.plan, y.get(), crew.barrier, interrupt);
   BackwardPass<T> backward(problem, k, crew.plan, y.get(), {nullptr, nullptr, &objective},
                            gradients, crew.barrier, interrupt);
+  if (gradients.write == Write::overwrite) {
+    std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
+              gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
+  }
   auto work = [&](int member) {
     if (forward.run(member)) backward.run(member);
   };
@@ -107,7 +109,7 @@ Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
   const Problem<T> problem{cell,    s.steps, s.batch, s.inputs, s.hidden, nullptr,
                            nullptr, nullptr, nullptr, nullptr,  nullptr};
   const Kernels<T>& k = kernels<T>();
-  const Plan plan = plan_of(problem, k, threads, Passes::both);
+  const Plan plan = plan_of(problem, outputs, k, threads, Passes::both);
   Interrupt interrupt([] { return false; });
   Barrier barrier(plan.threads, interrupt);
   const Objective<T> objective{
@@ -122,8 +124,9 @@ Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
     const ForwardPass<T> pass(problem, k, plan, nullptr, barrier, interrupt);
   };
   const auto behind = [&](const Objective<T>* o) {
-    const BackwardPass<T> pass(problem, k, plan, nullptr, {nullptr, nullptr, o}, {}, barrier,
-                               interrupt);
+    const T last{};  // as if dstate were given
+    const BackwardPass<T> pass(problem, k, plan, nullptr, {nullptr, o ? nullptr : &last, o}, {},
+                               barrier, interrupt);
   };
   const auto fused = [&] {
     const Buffer<T> y(rows * s.hidden);

@@ -151,12 +151,13 @@ typename ForwardPass<T>::Step ForwardPass<T>::step_at(Index t, const T* projecte
   return step;
 }
 
-// Makes the step before t that of t.
+// Makes the step before t that of t, if there is one.
 template <class T>
 void ForwardPass<T>::advance(Step& step, Index t) const {
   const Problem<T>& p = problem_;
+  if (t >= p.steps) return;
   step.product.init.data += p.batch * step.product.init.row_stride;
-  step.product.segments[0].a.data += p.batch * p.inputs;
+  if (step.product.segments[0].a.data) step.product.segments[0].a.data += p.batch * p.inputs;
   step.product.segments[1].a.data = step.product.out.data;
   step.product.out.data += p.batch * p.hidden;
   step.pointwise.values.data = step.product.out.data;

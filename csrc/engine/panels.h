@@ -1,4 +1,4 @@
-// A matrix packed into panels, filled by the members of a team, each its own panels.
+// A matrix packed into panels, filled by the members of a team, each its own rows.
 #pragma once
 
 #include "engine/plan.h"

@@ -45,9 +45,7 @@ struct Model {
     return bytes <= machine.l2_bytes ? machine.l2_rate : machine.l3_rate;
   }
 
-  double weight_bytes() const {
-    return static_cast<double>(s.hidden * (s.inputs + s.hidden) * item_size);
-  }
+  Index weight_bytes() const { return s.hidden * (s.inputs + s.hidden + s.outputs) * item_size; }
 
   // One step of `rows` x `units`, each a sum over k: bound by multiply-adds or by the weights.
   double step(Index rows, Index units, Index k) const {
@@ -77,7 +75,8 @@ struct Model {
                             : s.hidden;
     Cost c{0, 0, plan.threads > 1 ? machine.start_seconds : 0, 0};
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
-    const double packing = s.steps * s.batch > 0 ? 2 * weight_bytes() / machine.l3_rate : 0;
+    const double packing =
+        s.steps * s.batch > 0 ? 2 * static_cast<double>(weight_bytes()) / machine.l3_rate : 0;
     if (passes != Passes::backward) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
       add(c, plan, steps * step(rows, units, k),
@@ -85,7 +84,7 @@ struct Model {
     }
     if (passes != Passes::forward) {
       add(c, plan, steps * step(rows, units, s.hidden),
-          steps * products(s.inputs + s.inputs + s.hidden) + 2 * packing);
+          steps * products(2 * s.inputs + s.hidden + 3 * s.outputs) + 2 * packing);
     }
     c.total += c.exchange;
     return c;
@@ -128,10 +127,10 @@ struct Model {
   // Rows of a slice; all where slices are not worth their sums. Their number is a power of two, so
   // that it can be shared out evenly.
   Index slice_rows() const {
-    const Index bytes = s.hidden * (s.inputs + s.hidden) * item_size;
+    const Index bytes = weight_bytes();
     if (s.batch < 4 || bytes > kSlicedWeightBytes) return std::max<Index>(1, s.batch);
     const Index most =
-        std::min({std::clamp<Index>(kSliceSumBytes / bytes, 2, kMostSlices),
+        std::min({kSliceSumBytes / std::max<Index>(1, bytes), kMostSlices,
                   std::max<Index>(2, ceil_div(s.batch, kSliceRows)),
                   s.steps * s.batch / kSumRows});  // no fewer than are summed at once
     Index slices = 1;
@@ -141,7 +140,7 @@ struct Model {
 
   Plan plan(Split split, int threads) const {
     const bool few = s.batch <= kFewRows;
-    const bool small = few && s.hidden * (s.inputs + s.hidden) * item_size <= kSmallWeightBytes;
+    const bool small = few && weight_bytes() <= kSmallWeightBytes;
     Plan p{threads, split, slice_rows(), 0, 0, std::max<Index>(1, s.batch), false, {}};
     p.sum_steps = std::max<Index>(1, (small ? kSumRowsOfFew : kSumRows) / p.slice_rows);
     if (p.apart(s)) {
@@ -150,8 +149,8 @@ struct Model {
     }
     p.block_steps = p.sum_steps;
     if (split != Split::pipeline) {
-      // x, y, dy, dx, two of delta, two of packed inputs and states: a row's bytes.
-      const Index row = (4 * s.inputs + 6 * s.hidden) * item_size;
+      // x, y, dy, dx, two of delta, two of packed inputs and states, O_t twice and packed: a row's.
+      const Index row = (4 * s.inputs + 6 * s.hidden + 3 * s.outputs) * item_size;
       const Index room = machine.l2_bytes / 2 * (p.apart(s) ? 1 : threads);
       const Index sum = std::max<Index>(1, row * p.sum_steps * p.rows_at_once);
       p.block_steps *= std::clamp<Index>(room / sum, 1, kSumsOfBlock);
@@ -206,7 +205,8 @@ Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes
     const Plan plan = model.plan(split, static_cast<int>(members));
     if (plan.cost.total < best.cost.total) best = plan;
   };
-  consider(Split::pipeline, 2);
+  // The other thread of a pipeline projects ahead.
+  if (s.batch <= kFewRows) consider(Split::pipeline, 2);
   for (Index members = threads; members > 1; members /= 2) {
     consider(Split::rows, std::min(members, s.batch));
     consider(Split::hidden, std::min(members, ceil_div(s.hidden, panel)));

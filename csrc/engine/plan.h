@@ -8,6 +8,7 @@ namespace bptt {
 
 struct Shape {
   Index steps, batch, inputs, hidden;
+  Index outputs = 0;  // of the readout, if there is one
 };
 
 struct Range {

@@ -103,8 +103,8 @@ void Readout<T>::sum_losses(const Block& block, Range batch, Range steps,
                             CompensatedSum& sum) const {
   const Range with_loss = loss_steps(steps);
   for (Index t = with_loss.begin; t < with_loss.end; ++t) {
-    const double* losses = losses_.get() + block.row_of(t) - block.batch.begin;
-    for (Index b = batch.begin; b < batch.end; ++b) sum.add(losses[b]);
+    const double* losses = losses_.get() + block.row_of(t);
+    for (Index b = batch.begin; b < batch.end; ++b) sum.add(losses[b - block.batch.begin]);
   }
 }
 

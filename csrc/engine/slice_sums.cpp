@@ -59,9 +59,9 @@ void SliceSums<T>::clear(int member, int members) {
 }
 
 template <class T>
-Gradients<T> SliceSums<T>::of(Index slice) const {
+Gradients<T> SliceSums<T>::of(Index slice) {
   if (slice == 0) return gradients_;
-  T* const sums = const_cast<T*>(sums_.get()) + (slice - 1) * slice_size_;
+  T* const sums = sums_.get() + (slice - 1) * slice_size_;
   T* const b_h = sums + w_ih_ + w_hh_;
   T* const w_ho = b_h + b_h_;
   return {nullptr, nullptr, sums, sums + w_ih_, b_h, nullptr, w_ho, w_ho + w_ho_, Write::add};

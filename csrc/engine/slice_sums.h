@@ -31,7 +31,7 @@ class SliceSums {
   void clear(int member, int members);
 
   // Where the slice's weight gradients are added; only those pointers are set, and one bias.
-  Gradients<T> of(Index slice) const;
+  Gradients<T> of(Index slice);
   CompensatedSum& loss_of(Index slice) { return losses_.get()[slice]; }
 
   // One member's part, once all slices are complete.

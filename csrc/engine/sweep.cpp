@@ -55,7 +55,8 @@ bool BackwardSweep<T>::run(Range batch, int member) {
 }
 
 // All members recur through a block, meet, and do its products; who is done goes on to the block
-// before. What the products read is kept for two blocks, so nobody overwrites it meanwhile.
+// before. What the products read is kept for two blocks, so nobody overwrites it meanwhile; or, of
+// the readout's, until all have met after the next block's.
 template <class T>
 bool BackwardSweep<T>::run_blocks(Range batch, int member) {
   const Part part{member, members_};
@@ -139,7 +140,7 @@ template <class T>
 bool BackwardSweep<T>::recur(const Place& block, int member) {
   const Problem<T>& p = problem_;
   const Range rows = rows_of(block, member);
-  const Range units = plan_.units_of(members_ == 1 ? 0 : member, shape_, kernels_.product_width);
+  const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * p.hidden;
   const auto chain = kernels_.cells[static_cast<int>(p.cell)].backward;
   Step step = step_at(block, block.steps.end - 1, rows, units);

@@ -1,6 +1,6 @@
 // out += leftᵀ · right: the weight gradient of a block of rows (contract: `Outer`).
 //
-// The tile starts from zero and is added to `out` at the end, so `out` is touched once a block.
+// The tile starts from zero and is added to `out` at the end, so `out` is touched once a sum.
 #pragma once
 
 #include "gemm/pack.h"

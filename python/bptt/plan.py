@@ -14,6 +14,9 @@ from .threads import get_num_threads
 
 __all__ = ["Plan", "plan"]
 
+# More than any memory holds, and few enough for all sums of sizes.
+_MOST_VALUES = 1 << 48
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,7 +55,9 @@ class Plan:
         peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
         adds up: ``recurrence``, the steps one after the other; ``products``, what is done block
         by block; ``exchange``, where threads meet; ``total``. Rates are nominal, those of a
-        server's core of about 2022 (docs/performance.md), not measured here.
+        server's core of about 2022 (docs/performance.md), not measured here. A call measures what
+        it costs threads to meet and may choose another split, and so may `forward` or
+        ``backward`` alone.
     """
 
     cell: str
@@ -149,6 +154,9 @@ def plan(
     number = get_num_threads() if threads is None else checks.num_threads("threads", threads)
     floats = checks.float_dtype("dtype", dtype)
     resolve("native", kind, floats)
+    values = steps * batch * max(input_size, hidden_size, outputs or 0)
+    if max(values, hidden_size * (input_size + hidden_size + (outputs or 0))) > _MOST_VALUES:
+        raise ValueError(f"sizes: expected arrays of at most {_MOST_VALUES} values")
 
     from .backends.native import _core
 

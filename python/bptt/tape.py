@@ -14,6 +14,7 @@ from .checks import Array
 from .grads import Grads
 from .outputs import check_grads, expect_writable
 from .params import Params
+from .threads import get_num_threads
 
 __all__ = ["Tape", "block_nbytes", "forward", "read_inputs"]
 
@@ -294,10 +295,12 @@ def read_inputs(
 
 
 def block_nbytes(params: Params, batch: int) -> int:
-    """Bytes that one block of time takes in the backward pass, about: its inputs, states,
-    gradients of states and pre-activations, and outputs."""
-    width = params.input_size + 4 * params.hidden_size + 2 * (params.output_size or 0)
-    return int(max(batch, 256) * width * params.dtype.itemsize)
+    """Bytes that blocks of time take in the backward pass, at most about: inputs, states, gradients
+    of states and pre-activations, and outputs, most of them for two blocks, and sums of slices of
+    the batch. `plan` tells exactly what the native backend takes."""
+    width = 2 * params.input_size + 8 * params.hidden_size + 3 * (params.output_size or 0)
+    rows = max(batch, 1024 * get_num_threads())
+    return int(rows * width * params.dtype.itemsize) + (16 << 20)
 
 
 def _forward_nbytes(params: Params, x: Array) -> int:

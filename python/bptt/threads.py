@@ -17,7 +17,7 @@ def _initial_num_threads() -> int:
     if first.isdecimal() and int(first) > 0:
         return min(int(first), checks.MOST_THREADS)
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return min(len(os.sched_getaffinity(0)), checks.MOST_THREADS)
     return os.cpu_count() or 1
 
 

@@ -65,6 +65,30 @@ std::vector<Sizes> shapes_split(Split split) {
   return found;
 }
 
+// What a barrier costs decides how a call is split, and no bit.
+template <class T>
+void bits_do_not_depend_on_the_plan() {
+  constexpr Sizes kSizes[] = {{1000, 3, 1, 16, 3},
+                              {300, 1, 5, 60, 3},
+                              {40, 200, 17, 64, 3},
+                              {200, 3, 2000, 64, 3},
+                              {100, 5, 31, 200, 3}};
+  for (const Sizes& sizes : kSizes) {
+    const Network<T> network(CellId::tanh, sizes, Biases::both, 11);
+    const Results<T> alone = run_both(network, 1);
+    const Results<T> loss_alone = run_value_and_grad(network, kLossChoices[0], 1);
+    for (double barrier : {1e-9, 60e-9, 300e-9, 1e-4}) {
+      const Scope scope([&](std::ostream& out) { out << sizes << ", barrier " << barrier; });
+      assume_barrier_seconds(barrier);
+      for (int threads : {2, 3}) {
+        check_same_bits(alone, run_both(network, threads));
+        check_same_bits(loss_alone, run_value_and_grad(network, kLossChoices[0], threads));
+      }
+    }
+  }
+  assume_barrier_seconds(this_machine().barrier_seconds);
+}
+
 template <class T, Split S>
 void bits_do_not_depend_on_threads() {
   for (const Sizes& sizes : shapes_split<T>(S)) {
@@ -238,6 +262,8 @@ int main(int argc, char** argv) {
         bits_do_not_depend_on_threads<double, bptt::Split::hidden>},
        {"float64: bits do not depend on threads, pipeline",
         bits_do_not_depend_on_threads<double, bptt::Split::pipeline>},
+       {"float32: bits do not depend on the plan", bits_do_not_depend_on_the_plan<float>},
+       {"float64: bits do not depend on the plan", bits_do_not_depend_on_the_plan<double>},
        {"float32: a row has the same bits in any batch",
         a_row_has_the_same_bits_in_any_batch<float>},
        {"float64: a row has the same bits in any batch",

@@ -40,8 +40,9 @@ void check_stops(const char* name, const Sizes& sizes, int threads, F&& call) {
 }
 
 // Split over hidden units; over rows, with shared products; with slices for each, more for one
-// than for the others.
-constexpr Sizes kLong[] = {{8000, 1, 1, 2048, 1}, {3000, 12, 1, 512, 1}, {20000, 200, 1, 64, 1}};
+// than for the others; as a pipeline.
+constexpr Sizes kLong[] = {
+    {8000, 1, 1, 2048, 1}, {3000, 12, 1, 512, 1}, {20000, 200, 1, 64, 1}, {3000000, 1, 1, 64, 1}};
 
 void long_calls_end_early() {
   for (const Sizes& s : kLong) {

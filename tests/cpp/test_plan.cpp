@@ -90,6 +90,25 @@ void plans_fit_their_shape() {
   });
 }
 
+// Whatever a barrier costs, and for every kind of call.
+void pipelines_project_first() {
+  Machine machine = this_machine();
+  for (double barrier : {1e-9, 60e-9, 300e-9, 1e-5}) {
+    machine.barrier_seconds = barrier;
+    for_each_shape([&](const Shape& some) {
+      for (Index inputs : {some.inputs, Index{4096}}) {
+        const Shape shape{some.steps, some.batch, inputs, some.hidden};
+        for (Passes passes : {Passes::forward, Passes::backward, Passes::both}) {
+          for (int threads : {2, 7}) {
+            const Plan plan = make_plan(shape, 64, sizeof(float), threads, passes, machine);
+            CHECK(plan.split != Split::pipeline || (plan.project_first && plan.threads == 2));
+          }
+        }
+      }
+    });
+  }
+}
+
 void every_member_has_work() {
   for_each_shape([](const Shape& shape) {
     for (int threads : {2, 3, 7, 64}) {
@@ -169,6 +188,7 @@ int main() {
       {"shares cover everything once", shares_cover_everything_once},
       {"shares differ by one grain at most", shares_differ_by_one_grain_at_most},
       {"plans fit their shape", plans_fit_their_shape},
+      {"pipelines project first", pipelines_project_first},
       {"every member has work", every_member_has_work},
       {"sums depend on the shape alone", sums_depend_on_the_shape_alone},
       {"costs are positive, and more threads never cost more",
