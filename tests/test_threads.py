@@ -166,7 +166,7 @@ def test_without_a_number_in_omp_num_threads_all_processors_are_used(value: str 
     assert threads_with(value) == str(processors)
 
 
-def test_threadpoolctl_limits_hold(keep_num_threads: None) -> None:
+def test_threadpoolctl_limits_hold(keep_num_threads: None, core: object) -> None:
     threadpoolctl = pytest.importorskip("threadpoolctl")
     bptt.set_num_threads(3)
     assert {"bptt"} <= {library["user_api"] for library in threadpoolctl.threadpool_info()}
@@ -178,7 +178,7 @@ def test_threadpoolctl_limits_hold(keep_num_threads: None) -> None:
     assert bptt.get_num_threads() == 3
 
 
-def test_threadpoolctl_imported_later_joins_at_the_next_call() -> None:
+def test_threadpoolctl_imported_later_joins_at_the_next_call(core: object) -> None:
     code = (
         "import bptt, threadpoolctl as t; bptt.get_num_threads(); "
         "print(sorted({i['user_api'] for i in t.threadpool_info()}))"
@@ -188,7 +188,7 @@ def test_threadpoolctl_imported_later_joins_at_the_next_call() -> None:
     assert "bptt" in done.stdout
 
 
-def test_idle_threads_use_no_cpu(keep_num_threads: None) -> None:
+def test_idle_threads_use_no_cpu(keep_num_threads: None, core: object) -> None:
     """Workers stay awake for 300 us, and then sleep."""
     bptt.set_num_threads(4)
     p = make_problem("tanh", *SHAPES[0], dtype="float32")

@@ -54,7 +54,9 @@ class Plan:
         Predicted times of forward and backward. What bounds them: ``arithmetic``, `flops` at the
         peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
         adds up: ``recurrence``, the steps one after the other; ``products``, what is done block
-        by block; ``exchange``, where threads meet; ``total``. Rates are nominal, those of a
+        by block; ``exchange``, where threads meet and read what others wrote; ``total``, which is
+        less than their sum where they go on at the same time, and does not hold what a call from
+        Python takes beside, about 20 us. Rates are nominal, those of a
         server's core of about 2022 (docs/performance.md), not measured here. A call measures what
         it costs threads to meet and may choose another split, and so may `forward` or
         ``backward`` alone.

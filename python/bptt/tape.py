@@ -96,7 +96,8 @@ class Tape:
         Returns
         -------
         Grads
-            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None. `out` if that was given.
+            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None. Or `out` if that was
+            given, with its ``w_ho`` and ``b_o`` as they were: of a loss that reads no readout.
 
         Raises
         ------

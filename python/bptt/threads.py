@@ -34,8 +34,9 @@ def set_num_threads(n: int) -> None:
     """Set the largest number of threads that one call uses, in the whole process.
 
     At import it is ``OMP_NUM_THREADS``, or else the number of CPUs this process may run on.
-    Results of the native backend do not depend on it, to the last bit. Where threadpoolctl is in
-    use, ``threadpoolctl.threadpool_limits`` sets it too, as the library ``bptt``.
+    Results of the native backend do not depend on it, to the last bit. Limits of threadpoolctl
+    hold too, for the library ``bptt``, if it was imported before `bptt` or before the last call
+    of `get_num_threads` or of a pass.
 
     Raises
     ------
