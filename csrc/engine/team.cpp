@@ -19,9 +19,11 @@ using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpinBeforeSleep = std::chrono::microseconds(300);
 // How often it is measured what a barrier costs: the least of some probes of some barriers.
-constexpr auto kProbeAgain = std::chrono::milliseconds(50);
+// If one is long, somebody had no CPU: that may be over soon.
+constexpr auto kProbeAgain = std::chrono::milliseconds(50),
+               kProbeSoon = std::chrono::milliseconds(3);
 constexpr int kProbes = 4, kProbeBarriers = 8;
-constexpr auto kLongProbe = std::chrono::milliseconds(1);
+constexpr auto kLongProbe = std::chrono::microseconds(50);
 // Spins at a barrier before the CPU is offered to others, who may be the ones that are waited for:
 // one or two microseconds, about what an exchange takes when every member has a CPU.
 constexpr int kSpinsBeforeYield = 64;
@@ -104,7 +106,7 @@ class Team {
   // Seconds of a barrier between two members.
   double barrier_seconds() {
     const auto now = Clock::now();
-    if (now - probed_ < kProbeAgain) return barrier_seconds_;
+    if (now < probe_again_) return barrier_seconds_;
     Interrupt never([] { return false; });
     Barrier barrier(2, never);
     std::chrono::duration<double> least{1};
@@ -115,14 +117,14 @@ class Team {
         for (int i = 0; i < kProbeBarriers; ++i) static_cast<void>(barrier.wait());
         const std::chrono::duration<double> seconds = Clock::now() - start;
         if (member == 0 && probe > 0 && seconds < least) least = seconds;
-        if (member == 0 && seconds > kLongProbe) enough = true;
+        if (member == 0 && probe > 0 && seconds > kLongProbe) enough = true;
         static_cast<void>(barrier.wait());
         if (enough) break;
       }
     };
     using Meet = decltype(meet);
     run(2, [](void* f, int member) noexcept { (*static_cast<Meet*>(f))(member); }, &meet);
-    probed_ = Clock::now();
+    probe_again_ = Clock::now() + (enough ? kProbeSoon : kProbeAgain);
     return barrier_seconds_ = least.count() / kProbeBarriers;
   }
 
@@ -150,7 +152,7 @@ class Team {
   }
 
   std::vector<std::unique_ptr<Worker>> workers_;
-  Clock::time_point probed_{};
+  Clock::time_point probe_again_{};
   double barrier_seconds_ = 0;
   Places places_;
   Job job_ = nullptr;
