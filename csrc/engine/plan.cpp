@@ -177,7 +177,7 @@ const Machine& this_machine() {
     m.step_seconds = 45e-9;
     m.unit_seconds = 0.3e-9;
     m.barrier_seconds = 60e-9;
-    m.start_seconds = 10e-6;
+    m.start_seconds = 25e-6;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
     if (l2 > 0) m.l2_bytes = l2;
