@@ -200,9 +200,9 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
                      Index outputs, const std::string& dtype, int threads) {
   const auto id = static_cast<CellId>(id_of("cell", kCellNames, cell));
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
-  const Shape shape{steps, batch, inputs, hidden};
-  const Forecast f = dtype == "float32" ? forecast<float>(id, shape, outputs, threads)
-                                        : forecast<double>(id, shape, outputs, threads);
+  const Shape shape{steps, batch, inputs, hidden, outputs};
+  const Forecast f = dtype == "float32" ? forecast<float>(id, shape, threads)
+                                        : forecast<double>(id, shape, threads);
   const Plan& p = f.plan;
   using namespace py::literals;
   return py::dict("threads"_a = p.threads, "split"_a = kSplitNames[static_cast<int>(p.split)],

@@ -33,9 +33,9 @@ BPTT_INLINE void for_each_vector(const Pointwise<T>& p, F&& f) {
     Cursor<T> value(p.values, first, row), next_value(next_values, first, row);
     Cursor<const T> s(y, first, row), next_s(next_y, first, row), next_d(next_ds, first, row);
     for (Index left = p.end - p.begin; left > 0; left -= kLanes<T>) {
-      prefetch_write(next_value.at);
-      prefetch_read(next_s.at);
-      prefetch_read(next_d.at);
+      prefetch(next_value.at);
+      prefetch(next_s.at);
+      prefetch(next_d.at);
       f(value.at, s.at, left);
       value.advance(), next_value.advance(), s.advance(), next_s.advance(), next_d.advance();
     }

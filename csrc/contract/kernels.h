@@ -37,7 +37,6 @@ struct Pack {
   Index columns;             // n runs over [0, columns)
   Index rows;                // k runs over [0, rows)
   Index width;               // a multiple of lanes
-  Index begin, end;          // columns to pack in this call; begin is a multiple of width
   T* panels;
   Index panel_rows;  // rows that the panels have in all
   Index row_offset;  // where row k = 0 goes

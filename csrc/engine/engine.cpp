@@ -105,15 +105,15 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
 
 // The passes are made, but not run, with buffers that are only counted.
 template <class T>
-Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
+Forecast forecast(CellId cell, const Shape& s, int threads) {
   const Problem<T> problem{cell,    s.steps, s.batch, s.inputs, s.hidden, nullptr,
                            nullptr, nullptr, nullptr, nullptr,  nullptr};
   const Kernels<T>& k = kernels<T>();
-  const Plan plan = plan_of(problem, outputs, k, threads, Passes::both);
+  const Plan plan = plan_of(problem, s.outputs, k, threads, Passes::both);
   Interrupt interrupt([] { return false; });
   Barrier barrier(plan.threads, interrupt);
   const Objective<T> objective{
-      LossId::squared_error, outputs, nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1.0};
+      LossId::squared_error, s.outputs, nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1.0};
   const auto scratch_of = [&](auto&& make) {
     const Scratch::Count count;
     make();
@@ -133,10 +133,12 @@ Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
     ahead();
     behind(&objective);
   };
-  const double columns = static_cast<double>(s.inputs + s.hidden + outputs);
-  const double arrays = static_cast<double>(3 * s.inputs + (outputs ? 2 : 3) * s.hidden + outputs);
-  const Index scratch = outputs ? scratch_of(fused)
-                                : std::max(scratch_of(ahead), scratch_of([&] { behind(nullptr); }));
+  const double columns = static_cast<double>(s.inputs + s.hidden + s.outputs);
+  const double arrays =
+      static_cast<double>(3 * s.inputs + (s.outputs ? 2 : 3) * s.hidden + s.outputs);
+  const Index scratch = s.outputs
+                            ? scratch_of(fused)
+                            : std::max(scratch_of(ahead), scratch_of([&] { behind(nullptr); }));
   return {plan, 6.0 * static_cast<double>(rows * s.hidden) * columns,
           arrays * static_cast<double>(rows) * sizeof(T), scratch};
 }
@@ -147,7 +149,7 @@ Forecast forecast(CellId cell, const Shape& s, Index outputs, int threads) {
                             int, Interrupt&);                                                     \
   template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,  \
                                     int, Interrupt&);                                             \
-  template Forecast forecast<T>(CellId, const Shape&, Index, int);
+  template Forecast forecast<T>(CellId, const Shape&, int);
 BPTT_INSTANTIATE(float)
 BPTT_INSTANTIATE(double)
 #undef BPTT_INSTANTIATE

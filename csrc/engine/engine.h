@@ -36,6 +36,6 @@ struct Forecast {
 };
 
 template <class T>
-Forecast forecast(CellId cell, const Shape& shape, Index outputs, int threads);
+Forecast forecast(CellId cell, const Shape& shape, int threads);
 
 }  // namespace bptt

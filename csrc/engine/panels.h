@@ -31,7 +31,7 @@ class Panels {
   void pack(const Source<T>& source, Index row_offset, int member, int members) {
     const Range mine = share(source.rows, kRowGrain, member, members);
     pack_({source.data + mine.begin * source.stride_k, source.stride_n, source.stride_k, columns_,
-           mine.size(), width_, 0, columns_, data_.get(), rows_, row_offset + mine.begin});
+           mine.size(), width_, data_.get(), rows_, row_offset + mine.begin});
   }
 
   const T* get() const { return data_.get(); }

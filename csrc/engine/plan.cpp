@@ -73,7 +73,8 @@ struct Model {
     const Index units = plan.split == Split::hidden
                             ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
                             : s.hidden;
-    Cost c{0, 0, plan.threads > 1 ? machine.start_seconds : 0, 0};
+    const double start = plan.threads > 1 ? machine.start_seconds : 0;
+    Cost c{0, 0, start, start};
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
     const double packing =
         s.steps * s.batch > 0 ? 2 * static_cast<double>(weight_bytes()) / machine.l3_rate : 0;
@@ -86,7 +87,6 @@ struct Model {
       add(c, plan, steps * step(rows, units, s.hidden),
           steps * products(2 * s.inputs + s.hidden + 3 * s.outputs) + 2 * packing);
     }
-    c.total += c.exchange;
     return c;
   }
 
@@ -96,32 +96,36 @@ struct Model {
     return bytes / (lines_at_once * kLineBytes) * machine.barrier_seconds;
   }
 
-  // Adds a pass that takes so long on one thread but for what its recurrence is split already.
+  // Adds a pass: its recurrence, split as the plan says, and its products on one thread.
   void add(Cost& c, const Plan& plan, double recurrence, double products) const {
-    const double steps = static_cast<double>(s.steps);
     const double blocks = static_cast<double>(ceil_div(s.steps, plan.block_steps));
     c.recurrence += recurrence;
-    if (plan.split == Split::pipeline) {  // the products read y and da_t, or the steps a projection
-      const double crossed = steps * crossing(2 * s.hidden, kLinesOfStream);
+    if (plan.split == Split::pipeline) {  // the products read what the recurrence wrote
+      const double barriers = blocks * machine.barrier_seconds;
+      const double crossed = static_cast<double>(s.steps) * crossing(2 * s.hidden, kLinesOfStream);
       c.products += products;
-      c.exchange += blocks * machine.barrier_seconds + crossed;
+      c.exchange += barriers + crossed;
       c.total +=
-          std::max(recurrence, products + crossed) + products / std::max(1.0, blocks) - crossed;
+          std::max(recurrence, products + crossed) + products / std::max(1.0, blocks) + barriers;
       return;
     }
+    const double exchanged = exchange(plan, blocks);
     c.products += products / plan.threads;
-    c.total += recurrence + products / plan.threads;
-    if (plan.threads == 1) return;
-    const double others = 1 - 1.0 / plan.threads;
+    c.exchange += exchanged;
+    c.total += recurrence + products / plan.threads + exchanged;
+  }
+
+  // Where the members of a pass meet, and what they read of each other, but in a pipeline.
+  double exchange(const Plan& plan, double blocks) const {
+    if (plan.threads == 1) return 0;
+    const double steps = static_cast<double>(s.steps), others = 1 - 1.0 / plan.threads;
     if (plan.split == Split::hidden) {
-      c.exchange += steps * (machine.barrier_seconds + others * crossing(s.hidden, kLinesOfStep));
-    } else if (plan.apart(s)) {
-      c.exchange += machine.barrier_seconds;
-    } else {  // weight gradients read the rows of others
-      c.exchange +=
-          blocks * machine.barrier_seconds +
-          steps * others / plan.threads * crossing(s.inputs + 2 * s.hidden, kLinesOfStream);
+      return steps * (machine.barrier_seconds + others * crossing(s.hidden, kLinesOfStep));
     }
+    if (plan.apart(s)) return machine.barrier_seconds;
+    // Weight gradients read the rows of others.
+    const double crossed = crossing(s.inputs + 2 * s.hidden, kLinesOfStream);
+    return blocks * machine.barrier_seconds + steps * others / plan.threads * crossed;
   }
 
   // Rows of a slice; all where slices are not worth their sums. Their number is a power of two, so

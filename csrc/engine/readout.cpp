@@ -7,7 +7,7 @@ namespace bptt {
 template <class T>
 ReadoutWeights<T>::ReadoutWeights(const Objective<T>& objective, const Kernels<T>& kernels,
                                   Index hidden)
-    : objective_(&objective),
+    : objective_(objective),
       hidden_(hidden),
       w_ho_(kernels, kernels.product_width, objective.outputs, hidden),
       w_ho_t_(kernels, kernels.product_width, hidden, objective.outputs),
@@ -15,7 +15,7 @@ ReadoutWeights<T>::ReadoutWeights(const Objective<T>& objective, const Kernels<T
 
 template <class T>
 void ReadoutWeights<T>::pack(int member, int members) {
-  const Objective<T>& o = *objective_;
+  const Objective<T>& o = objective_;
   w_ho_.pack({o.w_ho, hidden_, 1, hidden_}, 0, member, members);
   w_ho_t_.pack({o.w_ho, 1, hidden_, o.outputs}, 0, member, members);
   if (member > 0) return;

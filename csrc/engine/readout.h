@@ -13,7 +13,6 @@ namespace bptt {
 template <class T>
 class ReadoutWeights {
  public:
-  ReadoutWeights() = default;
   ReadoutWeights(const Objective<T>& objective, const Kernels<T>& kernels, Index hidden);
 
   void pack(int member, int members);
@@ -23,8 +22,8 @@ class ReadoutWeights {
   const T* bias() const { return bias_.get(); }
 
  private:
-  const Objective<T>* objective_ = nullptr;
-  Index hidden_ = 0;
+  const Objective<T>& objective_;
+  Index hidden_;
   Panels<T> w_ho_, w_ho_t_;
   Buffer<T> bias_;  // (padded O)
 };

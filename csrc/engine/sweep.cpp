@@ -5,24 +5,6 @@
 namespace bptt {
 
 template <class T>
-BackwardWeights<T>::BackwardWeights(const Problem<T>& p, const Kernels<T>& kernels,
-                                    const Objective<T>* objective)
-    : problem(p),
-      w_ih_t(kernels, kernels.product_width, p.inputs, p.hidden),
-      w_hh_t(kernels, kernels.product_width, p.hidden, p.hidden),
-      has_readout(objective != nullptr) {
-  if (objective) readout = ReadoutWeights<T>(*objective, kernels, p.hidden);
-}
-
-template <class T>
-void BackwardWeights<T>::pack(int member, int members) {
-  const Problem<T>& p = problem;
-  w_ih_t.pack({p.w_ih, 1, p.inputs, p.hidden}, 0, member, members);
-  w_hh_t.pack({p.w_hh, 1, p.hidden, p.hidden}, 0, member, members);
-  if (has_readout) readout.pack(member, members);
-}
-
-template <class T>
 BackwardSweep<T>::BackwardSweep(const Problem<T>& problem, const Kernels<T>& kernels,
                                 const Plan& plan, const BackwardWeights<T>& weights,
                                 const SweepInputs<T>& inputs, const Gradients<T>& gradients,
@@ -45,7 +27,7 @@ BackwardSweep<T>::BackwardSweep(const Problem<T>& problem, const Kernels<T>& ker
       inputs_(problem, kernels, inputs.y, block_rows_, plan.rows_at_once),
       delta_(2 * block_rows_ * padded_hidden_) {
   if (inputs.objective) {
-    readout_.emplace(problem, *inputs.objective, weights.readout, kernels, block_rows_);
+    readout_.emplace(problem, *inputs.objective, *weights.readout, kernels, block_rows_);
   }
 }
 
@@ -321,8 +303,6 @@ void BackwardSweep<T>::initial_state_gradient(const Place& block, Part part) {
                     {out, lanes, p.hidden}});
 }
 
-template struct BackwardWeights<float>;
-template struct BackwardWeights<double>;
 template class BackwardSweep<float>;
 template class BackwardSweep<double>;
 

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "engine/backward_weights.h"
 #include "engine/block_inputs.h"
 #include "engine/interrupt.h"
 #include "engine/plan.h"
@@ -13,20 +14,6 @@
 #include "engine/team.h"
 
 namespace bptt {
-
-// The packed weights of a backward pass, for all sweeps.
-template <class T>
-struct BackwardWeights {
-  BackwardWeights(const Problem<T>& problem, const Kernels<T>& kernels,
-                  const Objective<T>* objective);
-
-  void pack(int member, int members);
-
-  const Problem<T>& problem;
-  Panels<T> w_ih_t, w_hh_t;  // columns are inputs; previous hidden units
-  ReadoutWeights<T> readout;
-  bool has_readout;
-};
 
 // What a sweep reads beside the weights.
 template <class T>

@@ -44,7 +44,7 @@ void transpose_panel(const Pack<T>& p, const T* source, T* panel, Index w, Index
 
 template <class T>
 void pack(const Pack<T>& p) {
-  for (Index begin = p.begin; begin < p.end; begin += p.width) {
+  for (Index begin = 0; begin < p.columns; begin += p.width) {
     const Index w = panel_width<T>(p.columns, begin, p.width);
     const Index filled = p.columns - begin < w ? p.columns - begin : w;
     T* panel = p.panels + begin * p.panel_rows + p.row_offset * w;

@@ -58,9 +58,7 @@ BPTT_INLINE void prefetch_tile(const Strips<T> m, Index row, Index column) {
   constexpr int kL = kLanes<std::remove_const_t<T>>;
   T* p = m.data + column / kL * m.strip_stride + row * m.row_stride;
   BPTT_UNROLL for (int i = 0; i < M; ++i, p += m.row_stride) {
-    BPTT_UNROLL for (int v = 0; v < N; ++v) {
-      __builtin_prefetch(p + v * m.strip_stride, !std::is_const_v<T>);
-    }
+    BPTT_UNROLL for (int v = 0; v < N; ++v) prefetch(p + v * m.strip_stride);
   }
 }
 

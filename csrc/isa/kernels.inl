@@ -59,10 +59,6 @@ constexpr Kernels<T> kernels_of() {
   };
 }
 
-}  // namespace bptt::BPTT_ISA
-
-namespace bptt::BPTT_ISA {
-
 extern const KernelTable kTable;
 const KernelTable kTable = {BPTT_STRING(BPTT_ISA), kernels_of<float>(), kernels_of<double>()};
 

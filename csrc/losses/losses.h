@@ -8,6 +8,7 @@
 
 #include "contract/kernels.h"
 #include "simd/math.h"
+#include "simd/partial.h"
 #include "simd/vec.h"
 
 namespace bptt::BPTT_ISA {
@@ -37,12 +38,7 @@ void squared_error(const LossRows<T>& p) {
 template <class T>
 BPTT_INLINE void exp_row(T* o, Index n) {
   for (Index j = 0; j < n; j += kLanes<T>) {
-    const Index exist = n - j;
-    if (exist >= kLanes<T>) {
-      store<T>(o + j, exp<T>(load(o + j)));
-    } else {
-      store_first(o + j, exp<T>(load_first(o + j, exist)), exist);
-    }
+    store_up_to<T>(o + j, exp<T>(load_up_to(o + j, n - j)), n - j);
   }
 }
 

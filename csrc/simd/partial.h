@@ -1,6 +1,8 @@
 // Vectors at the end of a row, which may be partial, and hints to fetch one.
 #pragma once
 
+#include <type_traits>
+
 #include "simd/vec.h"
 
 namespace bptt::BPTT_ISA {
@@ -17,15 +19,10 @@ BPTT_INLINE void store_up_to(T* p, Vec<T> v, Index n) {
   n >= kLanes<T> ? store<T>(p, v) : store_first(p, v, n);
 }
 
-// Any address will do.
+// To read, or if T is not const to write. Any address will do.
 template <class T>
-BPTT_INLINE void prefetch_read(const T* p) {
-  __builtin_prefetch(p);
-}
-
-template <class T>
-BPTT_INLINE void prefetch_write(T* p) {
-  __builtin_prefetch(p, 1);
+BPTT_INLINE void prefetch(T* p) {
+  __builtin_prefetch(p, !std::is_const_v<T>);
 }
 
 }  // namespace bptt::BPTT_ISA

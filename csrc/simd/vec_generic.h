@@ -5,35 +5,13 @@
 #pragma once
 
 #define BPTT_VECTOR_BYTES 16
-#include "simd/vec.h"
+#include "simd/vec_language.h"
 
 namespace bptt::BPTT_ISA {
 
 template <class V>
 BPTT_INLINE V fma(V a, V b, V c) {
   return a * b + c;
-}
-
-template <class V>
-BPTT_INLINE V min(V a, V b) {
-  return a < b ? a : b;
-}
-
-template <class V>
-BPTT_INLINE V max(V a, V b) {
-  return a > b ? a : b;
-}
-
-template <class T>
-BPTT_INLINE Vec<T> load_first(const T* p, Index n) {
-  Vec<T> v{};
-  for (Index i = 0; i < n; ++i) v[i] = p[i];
-  return v;
-}
-
-template <class T>
-BPTT_INLINE void store_first(T* p, Vec<T> v, Index n) {
-  for (Index i = 0; i < n; ++i) p[i] = v[i];
 }
 
 template <class V>

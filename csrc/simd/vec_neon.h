@@ -4,36 +4,14 @@
 #include <arm_neon.h>
 
 #define BPTT_VECTOR_BYTES 16
-#include "simd/vec.h"
+// The ISA's own fmin and fmax answer a NaN with NaN, not with b.
+#include "simd/vec_language.h"
 
 namespace bptt::BPTT_ISA {
 
 BPTT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return vfmaq_f32(c, a, b); }
 BPTT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
   return vfmaq_f64(c, a, b);
-}
-
-// Comparisons and a select: the ISA's own fmin and fmax answer a NaN with NaN, not with b.
-template <class V>
-BPTT_INLINE V min(V a, V b) {
-  return a < b ? a : b;
-}
-
-template <class V>
-BPTT_INLINE V max(V a, V b) {
-  return a > b ? a : b;
-}
-
-template <class T>
-BPTT_INLINE Vec<T> load_first(const T* p, Index n) {
-  Vec<T> v{};
-  for (Index i = 0; i < n; ++i) v[i] = p[i];
-  return v;
-}
-
-template <class T>
-BPTT_INLINE void store_first(T* p, Vec<T> v, Index n) {
-  for (Index i = 0; i < n; ++i) p[i] = v[i];
 }
 
 template <class V>

@@ -12,7 +12,7 @@ struct Case {
   Index columns, rows, width;
   Index stride_n, stride_k;
   Index rows_before, rows_behind;  // of the panels, that stay as they are
-  Index cut;                       // the columns [cut, columns) are packed by another call
+  Index cut;                       // the rows [cut, rows) are packed by another call
   Index gap;
 };
 
@@ -40,12 +40,13 @@ void check_pack(const Case& c, Random& random) {
   GuardedArray<T> panels(layout.size(), c.gap);
 
   const auto pack = [&](Index begin, Index end) {
-    kernels<T>().pack({source.get(), c.stride_n, c.stride_k, c.columns, c.rows, c.width, begin, end,
-                       panels.get(), layout.panel_rows, c.rows_before});
+    kernels<T>().pack({source.get() + begin * c.stride_k, c.stride_n, c.stride_k, c.columns,
+                       end - begin, c.width, panels.get(), layout.panel_rows,
+                       c.rows_before + begin});
   };
-  pack(c.cut, c.columns);
-  for (Index n = 0; n < c.cut; ++n) {
-    for (Index k = 0; k < layout.panel_rows; ++k) CHECK(is_canary(panels[layout.index(k, n)]));
+  pack(c.cut, c.rows);
+  for (Index n = 0; n < c.columns; ++n) {
+    for (Index k = 0; k < c.cut; ++k) CHECK(is_canary(panels[layout.index(c.rows_before + k, n)]));
   }
   pack(0, c.cut);
 
@@ -73,7 +74,7 @@ void panels_hold_the_matrix_and_zeros() {
         const Index extra = random.below(3);
         const Index strides[][2] = {{1, columns + extra}, {rows + extra, 1}};
         for (const auto& [stride_n, stride_k] : strides) {
-          const Index cut = std::min(columns, width * random.below(3));
+          const Index cut = random.below(rows + 1);
           check_pack<T>({columns, rows, width, stride_n, stride_k, random.below(3), random.below(3),
                          cut, random.below(k.lanes + 1)},
                         random);
