@@ -1,10 +1,15 @@
-"""``python -m bench``: the comparison; ``ladder``, ``overhead`` and ``report``: see README.md."""
+"""``python -m bench``: the comparison, and what else README.md names."""
 
 import sys
 
-from bench import ladder, overhead, report, run
+from bench import builds, ladder, overhead, report, run
 
-_COMMANDS = {"ladder": ladder.main, "overhead": overhead.main, "report": report.main}
+_COMMANDS = {
+    "builds": builds.main,
+    "ladder": ladder.main,
+    "overhead": overhead.main,
+    "report": report.main,
+}
 
 if __name__ == "__main__":
     command = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None

@@ -1,7 +1,8 @@
 """``python -m bench overhead``: what a call costs before any work is done.
 
-Two figures, with their goals: `forward` and `backward` at T = 1, B = 1, I = H = 8 from Python,
-and the import of `bptt` against the import of NumPy, each in fresh interpreters, in alternation.
+Figures with their goals: `forward` and `backward` at T = 1, B = 1, I = H = 8 from Python; the
+import of `bptt` against the import of NumPy, each in fresh interpreters, in alternation; and what
+subnormal gradients cost.
 And, without a goal, what reused outputs save at larger shapes.
 """
 
@@ -22,6 +23,7 @@ __all__ = ["Figure", "main"]
 
 _CALL_GOAL = 25.0  # microseconds
 _IMPORT_GOAL = 1.3  # times NumPy's
+_DECAY_GOAL = 1.1
 
 # Printed by the interpreter itself: its own start, the same for both, would blur the ratio.
 _TIME_AN_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     load = machine.load_average()
     figures = [*call_figures(options.rounds), import_figure(options.rounds)]
+    figures.append(decay_figure(options.rounds))
     for figure in figures:
         print(figure)
     reuse = list(reuse_rows(options.rounds))
@@ -112,6 +115,39 @@ def call_figures(rounds: int, calls: int = 2000) -> list[Figure]:
         name = f"{cell}: forward + backward at T=1, B=1, I=H=8"
         figures.append(Figure(name, "us", *quartiles(samples[1:]), goal=_CALL_GOAL))
     return figures
+
+
+def decay_figure(rounds: int) -> Figure:
+    """Backward where gradients pass through subnormal numbers, over where they do not."""
+    import bptt
+    import numpy as np
+
+    from .records import quartiles
+
+    steps, batch = 400, 32
+    x = np.random.default_rng(0).standard_normal((steps, batch, 64), dtype=np.float32)
+    dy = np.zeros((steps, batch, 128), np.float32)
+    dy[-1] = 1  # a loss at the last step
+    tapes = {}
+    for radius in (0.8, 1.0):
+        params = bptt.init_params(
+            "linear", input_size=64, hidden_size=128, spectral_radius=radius, rng=0
+        )
+        tapes[radius] = bptt.forward("linear", params, x)
+    dx = tapes[0.8].backward(dy).x
+    tiny = np.finfo(np.float32).tiny
+    if not np.any((dx != 0) & (np.abs(dx) < tiny)):
+        raise RuntimeError("no gradient is subnormal: there is nothing to time")
+    ratios = []
+    for _ in range(rounds + 1):
+        seconds = {}
+        for radius, tape in tapes.items():
+            begun = time.perf_counter()
+            tape.backward(dy)
+            seconds[radius] = time.perf_counter() - begun
+        ratios.append(seconds[0.8] / seconds[1.0])
+    name = "backward with subnormal gradients over without"
+    return Figure(name, "x ", *quartiles(ratios[1:]), goal=_DECAY_GOAL)
 
 
 def import_figure(rounds: int) -> Figure:
