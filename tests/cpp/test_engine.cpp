@@ -18,6 +18,10 @@ constexpr Sizes kAwkward[] = {
     {33, 1, 31, 8, 17}, {2, 31, 7, 100, 9},  {3, 1, 65, 130, 2}, {300, 1, 3, 5, 2},
     {90, 3, 2, 16, 3},  {1, 17, 129, 3, 64}, {3, 33, 64, 64, 8},
 };
+// Sizes that are cut: into blocks of time, slices of the batch (the last one short), sums of a
+// slice, and by long rows, which are packed.
+constexpr Sizes kCut[] = {{600, 2, 3, 9, 2}, {40, 21, 5, 17, 3},  {21, 260, 3, 16, 2},
+                          {70, 70, 2, 9, 1}, {20, 3, 31, 200, 3}, {2, 18, 5, 260, 2}};
 // Sizes with nothing in them.
 constexpr Sizes kEmpty[] = {{0, 3, 2, 5, 2}, {3, 0, 2, 5, 2}, {3, 2, 0, 5, 2}, {0, 0, 0, 1, 1}};
 
@@ -133,17 +137,20 @@ void check_adding(const Sizes (&all_sizes)[N]) {
 template <class T>
 void adding_gives_what_was_there_and_the_gradient() {
   check_adding<T>(kAwkward);
+  check_adding<T>(kCut);
   check_adding<T>(kEmpty);
 }
 
 template <class T>
 void forward_and_backward_follow_the_equations() {
   for_each_network(kAwkward, check_both<T>);
+  for_each_network(kCut, check_both<T>);
 }
 
 template <class T>
 void value_and_grad_follows_the_equations() {
   for_each_network(kAwkward, check_value_and_grad<T>);
+  for_each_network(kCut, check_value_and_grad<T>);
 }
 
 template <class T>
