@@ -24,7 +24,7 @@ constexpr Index kSumsOfBlock = 16;
 // Rows of a batch up to which a projection of many steps at once fills the tiles better.
 constexpr Index kFewRows = 2;
 // Rows that pass over the weights together: those of a register tile.
-constexpr Index kTileRows = 7;
+constexpr Index kTileRows = 6;
 // Share of the peak that large products reach.
 constexpr double kProductEfficiency = 0.92;
 constexpr Index kL1Bytes = 24 << 10;  // what a panel can have of it, beside rows and results

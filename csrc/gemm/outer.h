@@ -14,9 +14,12 @@ namespace bptt::BPTT_ISA {
 template <class T, int N>
 constexpr int outer_units() {
   int units = kLanes<T>;
-  while (units * N > kOuterAccumulators) units /= 2;
+  while (units > most_rows(N, units)) units /= 2;
   return units;
 }
+
+// How many rows ahead the first tile of a panel fetches it: x was last read in the forward pass.
+constexpr Index kRowsAhead = 16;
 
 template <class T, int M, int N>
 void outer_tile(const Outer<T>& p, Index unit, Index column) {
@@ -24,14 +27,17 @@ void outer_tile(const Outer<T>& p, Index unit, Index column) {
   const T* left = p.left.data + unit / kLanes<T> * p.left.strip_stride + unit % kLanes<T>;
   const T* right = p.right.data + column * p.right.panel_stride + p.right_first * row_stride;
   const Index left_step = p.left_step * kLanes<T>, right_step = p.right_step * row_stride;
+  const Strips<T> out{p.out, kLanes<T>, p.out_stride};
+  prefetch_tile<M, N>(out, unit, column);  // read at the end
+  const Index ahead = unit == p.begin ? kRowsAhead * row_stride : 0;
   Vec<T> acc[M][N] = {};
   for (Index group = 0; group < p.sum.groups; ++group, left += left_step, right += right_step) {
     const T *l = left, *r = right;
     for (Index row = 0; row < p.sum.rows; ++row, l += kLanes<T>, r += row_stride) {
+      BPTT_UNROLL for (int v = 0; v < N; ++v) prefetch(r + ahead + v * kLanes<T>);
       rank_one_update<T, M, N>(acc, r, [=](int m) { return l[m]; });
     }
   }
-  const Strips<T> out{p.out, kLanes<T>, p.out_stride};
   Vec<T> sum[M][N];
   load_tile<T, M, N>(sum, {out.data, out.strip_stride, out.row_stride}, unit, column, p.columns);
   BPTT_UNROLL for (int m = 0; m < M; ++m) {

@@ -10,17 +10,18 @@ namespace bptt::BPTT_ISA {
 
 // Rows of a tile of N vectors. Beyond 14 the row pointers' arithmetic costs more than it saves.
 template <int N>
-inline constexpr int kProductRows = kProductAccumulators / N < 14 ? kProductAccumulators / N : 14;
+inline constexpr int kProductRows = most_rows(N, 14);
 
-// Adds rows [row, row + M) of a · panel to the tile.
+// Adds rows [row, row + M) of a · panel to the tile, and fetches the rows below: of a matrix that
+// is read once, those of the next step, too.
 template <class T, int M, int N>
 BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segment& s, Index row,
                             const T* panel) {
-  const Index row_stride = s.a.row_stride, strip_stride = s.a.strip_stride;
-  const Index strip = strip_stride == kLanes<T> ? s.k : kLanes<T>;  // contiguous rows are one strip
+  const Index row_stride = s.a.row_stride;
   const T* a = s.a.data + row * row_stride;
-  for (Index k = s.k; k > 0; k -= strip, a += strip_stride) {
-    const Index n = k < strip ? k : strip;
+  for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
+    const Index n = k < kLanes<T> ? k : kLanes<T>;
+    BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(a + (M + m) * row_stride);
     for (const T *p = a, *end = a + n; p < end; ++p, panel += N * kLanes<T>) {
       rank_one_update<T, M, N>(acc, panel, [=](int m) { return p[m * row_stride]; });
     }

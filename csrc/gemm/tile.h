@@ -14,6 +14,15 @@
 
 namespace bptt::BPTT_ISA {
 
+// Rows of a tile of n vectors that leaves no register short, at most `limit`: there are m x n
+// accumulators, the scalars of a row or its vectors, whichever are fewer, and one of the other. One
+// accumulator that lives on the stack instead bounds the tile by the latency of a store and a load.
+constexpr int most_rows(int n, int limit) {
+  int m = limit;
+  while (m * n + (m < n ? m : n) + 1 > kRegisters) --m;
+  return m;
+}
+
 // acc[m][v] = fma(a(m), row[v], acc[m][v]): one step of the sum, `row` N vectors in memory.
 template <class T, int M, int N, class A>
 BPTT_INLINE void rank_one_update(Vec<T> (&acc)[M][N], const T* row, A a) {

@@ -10,6 +10,9 @@
 //     void   store_first(p, v, n)    the first n lanes
 //     void   pin(v)                  v has to be in a register here, for all the compiler knows
 //
+// and the shape of the register tiles: kRegisters of the ISA, and the vectors of a tile's row in a
+// product (kProductVectors) and in an outer product (kOuterVectors); gemm/tile.h does the rest.
+//
 // Everything lives in a namespace named after the ISA: the linker must never merge two
 // instantiations that were compiled with different flags. For the same reason nothing below isa/
 // uses inline functions of the standard library.

@@ -38,8 +38,6 @@ BPTT_INLINE void pin(V& v) {
   asm volatile("" : "+v"(v));
 }
 
-// 32 registers: 28 accumulators in a product, 24 in an outer product.
-inline constexpr int kProductAccumulators = 28, kProductVectors = 4;
-inline constexpr int kOuterAccumulators = 24, kOuterVectors = 3;
+inline constexpr int kRegisters = 32, kProductVectors = 4, kOuterVectors = 3;
 
 }  // namespace bptt::BPTT_ISA

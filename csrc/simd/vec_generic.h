@@ -25,8 +25,6 @@ BPTT_INLINE void pin(V& v) {
 #endif
 }
 
-// 16 registers: 12 accumulators.
-inline constexpr int kProductAccumulators = 12, kProductVectors = 4;
-inline constexpr int kOuterAccumulators = 12, kOuterVectors = 3;
+inline constexpr int kRegisters = 16, kProductVectors = 4, kOuterVectors = 3;
 
 }  // namespace bptt::BPTT_ISA

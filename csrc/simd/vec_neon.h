@@ -19,9 +19,7 @@ BPTT_INLINE void pin(V& v) {
   asm volatile("" : "+w"(v));
 }
 
-// 32 registers: 20 accumulators in a product; 24 in an outer product, whose tile is wide because it
-// can be no higher than a vector has lanes (12 for double).
-inline constexpr int kProductAccumulators = 20, kProductVectors = 4;
-inline constexpr int kOuterAccumulators = 24, kOuterVectors = 6;
+// The tile of an outer product is wide because it can be no higher than a vector has lanes.
+inline constexpr int kRegisters = 32, kProductVectors = 4, kOuterVectors = 6;
 
 }  // namespace bptt::BPTT_ISA
