@@ -96,13 +96,19 @@ def _load(path: Path, number: int) -> Any:
 def _bind(core: Any, p: Problem, threads: int) -> Callable[[], Outputs]:
     """Forward and backward of a problem by one build, into arrays of its own."""
     w = p.params
-    y, last, dx, ds = (np.zeros_like(a) for a in (p.dy, p.state, p.x, p.state))
+    state = p.state
+    history = tuple(np.zeros_like(p.dy) for _ in state)
+    last, ds = (tuple(map(np.zeros_like, state)) for _ in range(2))
+    dx, dy = np.zeros_like(p.x), (p.dy, *(None for _ in state[1:]))
+    values = core.SAVED[p.cell]
+    saved = np.zeros((*p.dy.shape[:2], values, p.dy.shape[2]), p.dy.dtype) if values else None
     grads = {name: np.zeros_like(array) for name, array in w.arrays().items()}
 
     def call() -> Outputs:
-        layer = (p.cell, threads, p.x, p.state, w.w_ih, w.w_hh)
-        core.forward(*layer, w.b_ih, w.b_hh, y, last)
-        core.backward(*layer, y, p.dy, None, False, dx, ds, *grads.values())
-        return {"y": y, "x": dx, "state": ds, **grads}
+        layer = (p.cell, threads, p.x, state, w.w_ih, w.w_hh)
+        core.forward(*layer, w.b_ih, w.b_hh, history, last, saved)
+        core.backward(*layer, history, saved, dy, None, False, dx, ds, *grads.values())
+        states = dict(zip(("state", "c"), ds, strict=False))
+        return {"y": history[0], "x": dx, **states, **grads}
 
     return call

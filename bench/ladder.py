@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rungs(p: Problem, threads: int) -> Iterator[Rung]:
-    arrays = (p.cell, p.params, p.x, p.state, p.dy)
+    arrays = (p.cell, p.params, p.x, p.given_state, p.dy)
 
     def by(backend: str) -> Callable[[], Outputs]:
         return lambda: run_bptt(*arrays, backend=backend)

@@ -71,14 +71,15 @@ def compile_naive(p: Problem) -> Any:
 
     forward, backward = numba.njit(_forward), numba.njit(_backward)
     w_ih, w_hh = p.params.w_ih, p.params.w_hh
+    (state,) = p.state
     b = np.sum([b for b in (p.params.b_ih, p.params.b_hh) if b is not None], axis=0)
 
     def call() -> Outputs:
         y = np.empty_like(p.dy)
-        forward(p.x, p.state, w_ih, w_hh, b, y)
-        dx, ds = np.empty_like(p.x), np.empty_like(p.state)
+        forward(p.x, state, w_ih, w_hh, b, y)
+        dx, ds = np.empty_like(p.x), np.empty_like(state)
         dw_ih, dw_hh, db = np.zeros_like(w_ih), np.zeros_like(w_hh), np.zeros_like(b)
-        backward(p.x, p.state, w_ih, w_hh, y, p.dy, dx, ds, dw_ih, dw_hh, db)
+        backward(p.x, state, w_ih, w_hh, y, p.dy, dx, ds, dw_ih, dw_hh, db)
         return {
             "y": y,
             "x": dx,

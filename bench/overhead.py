@@ -104,7 +104,7 @@ def call_figures(rounds: int, calls: int = 2000) -> list[Figure]:
     figures = []
     for cell in bptt.CELLS:
         problem = make_problem(Case("overhead", 1, 1, 8, 8), cell, "float32")
-        arrays = (cell, problem.params, problem.x, problem.state, problem.dy)
+        arrays = (cell, problem.params, problem.x, problem.given_state, problem.dy)
         samples = []
         for _ in range(rounds + 1):
             begun = time.perf_counter()

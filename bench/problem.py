@@ -9,13 +9,14 @@ from typing import Any
 import bptt
 import numpy as np
 import numpy.typing as npt
+from bptt.states import as_given, as_tuple
 
 from .cases import Case
 
 __all__ = ["Array", "Outputs", "Problem", "disagreement", "make_problem", "tolerance"]
 
 Array = npt.NDArray[Any]
-# y, and the gradients x, state, w_ih, w_hh, b_ih, b_hh: what every peer computes.
+# y, and the gradients x, state (of an LSTM also c), w_ih, w_hh, b_ih, b_hh: what all compute.
 Outputs = dict[str, Array]
 
 
@@ -28,13 +29,20 @@ class Problem:
     dtype: str
     params: bptt.Params
     x: Array  # (T, B, I)
-    state: Array  # (B, H)
+    state: tuple[Array, ...]  # (B, H) each: S_0, and of an LSTM c_0
     dy: Array  # (T, B, H)
+
+    @property
+    def given_state(self) -> Any:
+        """The state as `bptt.forward` takes it."""
+        return as_given(self.state)
 
     def reference(self) -> Outputs:
         """The outputs in float64, by the NumPy backend."""
-        wide = [a.astype(np.float64) for a in (self.x, self.state, self.dy)]
-        return run_bptt(self.cell, self.params.astype(np.float64), *wide, backend="numpy")
+        x, dy = self.x.astype(np.float64), self.dy.astype(np.float64)
+        state = as_given(tuple(s.astype(np.float64) for s in self.state))
+        params = self.params.astype(np.float64)
+        return run_bptt(self.cell, params, x, state, dy, backend="numpy")
 
 
 def make_problem(case: Case, cell: str, dtype: str, *, seed: int = 0) -> Problem:
@@ -52,23 +60,24 @@ def make_problem(case: Case, cell: str, dtype: str, *, seed: int = 0) -> Problem
         return rng.standard_normal(shape).astype(dtype)
 
     t, b, i, h = case.steps, case.batch, case.input_size, case.hidden_size
-    return Problem(case, cell, dtype, params, normal(t, b, i), normal(b, h), normal(t, b, h))
+    x, state = normal(t, b, i), tuple(normal(b, h) for _ in bptt.CELLS[cell].states)
+    return Problem(case, cell, dtype, params, x, state, normal(t, b, h))
 
 
 def run_bptt(
-    cell: str, params: bptt.Params, x: Array, state: Array, dy: Array, *, backend: str
+    cell: str, params: bptt.Params, x: Array, state: Any, dy: Array, *, backend: str
 ) -> Outputs:
     """Forward and backward through the public API, as a user calls it."""
     tape = bptt.forward(cell, params, x, state, backend=backend)
     grads = tape.backward(dy)
-    return {"y": tape.y, "x": grads.x, "state": grads.state, **grads.arrays()}
+    return outputs_of(tape, grads)
 
 
 def run_bptt_again(
     cell: str,
     params: bptt.Params,
     x: Array,
-    state: Array,
+    state: Any,
     dy: Array,
     *,
     backend: str,
@@ -78,7 +87,13 @@ def run_bptt_again(
     """The same into the arrays of earlier calls, as a training loop calls it."""
     bptt.forward(cell, params, x, state, backend=backend, out=tape)
     tape.backward(dy, out=grads)
-    return {"y": tape.y, "x": grads.x, "state": grads.state, **grads.arrays()}
+    return outputs_of(tape, grads)
+
+
+def outputs_of(tape: bptt.Tape, grads: bptt.Grads) -> Outputs:
+    """What a call left, by name."""
+    states = dict(zip(("state", "c"), as_tuple(grads.state), strict=False))
+    return {"y": tape.y, "x": grads.x, **states, **grads.arrays()}
 
 
 def tolerance(problem: Problem) -> float:

@@ -87,9 +87,9 @@ def reuse_rows(
 
 
 def _calls(problem: Problem) -> dict[str, Callable[[], object]]:
-    tape = bptt.forward(problem.cell, problem.params, problem.x, problem.state)
+    tape = bptt.forward(problem.cell, problem.params, problem.x, problem.given_state)
     grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2])
-    arrays = (problem.cell, problem.params, problem.x, problem.state, problem.dy)
+    arrays = (problem.cell, problem.params, problem.x, problem.given_state, problem.dy)
     return {
         "fresh": lambda: run_bptt(*arrays, backend="auto"),
         "reused": lambda: run_bptt_again(*arrays, backend="auto", tape=tape, grads=grads),

@@ -5,11 +5,13 @@ A problem prints as the call that made it, so every failure says how to have it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import bptt
 import numpy as np
+from bptt.states import as_given, as_tuple
 
 BIASES = ("b_ih", "b_hh", "b_o")
 LOSSES = ("squared_error", "cross_entropy")
@@ -31,9 +33,10 @@ class Problem:
     cell: str
     params: bptt.Params
     x: np.ndarray  # (T, B, I)
-    state: np.ndarray | None  # (B, H)
+    state: Any  # (B, H), a pair of them for an LSTM, or None
     dy: np.ndarray  # (T, B, H)
-    dstate: np.ndarray  # (B, H)
+    dc: np.ndarray | None  # (T, B, H) of an LSTM
+    dstate: Any  # like state, but not None
     target: np.ndarray  # (T, B, O)
     ids: np.ndarray  # (T, B)
     weights: np.ndarray  # (T, B)
@@ -43,12 +46,8 @@ class Problem:
 
     def astype(self, dtype: str | type) -> Problem:
         """The same numbers in another dtype."""
-        cast = {
-            f.name: getattr(self, f.name).astype(dtype)
-            for f in fields(self)
-            if f.name in ("params", "x", "state", "dy", "dstate", "target", "weights")
-            and getattr(self, f.name) is not None
-        }
+        names = ("params", "x", "state", "dy", "dc", "dstate", "target", "weights")
+        cast = {name: each(lambda a: a.astype(dtype), getattr(self, name)) for name in names}
         return replace(self, call=f"{self.call}.astype({np.dtype(dtype).name!r})", **cast)
 
     def row(self, n: int) -> Problem:
@@ -57,9 +56,10 @@ class Problem:
             name: getattr(self, name)[:, n : n + 1].copy()
             for name in ("x", "dy", "target", "ids", "weights")
         }
-        state = None if self.state is None else self.state[n : n + 1].copy()
-        dstate = self.dstate[n : n + 1].copy()
-        return replace(self, call=f"{self.call}.row({n})", state=state, dstate=dstate, **cut)
+        for name in ("state", "dstate"):
+            cut[name] = each(lambda a: a[n : n + 1].copy(), getattr(self, name))
+        cut["dc"] = each(lambda a: a[:, n : n + 1].copy(), self.dc)
+        return replace(self, call=f"{self.call}.row({n})", **cut)
 
     def loss_at(self, at: str, loss: str) -> tuple[Any, np.ndarray]:
         """The arguments `at` and `target` for one of `AT`."""
@@ -77,8 +77,19 @@ class Problem:
     def forward_backward(self, backend: str, *, dy: bool = True, dstate: bool = True) -> Result:
         """Everything that `bptt.forward` and `Tape.backward` return, by name."""
         tape = bptt.forward(self.cell, self.params, self.x, self.state, backend=backend)
-        grads = tape.backward(self.dy if dy else None, self.dstate if dstate else None)
-        return {"y": tape.y, "last": tape.state, **by_name(grads)}
+        return {**recorded(tape), **by_name(self.backward(tape, dy=dy, dstate=dstate))}
+
+    def backward(
+        self, tape: bptt.Tape, *, dy: bool = True, dstate: bool = True, **options: Any
+    ) -> bptt.Grads:
+        """``Tape.backward`` from the gradients of every step and of the final state."""
+        if dy and self.dc is not None:
+            options["dc"] = self.dc
+        return tape.backward(self.dy if dy else None, self.dstate if dstate else None, **options)
+
+    def zeros(self) -> bptt.Grads:
+        """Gradients to write to."""
+        return bptt.Grads.zeros(self.params, *self.x.shape[:2], cell=self.cell)
 
     def value_and_grad(self, backend: str, loss: str, at: str, reduction: str = "mean") -> Result:
         """Everything that `bptt.value_and_grad` returns, by name."""
@@ -97,9 +108,27 @@ class Problem:
         return {"loss": value, **by_name(grads)}
 
 
+def each(f: Callable[[Any], Any], value: Any) -> Any:
+    """f(value), of each part of a pair, and None of None."""
+    if value is None:
+        return None
+    return tuple(map(f, value)) if isinstance(value, tuple) else f(value)
+
+
+def parts(name: str, state: Any) -> Result:
+    """A state by name: its first part `name`, and the second, if there is one, `name`.c."""
+    return dict(zip((name, f"{name}.c"), as_tuple(state), strict=False))
+
+
+def recorded(tape: bptt.Tape) -> Result:
+    """All arrays that a tape shows."""
+    c = {"c": tape.c} if len(bptt.CELLS[tape.cell].states) > 1 else {}
+    return {"y": tape.y, **c, **parts("last", tape.state)}
+
+
 def by_name(grads: bptt.Grads) -> Result:
     """All gradients that are present; "dx" and "dstate" are those of the data."""
-    return {"dx": grads.x, "dstate": grads.state, **grads.arrays()}
+    return {"dx": grads.x, **parts("dstate", grads.state), **grads.arrays()}
 
 
 def make_problem(
@@ -125,16 +154,22 @@ def make_problem(
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(dtype)
 
-    orthogonal, _ = np.linalg.qr(rng.standard_normal((hidden, hidden)))
-    drawn = {"b_ih": normal(hidden), "b_hh": normal(hidden), "b_o": normal(outputs)}
+    kind = bptt.CELLS[cell]
+    rows = kind.gates * hidden
+    blocks = [np.linalg.qr(rng.standard_normal((hidden, hidden)))[0] for _ in range(kind.gates)]
+    drawn = {"b_ih": normal(rows), "b_hh": normal(rows), "b_o": normal(outputs)}
     params = bptt.Params(
-        w_ih=(rng.standard_normal((hidden, inputs)) / np.sqrt(inputs)).astype(dtype),
-        w_hh=(RADIUS * orthogonal).astype(dtype),
+        w_ih=(rng.standard_normal((rows, inputs)) / np.sqrt(inputs)).astype(dtype),
+        w_hh=(RADIUS * np.concatenate(blocks)).astype(dtype),
         w_ho=(rng.standard_normal((outputs, hidden)) / np.sqrt(hidden)).astype(dtype),
         **{name: drawn[name] / np.dtype(dtype).type(2) for name in biases},
     )
     x = normal(steps, batch, inputs)
-    state = normal(batch, hidden) if with_state else None
+
+    def normal_state() -> Any:
+        return as_given(tuple(normal(batch, hidden) for _ in kind.states))
+
+    state = normal_state() if with_state else None
     if cell == "relu":
         _keep_off_the_kink(params, x, state, rng)
     return Problem(
@@ -144,7 +179,8 @@ def make_problem(
         x=x,
         state=state,
         dy=normal(steps, batch, hidden),
-        dstate=normal(batch, hidden),
+        dc=normal(steps, batch, hidden) if len(kind.states) > 1 else None,
+        dstate=normal_state(),
         target=normal(steps, batch, outputs),
         ids=rng.integers(0, outputs, (steps, batch)),
         weights=rng.uniform(0.5, 1.5, (steps, batch)).astype(dtype),

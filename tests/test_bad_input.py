@@ -68,7 +68,13 @@ IDS = np.array([0, 1, 2, 3, 0, 1])
 # call, the argument that is changed, its value, the error, and words that the message must have
 CASES: list[tuple[Callable, str, Any, type[Exception], str]] = [
     # cell, params, backend
-    (forward, "cell", "lstmm", ValueError, r"expected one of linear, tanh, relu, got 'lstmm'"),
+    (
+        forward,
+        "cell",
+        "lstmm",
+        ValueError,
+        r"expected one of linear, tanh, relu, lstm, gru, got 'lstmm'",
+    ),
     (forward, "cell", None, TypeError, r"expected a string, got NoneType"),
     (forward, "params", {"w_ih": X}, TypeError, r"expected bptt.Params, got dict"),
     (forward, "backend", "cuda-9", ValueError, r"expected one of auto, .*numpy, got 'cuda-9'"),

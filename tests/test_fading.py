@@ -9,6 +9,7 @@ from __future__ import annotations
 import bptt
 import numpy as np
 import pytest
+from bptt.states import as_given
 
 H = 6
 
@@ -70,13 +71,15 @@ def test_gradient_of_readout_does_not_depend_on_the_length_of_the_product(
     cell: str, backend: str
 ) -> None:
     """Given S_t, the steps that led there change W_s's gradient, and W_o's not at all."""
-    params = network(0.9)
+    gated = {"input_size": H, "hidden_size": H, "output_size": 2, "rng": 0, "dtype": "float64"}
+    params = network(0.9) if bptt.CELLS[cell].gates == 1 else bptt.init_params(cell, **gated)
     x = np.random.default_rng(1).standard_normal((500, 3, H))
-    y = bptt.forward(cell, params, x, backend=backend).y
+    tape = bptt.forward(cell, params, x, backend=backend)
+    history = (tape.y, tape.c) if cell == "lstm" else (tape.y,)
     target = np.ones((3, 2))
 
     def readout_gradient(last_steps: int) -> bptt.Grads:
-        state = y[-last_steps - 1]
+        state = as_given(tuple(states[-last_steps - 1] for states in history))
         _, grads = bptt.value_and_grad(
             cell,
             params,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from problems import Problem, by_name, make_problem
+from problems import Problem, by_name, each, make_problem, parts, recorded
 
 
 def every_second(a: np.ndarray) -> np.ndarray:
@@ -76,8 +76,8 @@ def mapped(p: Problem, layout: Callable[[np.ndarray], Any]) -> Problem:
     """`p` with every array in another layout."""
     params = bptt.Params(**{name: layout(array) for name, array in p.params.arrays().items()})
     data = {
-        name: layout(getattr(p, name))
-        for name in ("x", "state", "dy", "dstate", "target", "ids", "weights")
+        name: each(layout, getattr(p, name))
+        for name in ("x", "state", "dy", "dc", "dstate", "target", "ids", "weights")
     }
     return replace(p, params=params, **data)
 
@@ -85,7 +85,7 @@ def mapped(p: Problem, layout: Callable[[np.ndarray], Any]) -> Problem:
 def run(p: Problem, backend: str) -> dict[str, Any]:
     """All results of `p`, whose arrays may be of a kind that cannot be indexed."""
     tape = bptt.forward(p.cell, p.params, p.x, p.state, backend=backend)
-    results = {"y": tape.y, "last": tape.state, **by_name(tape.backward(p.dy, p.dstate))}
+    results = {**recorded(tape), **by_name(p.backward(tape))}
     for loss, target in (("squared_error", p.target), ("cross_entropy", p.ids)):
         for at in ("all", p.weights):
             value, grads = bptt.value_and_grad(
@@ -128,7 +128,8 @@ def test_results_are_plain_arrays_that_kernels_could_read(layout: str, backend: 
 
 def test_inputs_are_never_written_to(cell: str, backend: str) -> None:
     p = make_problem(cell, 5, 3, 4, 7, 2)
-    inputs = {**p.params.arrays(), **{n: getattr(p, n) for n in ("x", "state", "dy", "dstate")}}
+    inputs = {**p.params.arrays(), "x": p.x, "dy": p.dy}
+    inputs.update(**parts("state", p.state), **parts("dstate", p.dstate))
     inputs.update(target=p.target, ids=p.ids, weights=p.weights)
     before = {name: array.copy() for name, array in inputs.items()}
     run(p, backend)
@@ -139,14 +140,13 @@ def test_inputs_are_never_written_to(cell: str, backend: str) -> None:
 def test_results_share_no_memory_with_inputs_or_each_other(cell: str, backend: str) -> None:
     p = make_problem(cell, 1, 1, 3, 3, 2)
     tape = bptt.forward(cell, p.params, p.x, p.state, backend=backend)
-    for grads in (tape.backward(p.dy, p.dstate), tape.backward(None, p.dstate)):
+    for grads in (p.backward(tape), tape.backward(None, p.dstate)):
         arrays = {
-            "tape.y": tape.y,
-            "tape.state": tape.state,
+            **{f"tape.{name}": array for name, array in recorded(tape).items()},
             "x": p.x,
-            "state": p.state,
+            **parts("state", p.state),
             "dy": p.dy,
-            "dstate": p.dstate,
+            **parts("dstate", p.dstate),
             **p.params.arrays(),
             **{f"grads.{name}": array for name, array in by_name(grads).items()},
         }
@@ -157,6 +157,8 @@ def test_results_share_no_memory_with_inputs_or_each_other(cell: str, backend: s
 
 
 def test_the_two_bias_gradients_are_equal_and_two_arrays(cell: str, backend: str) -> None:
+    if cell == "gru":
+        pytest.skip("the biases of a GRU do not enter as a sum")
     p = make_problem(cell, 5, 3, 4, 7, 2)
     _, grads = bptt.value_and_grad(
         cell, p.params, p.x, p.target, loss="squared_error", at="all", backend=backend
@@ -170,11 +172,11 @@ def test_the_two_bias_gradients_are_equal_and_two_arrays(cell: str, backend: str
 def test_writing_into_results_does_not_change_the_tape(cell: str, backend: str) -> None:
     p = make_problem(cell, 5, 3, 4, 7)
     tape = bptt.forward(cell, p.params, p.x, p.state, backend=backend)
-    first = tape.backward(p.dy, p.dstate)
+    first = p.backward(tape)
     expected = {name: array.copy() for name, array in by_name(first).items()}
-    for array in (tape.state, *by_name(first).values()):
+    for array in (*parts("last", tape.state).values(), *by_name(first).values()):
         array[...] = 7
-    for name, array in by_name(tape.backward(p.dy, p.dstate)).items():
+    for name, array in by_name(p.backward(tape)).items():
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bptt.states import as_tuple
 from problems import AT, Problem, make_problem
 
 # Where the value is put: an entry of one of the arrays.
@@ -28,8 +29,11 @@ PLACES = {
 def with_value(p: Problem, place: str, value: float) -> Problem:
     name = place.split()[-1]
     is_param = name in p.params.arrays()
-    array = getattr(p.params if is_param else p, name).copy()
+    given = getattr(p.params if is_param else p, name)
+    array = as_tuple(given)[0].copy()
     array[PLACES[place]] = value
+    if isinstance(given, tuple):
+        array = (array, *given[1:])
     if is_param:
         return replace(p, params=replace(p.params, **{name: array}))
     return replace(p, **{name: array})

@@ -122,7 +122,7 @@ def test_one_specialisation_a_dtype_serves_every_cell_loss_and_read_only_input()
     from bptt.backends import numba_kernels
 
     for dtype in ("float32", "float64"):
-        for cell in bptt.CELLS:
+        for cell in ("linear", "tanh", "relu"):
             for biases in ((), ("b_ih",), ("b_ih", "b_hh", "b_o")):
                 p = make_problem(cell, 3, 2, 1, 5, dtype=dtype, biases=biases)
                 for array in (p.x, p.state, p.dy, p.dstate, p.weights, *p.params.arrays().values()):
@@ -178,6 +178,7 @@ def test_tanh_is_within_three_units_in_the_last_place() -> None:
 
 
 @needs_numba
+@pytest.mark.parametrize("cell", ["linear", "tanh", "relu"])
 def test_same_bits_from_one_thread_and_from_two_however_small_the_work(
     cell: str, dtype: str, monkeypatch: pytest.MonkeyPatch, keep_num_threads: None
 ) -> None:

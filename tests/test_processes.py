@@ -95,8 +95,9 @@ def test_control_c_ends_a_long_native_call(call: str, threads: str) -> None:
             from bptt.backends.protocol import Forward
             from bptt.tape import Tape
             short = bptt.forward("tanh", params, x[:1], backend="native")
-            record = Forward(np.zeros((20_000, 1, 2048), np.float32), (np.zeros((1, 2048), "f4"),))
-            tape = Tape(short._cell, short._backend, params, x, short._state, record)
+            history = (np.zeros((20_000, 1, 2048), np.float32),)
+            record = Forward(history, (np.zeros((1, 2048), "f4"),))
+            tape = Tape(short._cell, short._backend, "gates", params, x, short._state, record)
         calls = {
             "forward": lambda: bptt.forward("tanh", params, x, backend="native"),
             "backward": lambda: tape.backward(None, np.ones((1, 2048), np.float32)),

@@ -8,10 +8,31 @@ from dataclasses import replace
 import bptt
 import numpy as np
 import pytest
-from problems import AT, Problem, make_problem
+from bptt.states import as_given, as_tuple
+from problems import AT, Problem, by_name, make_problem, parts, recorded
 from tolerance import scales, tolerance
 
 F = {"linear": lambda a: a, "tanh": np.tanh, "relu": lambda a: np.maximum(a, 0)}
+
+
+def sigma(a: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-a))
+
+
+def next_state(p: Problem, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """One step of one sample: x (I,) and a state of vectors (H,)."""
+    w, s = p.params, state[0]
+    g_i, g_h = w.w_ih @ x + w.b_ih, w.w_hh @ s + w.b_hh
+    if p.cell == "lstm":
+        i, f, g, o = (g_i + g_h).reshape(4, -1)
+        c = sigma(f) * state[1] + sigma(i) * np.tanh(g)
+        return sigma(o) * np.tanh(c), c
+    if p.cell == "gru":
+        (i_r, i_z, i_n), (h_r, h_z, h_n) = g_i.reshape(3, -1), g_h.reshape(3, -1)
+        z = sigma(i_z + h_z)
+        return ((1 - z) * np.tanh(i_n + sigma(i_r + h_r) * h_n) + z * s,)
+    return (F[p.cell](g_i + g_h),)
+
 
 extended_precision = pytest.mark.skipif(
     np.finfo(np.longdouble).eps >= np.finfo(np.float64).eps,
@@ -19,17 +40,18 @@ extended_precision = pytest.mark.skipif(
 )
 
 
-def states(p: Problem) -> np.ndarray:
-    """S_0 ... S_T (T + 1, B, H), sample by sample, unit by unit of the text."""
-    w = p.params
-    S = [p.state]
+def all_states(p: Problem) -> list[np.ndarray]:
+    """Each part of the state, (T + 1, B, H), sample by sample, unit by unit of the text."""
+    states = [as_tuple(p.state)]
     for x_t in p.x:
-        rows = [
-            F[p.cell](w.w_ih @ x + w.w_hh @ s + w.b_ih + w.b_hh)
-            for x, s in zip(x_t, S[-1], strict=True)
-        ]
-        S.append(np.array(rows))
-    return np.array(S)
+        rows = [next_state(p, x, tuple(s[n] for s in states[-1])) for n, x in enumerate(x_t)]
+        states.append(tuple(map(np.array, zip(*rows, strict=True))))
+    return [np.array(part) for part in zip(*states, strict=True)]
+
+
+def states(p: Problem) -> np.ndarray:
+    """S_0 ... S_T (T + 1, B, H)."""
+    return all_states(p)[0]
 
 
 def loss_of(p: Problem, loss: str, at: str, reduction: str) -> np.floating:
@@ -61,14 +83,17 @@ def assert_is_difference(found: dict, f: Callable[[Problem], np.floating], p: Pr
     """
     h = p.x.dtype.type(1e-6)
     allowed = 2e-11 + 50 * np.finfo(p.x.dtype).eps * max(1, abs(f(p))) / h
-    inputs = {"dx": p.x, "dstate": p.state, **p.params.arrays()}
+    inputs = {"dx": p.x, **parts("dstate", p.state), **p.params.arrays()}
     assert found.keys() == inputs.keys()
 
     def moved(name: str, index: tuple[int, ...], by: np.floating) -> Problem:
         array = inputs[name].copy()
         array[index] += by
-        if name in ("dx", "dstate"):
-            return replace(p, **{name[1:]: array})
+        if name == "dx":
+            return replace(p, x=array)
+        if name.startswith("dstate"):
+            changed = {**parts("dstate", p.state), name: array}
+            return replace(p, state=as_given(tuple(changed.values())))
         return replace(p, params=replace(p.params, **{name: array}))
 
     for name, array in inputs.items():
@@ -106,19 +131,23 @@ def test_backward_is_the_finite_difference(cell: str, dy: bool, dstate: bool) ->
     p = replace(p, params=replace(p.params, w_ho=None, b_o=None))
 
     def scalar(q: Problem) -> np.floating:
-        S = states(q)
-        return dy * (q.dy * S[1:]).sum() + dstate * (q.dstate * S[-1]).sum()
+        total = 0.0
+        outside = (q.dy, q.dc)[: len(bptt.CELLS[p.cell].states)]
+        for S, d, last in zip(all_states(q), outside, as_tuple(q.dstate), strict=True):
+            total += dy * (d * S[1:]).sum() + dstate * (last * S[-1]).sum()
+        return total
 
     found = p.forward_backward("numpy", dy=dy, dstate=dstate)
-    np.testing.assert_allclose(found.pop("y"), states(p)[1:], rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(found.pop("last"), states(p)[-1], rtol=1e-13, atol=1e-13)
+    for S, name, last in zip(all_states(p), ("y", "c"), ("last", "last.c"), strict=False):
+        np.testing.assert_allclose(found.pop(name), S[1:], rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(found.pop(last), S[-1], rtol=1e-13, atol=1e-13)
     assert_is_difference(found, scalar, p)
 
 
 def test_absent_biases_count_as_zero(cell: str) -> None:
     p = make_problem(cell, 4, 2, 3, 3, biases=(), seed=5)
-    zero = np.zeros(3)
-    q = replace(p, params=replace(p.params, b_ih=zero, b_hh=zero, b_o=zero))
+    zero = np.zeros(3 * bptt.CELLS[cell].gates)
+    q = replace(p, params=replace(p.params, b_ih=zero, b_hh=zero, b_o=zero[:3]))
     found, expected = (r.value_and_grad("numpy", "squared_error", "all") for r in (p, q))
     for name in found:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -137,6 +166,15 @@ def test_the_reference_computes_in_the_dtype_of_its_inputs(cell: str, dtype: str
         allowed = max(tolerance(p, d, scale) for d in (dtype, "float64"))
         error = np.abs(found[name].astype(np.longdouble) - expected[name]).max()
         assert error <= allowed, f"{name} of {p}: {error:.3g} > {allowed:.3g}"
+
+
+def test_minimal_saving_gives_the_same_bits(cell: str) -> None:
+    p = make_problem(cell, 5, 3, 4, 6, seed=3)
+    expected = p.forward_backward("numpy")
+    tape = bptt.forward(cell, p.params, p.x, p.state, backend="numpy", save="minimal")
+    found = {**recorded(tape), **by_name(p.backward(tape))}
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
 @extended_precision

@@ -10,7 +10,8 @@ import bptt
 import numpy as np
 import pytest
 from bptt.backends import REGISTRY
-from problems import AT, Problem, Result, by_name, make_problem
+from bptt.states import as_given
+from problems import AT, Problem, Result, by_name, make_problem, recorded
 
 SHAPES = [(9, 5, 3, 7, 4), (40, 3, 17, 65, 3), (20, 33, 20, 129, 9)]
 EMPTY = [(0, 3, 2, 5, 3), (4, 0, 2, 5, 3), (0, 0, 2, 5, 3)]
@@ -18,7 +19,7 @@ BEFORE = 0.75  # what an array holds that is added to
 
 
 def filled(p: Problem, value: float) -> bptt.Grads:
-    grads = bptt.Grads.zeros(p.params, *p.x.shape[:2])
+    grads = p.zeros()
     for array in by_name(grads).values():
         array[...] = value
     return grads
@@ -70,14 +71,14 @@ def test_forward_and_backward_into_old_arrays_give_what_fresh_ones_hold(
     old, p = (make_problem(cell, *shape, dtype=dtype, seed=seed) for seed in (1, 2))
     expected = p.forward_backward(backend)
     tape = forward(old, backend)
-    y, state = tape.y, tape.state
+    before = recorded(tape)
     assert forward(p, backend, out=tape) is tape
-    assert tape.y is y
-    assert tape.state is state
+    for name, array in recorded(tape).items():
+        assert array is before[name]
     grads = filled(p, np.nan)
-    assert tape.backward(p.dy, p.dstate, out=grads) is grads
+    assert p.backward(tape, out=grads) is grads
     readout = {"w_ho", "b_o"}
-    found = {"y": tape.y, "last": tape.state, **by_name(grads)}
+    found = {**recorded(tape), **by_name(grads)}
     assert_same(found, expected, backend, p)
     assert found.keys() - readout == expected.keys()
     for name in readout:
@@ -114,7 +115,7 @@ def test_accumulating_adds_to_every_array(
     fresh = p.forward_backward(backend)
     tape, grads = forward(p, backend), filled(p, BEFORE)
     for times in (1, 2):
-        assert tape.backward(p.dy, p.dstate, out=grads, accumulate=True) is grads
+        assert p.backward(tape, out=grads, accumulate=True) is grads
         for name, found in by_name(grads).items():
             one = fresh.get(name, np.zeros_like(found))  # Tape.backward has no readout
             expected = found.dtype.type(BEFORE) + times * one
@@ -157,7 +158,7 @@ def test_accumulated_bits_are_the_same_for_any_number_of_threads(
     for threads in (1, 2, 3):
         bptt.set_num_threads(threads)
         grads = filled(p, BEFORE)
-        forward(p, compiled_backend).backward(p.dy, p.dstate, out=grads, accumulate=True)
+        p.backward(forward(p, compiled_backend), out=grads, accumulate=True)
         value_and_grad(p, compiled_backend, "step", out=grads, accumulate=True)
         found.append(by_name(grads))
     for other in found[1:]:
@@ -174,20 +175,23 @@ def test_truncated_bptt_in_one_tape_is_that_in_many(where: str, cell: str, backe
     for x in pieces:
         tape = forward(p, backend, x=x, state=state)
         grads = tape.backward(np.ones_like(tape.y))
-        expected.append({"y": tape.y, "last": tape.state, **by_name(grads)})
-        state = {"transposed tape.y": tape.y[-1].T}.get(where, tape.state)
+        expected.append({**recorded(tape), **by_name(grads)})
+        state = of_tape(tape, where)
 
     tape = forward(p, backend, x=pieces[0])
     for n, x in enumerate(pieces):
         if n:
-            state = {
-                "tape.state": tape.state,
-                "tape.y[-1]": tape.y[-1],
-                "transposed tape.y": tape.y[-1].T,
-            }[where]
-            forward(p, backend, x=x, state=state, out=tape)
+            forward(p, backend, x=x, state=of_tape(tape, where), out=tape)
         grads = tape.backward(np.ones_like(tape.y))
-        assert_same({"y": tape.y, "last": tape.state, **by_name(grads)}, expected[n], backend, p)
+        assert_same({**recorded(tape), **by_name(grads)}, expected[n], backend, p)
+
+
+def of_tape(tape: bptt.Tape, where: str) -> Any:
+    """A state that lies in the tape's own arrays."""
+    if where == "tape.state":
+        return tape.state
+    history = (tape.y,) if len(bptt.CELLS[tape.cell].states) == 1 else (tape.y, tape.c)
+    return as_given(tuple(a[-1].T if "transposed" in where else a[-1] for a in history))
 
 
 def test_a_training_loop_with_old_arrays_ends_where_one_with_fresh_arrays_ends(
@@ -196,7 +200,7 @@ def test_a_training_loop_with_old_arrays_ends_where_one_with_fresh_arrays_ends(
     ends = []
     for reuse in (False, True):
         p = make_problem(cell, 12, 4, 3, 6, dtype="float64", seed=3)
-        grads = bptt.Grads.zeros(p.params, 12, 4) if reuse else None
+        grads = p.zeros() if reuse else None
         for _ in range(10):
             _, found = value_and_grad(p, backend, out=grads)
             for name, array in p.params.arrays().items():
@@ -406,8 +410,7 @@ def test_gradients_that_share_memory_with_an_argument_are_refused(backend: str) 
 
 def assert_tape_is_whole(tape: bptt.Tape, p: Problem, backend: str) -> None:
     expected = p.forward_backward(backend)
-    found = {"y": tape.y, "last": tape.state, **by_name(tape.backward(p.dy, p.dstate))}
-    assert_same(found, expected, backend, p)
+    assert_same({**recorded(tape), **by_name(p.backward(tape))}, expected, backend, p)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import bptt
 import numpy as np
 import pytest
-from problems import AT, Problem, by_name, make_problem
+from bptt.states import as_given, as_tuple
+from problems import AT, Problem, by_name, make_problem, parts
 from tolerance import output_scales, scales, tolerance
 
 torch = pytest.importorskip(
@@ -17,10 +21,16 @@ torch = pytest.importorskip(
 torch.set_num_threads(1)
 
 
-def layer_of(p: Problem) -> torch.nn.RNN:
-    """``torch.nn.RNN`` with the weights of `p`."""
+def new_layer(cell: str, *sizes: int, **options: Any) -> torch.nn.RNNBase:
+    if cell in ("lstm", "gru"):
+        return {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](*sizes, **options)
+    return torch.nn.RNN(*sizes, nonlinearity=cell, **options)
+
+
+def layer_of(p: Problem) -> torch.nn.RNNBase:
+    """A layer of ``torch.nn`` with the weights of `p`."""
     w = p.params
-    layer = torch.nn.RNN(w.input_size, w.hidden_size, nonlinearity=p.cell, dtype=torch.float64)
+    layer = new_layer(p.cell, w.input_size, w.hidden_size, dtype=torch.float64)
     names = {"weight_ih_l0": w.w_ih, "weight_hh_l0": w.w_hh, "bias_ih_l0": w.b_ih}
     names["bias_hh_l0"] = w.b_hh
     layer.load_state_dict({name: torch.from_numpy(array) for name, array in names.items()})
@@ -33,7 +43,8 @@ def tensor(array: np.ndarray) -> torch.Tensor:
 
 def run_torch(p: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The states (T, B, H), and the leaves that gradients are asked of, by the names of results."""
-    leaves = {"dx": tensor(p.x), "dstate": tensor(p.state)}
+    states = {name: tensor(array) for name, array in parts("dstate", p.state).items()}
+    leaves = {"dx": tensor(p.x), **states}
     if p.cell == "linear":
         leaves.update({name: tensor(array) for name, array in p.params.arrays().items()})
         s, steps = leaves["dstate"], []
@@ -43,9 +54,12 @@ def run_torch(p: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             steps.append(s)
         return torch.stack(steps), leaves
     layer = layer_of(p)
-    y, _ = layer(leaves["dx"], leaves["dstate"][None])
+    state = tuple(s[None] for s in states.values())
+    y, last = layer(leaves["dx"], as_given(state))
     leaves["w_ih"], leaves["w_hh"], leaves["b_ih"], leaves["b_hh"] = layer.parameters()
     leaves.update({name: tensor(getattr(p.params, name)) for name in ("w_ho", "b_o")})
+    if len(state) > 1:
+        leaves["last.c"] = last[1][0]
     return y, leaves
 
 
@@ -74,6 +88,7 @@ def test_value_and_grad_is_autograd(at: str, loss: str, cell: str, backend: str)
     p = make_problem(cell, 17, 5, 3, 9, 4, seed=1)
     y, leaves = run_torch(p)
     value = torch_loss(p, y @ leaves["w_ho"].T + leaves["b_o"], loss, at)
+    leaves.pop("last.c", None)
     value.backward()
 
     found = p.value_and_grad(backend, loss, at)
@@ -89,7 +104,9 @@ def test_value_and_grad_is_autograd(at: str, loss: str, cell: str, backend: str)
 def test_forward_and_backward_are_autograd(cell: str, backend: str) -> None:
     p = make_problem(cell, 33, 5, 3, 17, seed=2)
     y, leaves = run_torch(p)
-    torch.autograd.backward([y, y[-1]], [torch.tensor(p.dy), torch.tensor(p.dstate)])
+    p = replace(p, dc=None)  # PyTorch does not show c_t
+    ends = (y[-1], *([leaves.pop("last.c")] if "last.c" in leaves else []))
+    torch.autograd.backward([y, *ends], [torch.tensor(d) for d in (p.dy, *as_tuple(p.dstate))])
     scale = scales(p)
     found = p.forward_backward(backend)
     expected = {name: leaf.grad for name, leaf in leaves.items() if name not in ("w_ho", "b_o")}
@@ -99,10 +116,10 @@ def test_forward_and_backward_are_autograd(cell: str, backend: str) -> None:
         assert error <= tolerance(p, "float64", scale[name]), f"{name} of {p}: {error:.3g}"
 
 
-@pytest.mark.parametrize("cell", ["tanh", "relu"])
+@pytest.mark.parametrize("cell", ["tanh", "relu", "lstm", "gru"])
 def test_a_state_dict_loads_as_it_is(cell: str, backend: str) -> None:
     torch.manual_seed(0)
-    layer = torch.nn.RNN(3, 9, nonlinearity=cell)
+    layer = new_layer(cell, 3, 9)
     weights = layer.state_dict()
     params = bptt.Params(
         weights["weight_ih_l0"],
@@ -114,7 +131,8 @@ def test_a_state_dict_loads_as_it_is(cell: str, backend: str) -> None:
     tape = bptt.forward(cell, params, x, backend=backend)
     expected, last = layer(x)
     np.testing.assert_allclose(tape.y, expected.detach().numpy(), atol=2e-6)
-    np.testing.assert_allclose(tape.state, last[0].detach().numpy(), atol=2e-6)
+    for found, wanted in zip(as_tuple(tape.state), as_tuple(last), strict=True):
+        np.testing.assert_allclose(found, wanted[0].detach().numpy(), atol=2e-6)
     assert type(tape.y) is np.ndarray
     assert set(by_name(tape.backward(torch.randn(17, 5, 9)))) >= {"dx", "w_hh", "b_hh"}
 

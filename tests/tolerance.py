@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import math
 
+import bptt
 import numpy as np
 from bptt.backends.numpy import STEPS
+from bptt.states import as_tuple
 from problems import RADIUS, Problem, Result
 
 FEW = 2
@@ -33,6 +35,8 @@ def scales(problem: Problem, do: np.ndarray | None = None) -> Result:
     For ``value_and_grad``, `do` (T, B, O) holds the scale of dL/dO; see `output_gradient_scale`.
     """
     p = problem.astype("float64")
+    if bptt.CELLS[p.cell].gates > 1:
+        return _gated_scales(p, do)
     step, step_back = STEPS[p.cell]
     steps, batch, _ = p.x.shape
     w_ih, w_hh = p.params.w_ih, p.params.w_hh
@@ -74,6 +78,70 @@ def scales(problem: Problem, do: np.ndarray | None = None) -> Result:
     }
     if do is not None:
         found["w_ho"] = np.tensordot(do, a, axes=((0, 1), (0, 1)))  # the error of y is a eps
+        found["b_o"] = do.sum(axis=(0, 1))
+    return found
+
+
+def _gated_scales(p: Problem, do: np.ndarray | None) -> Result:
+    """The same for a gated cell, more roughly: all its gates share the largest scale of a unit.
+
+    The sums behind the gates have error a eps; the memory adds it up, and forgets it by the gate
+    that keeps it. On the way back everything that reaches a unit is multiplied by slopes and
+    values below 1, whose own errors are those of the forward pass.
+    """
+    kind = bptt.CELLS[p.cell]
+    step, step_back = STEPS[p.cell]
+    steps, batch, _ = p.x.shape
+    rows, hidden = p.params.w_hh.shape
+    w_ih, w_hh = p.params.w_ih, p.params.w_hh
+    b_ih = np.zeros(rows) if p.params.b_ih is None else p.params.b_ih
+    b_hh = np.zeros(rows) if p.params.b_hh is None else p.params.b_hh
+    zeros = tuple(np.zeros((batch, hidden)) for _ in kind.states)
+    state = zeros if p.state is None else as_tuple(p.state)
+    keeps = kind.gate_names.index(kind.keeps)
+
+    memory = np.abs(state[-1])
+    states, saved, scale = [state[0]], [], np.zeros((steps, batch, hidden))
+    for t, x_t in enumerate(p.x):
+        sums = np.abs(x_t) @ np.abs(w_ih.T) + np.abs(state[0]) @ np.abs(w_hh.T)
+        sums += np.abs(b_ih) + np.abs(b_hh)
+        state, saved_t = step(x_t @ w_ih.T + b_ih, state[0] @ w_hh.T + b_hh, state)
+        memory = saved_t[keeps] * memory + sums.reshape(batch, kind.gates, hidden).max(axis=1)
+        scale[t] = memory
+        states.append(state[0])
+        saved.append(saved_t)
+    previous = np.concatenate([np.abs(states[:1]), scale])[:steps]
+
+    dy, ds = p.dy, as_tuple(p.dstate)
+    dhistory = (p.dy, np.zeros_like(p.dy) if p.dc is None else p.dc)[: len(kind.states)]
+    if do is not None:
+        dy, ds = do @ np.abs(p.params.w_ho), tuple(np.zeros_like(d) for d in ds)
+        dhistory = (dy, *(np.zeros_like(dy) for _ in dhistory[1:]))
+    carried = sum(map(np.abs, ds))
+    error = np.zeros((steps, batch, hidden))
+    for t in reversed(range(steps)):
+        ds = tuple(d + outside[t] for d, outside in zip(ds, dhistory, strict=True))
+        outside = sum(np.abs(d[t]) for d in dhistory)
+        error[t] = sum(map(np.abs, ds)) * (1 + scale[t]) + outside + carried
+        norm = np.sqrt(np.mean(error[t] * error[t], axis=1, keepdims=True))
+        _, dg_h, direct = step_back(saved[t], ds)
+        ds = (dg_h @ w_hh + direct[0], *direct[1:])
+        carried = np.abs(dg_h) @ np.abs(w_hh) + sum(map(np.abs, direct)) + RADIUS * norm
+    deltas = np.tile(error, kind.gates)
+    found = {
+        "y": scale,
+        "last": scale[-1] if steps else states[0],
+        "dx": deltas @ np.abs(w_ih),
+        "dstate": carried,
+        "w_ih": np.tensordot(deltas, np.abs(p.x), axes=((0, 1), (0, 1))),
+        "w_hh": np.tensordot(deltas, previous, axes=((0, 1), (0, 1))),
+        "b_ih": deltas.sum(axis=(0, 1)),
+        "b_hh": deltas.sum(axis=(0, 1)),
+    }
+    if len(kind.states) > 1:
+        found.update({"c": scale, "last.c": found["last"], "dstate.c": carried})
+    if do is not None:
+        found["w_ho"] = np.tensordot(do, scale, axes=((0, 1), (0, 1)))
         found["b_o"] = do.sum(axis=(0, 1))
     return found
 

@@ -3,7 +3,8 @@
 `JaxVjp` is what a JAX user writes: the cell in a ``lax.scan``, differentiated by ``jax.vjp``.
 `JaxBptt` writes the backward pass out by hand as a second scan, with the products for dW and dx
 taken once over all steps. JAX does not do that by itself, but it is up to twice as fast, and it
-is the best that we know how to get from JAX: an opponent that should not be hidden.
+is the best that we know how to get from JAX: an opponent that should not be hidden. It is written
+for Elman cells.
 
 Both project all inputs in one product before the scan, and hold it within one ``jax.jit``.
 """
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["JaxBptt", "JaxVjp"]
 
-_NAMES = ("x", "state", "w_ih", "w_hh", "b_ih", "b_hh")
+_WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 
-# dy, then the arrays of _NAMES -> y, then the gradients of the arrays of _NAMES
+# dy, x, state (a tuple), then the arrays of _WEIGHTS -> y, then the gradients of all but dy
 Pass = Callable[..., tuple[Any, tuple[Any, ...]]]
 
 
@@ -35,6 +36,7 @@ class JaxVjp:
 
     name = "jax"
     is_own = False
+    cells: tuple[str, ...] = ("linear", "tanh", "relu", "lstm", "gru")
 
     def missing(self) -> str | None:
         if importlib.util.find_spec("jax") is None:
@@ -42,7 +44,7 @@ class JaxVjp:
         return None
 
     def refuses(self, cell: str, dtype: str) -> str | None:
-        return None if cell in ("linear", "tanh", "relu") else f"no {cell} cell is written in JAX"
+        return None if cell in self.cells else f"no {cell} cell is written for {self.name}"
 
     def version(self) -> str:
         import jax
@@ -55,7 +57,7 @@ class JaxVjp:
 
         forward = _forward(cell)
 
-        def both(dy: jax.Array, *inputs: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        def both(dy: jax.Array, *inputs: Any) -> tuple[jax.Array, tuple[Any, ...]]:
             y, pull_back = jax.vjp(forward, *inputs)
             return y, pull_back(dy)
 
@@ -68,8 +70,9 @@ class JaxVjp:
 
         # A setting of the process: every prepared call of one problem has the same dtype.
         jax.config.update("jax_enable_x64", problem.dtype == "float64")
-        values = [getattr(problem, n, getattr(problem.params, n, None)) for n in _NAMES]
-        inputs = [jnp.array(value) for value in (problem.dy, *values)]
+        weights = [jnp.array(getattr(problem.params, name)) for name in _WEIGHTS]
+        state = tuple(map(jnp.array, problem.state))
+        inputs = (jnp.array(problem.dy), jnp.array(problem.x), state, *weights)
         compiled = jax.jit(self.gradient_pass(problem.cell))
 
         def call() -> Any:
@@ -82,6 +85,7 @@ class JaxBptt(JaxVjp):
     """The backward pass by hand: a scan for da_t, then dW_x, dW_s, dx and db over all steps."""
 
     name = "jax-bptt"
+    cells = ("linear", "tanh", "relu")
 
     def gradient_pass(self, cell: str) -> Pass:
         import jax.numpy as jnp
@@ -102,41 +106,69 @@ class JaxBptt(JaxVjp):
                 da = chain(dy_t + ds, y_t)
                 return da @ w_hh, da
 
-            dstate, da = lax.scan(step, jnp.zeros_like(state), (dy, y), reverse=True)
-            previous = jnp.concatenate([state[None], y[:-1]])
+            dstate, da = lax.scan(step, jnp.zeros_like(state[0]), (dy, y), reverse=True)
+            previous = jnp.concatenate([state[0][None], y[:-1]])
             rows = da.reshape(-1, da.shape[-1])
             d_w_ih = rows.T @ x.reshape(len(rows), -1)
             d_w_hh = rows.T @ previous.reshape(len(rows), -1)
             d_b = rows.sum(axis=0)
-            return y, (da @ w_ih, dstate, d_w_ih, d_w_hh, d_b, d_b)
+            return y, (da @ w_ih, (dstate,), d_w_ih, d_w_hh, d_b, d_b)
 
         return both
 
 
 def _forward(cell: str) -> Callable[..., Any]:
     """(x, state, w_ih, w_hh, b_ih, b_hh) -> y, by ``lax.scan``."""
+    from jax import lax
+
+    gru = cell == "gru"  # takes both affine maps apart
+    step = _gru if gru else _lstm if cell == "lstm" else _elman(cell)
+
+    def forward(x: Any, state: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+        projected = x @ w_ih.T + (b_ih if gru else b_ih + b_hh)
+
+        def scanned(state: Any, g_t: Any) -> tuple[Any, Any]:
+            recurrent = state[0] @ w_hh.T + (b_hh if gru else 0)
+            state = step(g_t, recurrent, state)
+            return state, state[0]
+
+        return lax.scan(scanned, state, projected)[1]
+
+    return forward
+
+
+def _elman(cell: str) -> Callable[[Any, Any, Any], Any]:
     import jax
     import jax.numpy as jnp
-    from jax import lax
 
     activation: Callable[[Any], Any] = {
         "linear": lambda a: a,
         "tanh": jnp.tanh,
         "relu": jax.nn.relu,
     }[cell]
+    return lambda g_i, g_h, state: (activation(g_i + g_h),)
 
-    def forward(x: Any, state: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
-        projected = x @ w_ih.T + (b_ih + b_hh)
 
-        def step(s: Any, g_t: Any) -> tuple[Any, Any]:
-            s = activation(g_t + s @ w_hh.T)
-            return s, s
+def _lstm(g_i: Any, g_h: Any, state: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
 
-        return lax.scan(step, state, projected)[1]
+    i, f, g, o = jnp.split(g_i + g_h, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
-    return forward
+
+def _gru(g_i: Any, g_h: Any, state: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    (i_r, i_z, i_n), (h_r, h_z, h_n) = (jnp.split(g, 3, axis=-1) for g in (g_i, g_h))
+    r, z = jax.nn.sigmoid(i_r + h_r), jax.nn.sigmoid(i_z + h_z)
+    return ((1 - z) * jnp.tanh(i_n + r * h_n) + z * state[0],)
 
 
 def _outputs(result: Any) -> Outputs:
-    y, gradients = result
-    return {name: np.asarray(a) for name, a in (("y", y), *zip(_NAMES, gradients, strict=True))}
+    y, (dx, dstate, *dweights) = result
+    arrays = {"y": y, "x": dx, **dict(zip(_WEIGHTS, dweights, strict=True))}
+    arrays.update(zip(("state", "c"), dstate, strict=False))
+    return {name: np.asarray(array) for name, array in arrays.items()}

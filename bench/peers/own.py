@@ -46,7 +46,7 @@ class OwnBackend:
                 problem.cell,
                 problem.params,
                 problem.x,
-                problem.state,
+                problem.given_state,
                 problem.dy,
                 backend=self.name,
             )
@@ -73,9 +73,9 @@ class ReusingBackend(OwnBackend):
 
     def prepare(self, problem: Problem, threads: int) -> Workload:
         bptt.set_num_threads(threads)
-        arrays = (problem.cell, problem.params, problem.x, problem.state)
+        arrays = (problem.cell, problem.params, problem.x, problem.given_state)
         tape = bptt.forward(*arrays, backend=self._backend.name)
-        grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2])
+        grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2], cell=problem.cell)
 
         def call() -> Outputs:
             return run_bptt_again(

@@ -1,4 +1,4 @@
-"""PyTorch: ``torch.nn.RNN`` and ``torch.autograd.grad``."""
+"""PyTorch: ``torch.nn.RNN``, ``LSTM``, ``GRU``, and ``torch.autograd.grad``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Torch"]
 
-_NONLINEARITIES = ("tanh", "relu")
+_CELLS = ("tanh", "relu", "lstm", "gru")
 _WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 
 
 class Torch:
-    """The module that PyTorch users take; its CPU path is C++, with MKL for the products."""
+    """The module that PyTorch users take; its CPU path is C++, with MKL for the products, and for
+    the LSTM in float32 oneDNN."""
 
     name = "torch"
     is_own = False
@@ -30,7 +31,7 @@ class Torch:
 
     def refuses(self, cell: str, dtype: str) -> str | None:
         # A loop in Python would be no fair opponent for a cell that torch.nn does not have.
-        return None if cell in _NONLINEARITIES else f"torch.nn has no {cell} cell"
+        return None if cell in _CELLS else f"torch.nn has no {cell} cell"
 
     def version(self) -> str:
         import torch
@@ -44,12 +45,13 @@ class Torch:
         module = _module(problem)
         weights = [getattr(module, f"{name}_l0") for name in _torch_names()]
         x = torch.tensor(problem.x, requires_grad=True)
-        state = torch.tensor(problem.state[None], requires_grad=True)
+        states = [torch.tensor(s[None], requires_grad=True) for s in problem.state]
+        state = tuple(states) if len(states) > 1 else states[0]
         dy = torch.tensor(problem.dy)
 
         def call() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
             y, _ = module(x, state)
-            return y, torch.autograd.grad(y, (x, state, *weights), dy)
+            return y, torch.autograd.grad(y, (x, *weights, *states), dy)
 
         return Workload(call, _outputs)
 
@@ -59,12 +61,18 @@ def _torch_names() -> tuple[str, ...]:
     return tuple(n.replace("w_", "weight_").replace("b_", "bias_") for n in _WEIGHTS)
 
 
-def _module(problem: Problem) -> torch.nn.RNN:
-    """An RNN with the problem's weights."""
+def _module(problem: Problem) -> torch.nn.RNNBase:
+    """A module with the problem's weights."""
     import torch
 
-    case = problem.case
-    module = torch.nn.RNN(case.input_size, case.hidden_size, nonlinearity=problem.cell)
+    sizes = (problem.case.input_size, problem.case.hidden_size)
+    module: torch.nn.RNNBase
+    if problem.cell == "lstm":
+        module = torch.nn.LSTM(*sizes)
+    elif problem.cell == "gru":
+        module = torch.nn.GRU(*sizes)
+    else:
+        module = torch.nn.RNN(*sizes, nonlinearity=problem.cell)
     module.to(dtype=getattr(torch, problem.dtype))
     with torch.no_grad():
         for name, torch_name in zip(_WEIGHTS, _torch_names(), strict=True):
@@ -74,6 +82,8 @@ def _module(problem: Problem) -> torch.nn.RNN:
 
 
 def _outputs(result: Any) -> Outputs:
-    y, (dx, dstate, *dweights) = result
-    arrays = {"y": y, "x": dx, "state": dstate[0], **dict(zip(_WEIGHTS, dweights, strict=True))}
+    y, (dx, *rest) = result
+    arrays = {"y": y, "x": dx, **dict(zip(_WEIGHTS, rest[: len(_WEIGHTS)], strict=True))}
+    dstates = rest[len(_WEIGHTS) :]
+    arrays.update((name, d[0]) for name, d in zip(("state", "c"), dstates, strict=False))
     return {name: tensor.detach().numpy() for name, tensor in arrays.items()}

@@ -6,6 +6,7 @@
 
 #include <exception>
 #include <iterator>
+#include <optional>
 #include <type_traits>
 
 #include "bindings/arrays.h"
@@ -64,66 +65,121 @@ void run_interruptibly(F&& f) {
   if (interrupt.stopped()) throw py::error_already_set();
 }
 
+using Dimensions = std::initializer_list<Index>;
+
+// The parts of a state, or of what belongs to each: as many arrays as the cell's state has.
+template <class T, class Read>
+State<T> read_parts(const char* name, const py::tuple& parts, CellId cell, Read read) {
+  if (static_cast<Index>(parts.size()) != shape_of(cell).states) {
+    throw py::value_error(std::string(name) + ": expected as many arrays as the state has parts");
+  }
+  return {read(name, parts[0]), parts.size() > 1 ? read(name, parts[1]) : nullptr};
+}
+
 template <class T>
-Problem<T> read_problem(const std::string& cell, const py::array& x, py::handle state,
+State<const T> input_parts(const char* name, const py::tuple& parts, CellId cell, Dimensions d) {
+  return read_parts<const T>(name, parts, cell,
+                             [&](auto what, py::handle array) { return input<T>(what, array, d); });
+}
+
+template <class T>
+State<const T> optional_parts(const char* name, const py::tuple& parts, CellId cell, Dimensions d) {
+  return read_parts<const T>(name, parts, cell, [&](auto what, py::handle array) {
+    return optional_input<T>(what, array, d);
+  });
+}
+
+template <class T>
+State<T> output_parts(const char* name, const py::tuple& parts, CellId cell, Dimensions d) {
+  return read_parts<T>(name, parts, cell,
+                       [&](auto what, py::handle array) { return output<T>(what, array, d); });
+}
+
+template <class T>
+Problem<T> read_problem(const std::string& name, const py::array& x, const py::tuple& state,
                         const py::array& w_ih, const py::array& w_hh, py::handle b_ih,
                         py::handle b_hh) {
+  const auto cell = static_cast<CellId>(id_of("cell", kCellNames, name));
   if (x.ndim() != 3 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
   const Index t = x.shape(0), b = x.shape(1), i = x.shape(2), h = w_hh.shape(1);
-  return {static_cast<CellId>(id_of("cell", kCellNames, cell)),
+  const Index sums = shape_of(cell).gates * h;
+  const State<const T> initial = input_parts<T>("state", state, cell, {b, h});
+  return {cell,
           t,
           b,
           i,
           h,
           input<T>("x", x, {t, b, i}),
-          input<T>("state", state, {b, h}),
-          input<T>("w_ih", w_ih, {h, i}),
-          input<T>("w_hh", w_hh, {h, h}),
-          optional_input<T>("b_ih", b_ih, {h}),
-          optional_input<T>("b_hh", b_hh, {h})};
+          initial.s,
+          initial.c,
+          input<T>("w_ih", w_ih, {sums, i}),
+          input<T>("w_hh", w_hh, {sums, h}),
+          optional_input<T>("b_ih", b_ih, {sums}),
+          optional_input<T>("b_hh", b_hh, {sums})};
 }
 
 template <class T>
-Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx, py::handle dstate,
-                            py::handle w_ih, py::handle w_hh, py::handle b_ih, py::handle b_hh) {
+Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx,
+                            const py::tuple& dstate, py::handle w_ih, py::handle w_hh,
+                            py::handle b_ih, py::handle b_hh) {
+  const Index sums = shape_of(p.cell).gates * p.hidden;
+  const State<T> initial = output_parts<T>("dstate", dstate, p.cell, {p.batch, p.hidden});
   return {output<T>("dx", dx, {p.steps, p.batch, p.inputs}),
-          output<T>("dstate", dstate, {p.batch, p.hidden}),
-          output<T>("dw_ih", w_ih, {p.hidden, p.inputs}),
-          output<T>("dw_hh", w_hh, {p.hidden, p.hidden}),
-          optional_output<T>("db_ih", b_ih, {p.hidden}),
-          optional_output<T>("db_hh", b_hh, {p.hidden}),
+          initial.s,
+          initial.c,
+          output<T>("dw_ih", w_ih, {sums, p.inputs}),
+          output<T>("dw_hh", w_hh, {sums, p.hidden}),
+          optional_output<T>("db_ih", b_ih, {sums}),
+          optional_output<T>("db_hh", b_hh, {sums}),
           nullptr,
           nullptr,
           accumulate ? Write::add : Write::overwrite};
 }
 
-void py_forward(const std::string& cell, int threads, const py::array& x, py::handle state,
+// `saved` is None in a cell that saves nothing.
+template <class T>
+Index saved_of(const Problem<T>& p, py::handle saved) {
+  const Index values = shape_of(p.cell).saved;
+  if ((values == 0) != saved.is_none()) throw py::value_error("saved: expected, or not expected");
+  return values;
+}
+
+void py_forward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
                 const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
-                py::handle y, py::handle last) {
+                const py::tuple& history, const py::tuple& last, py::handle saved) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
-    T* y_data = output<T>("y", y, {p.steps, p.batch, p.hidden});
-    T* last_data = output<T>("last", last, {p.batch, p.hidden});
-    run_interruptibly(
-        [&](Interrupt& interrupt) { forward(p, y_data, last_data, threads, interrupt); });
+    const auto all = output_parts<T>("history", history, p.cell, {p.steps, p.batch, p.hidden});
+    const auto end = output_parts<T>("last", last, p.cell, {p.batch, p.hidden});
+    const Record<T> record{
+        all.s, all.c,
+        optional_output<T>("saved", saved, {p.steps, p.batch, saved_of(p, saved), p.hidden})};
+    run_interruptibly([&](Interrupt& interrupt) { forward(p, record, end, threads, interrupt); });
   });
 }
 
-void py_backward(const std::string& cell, int threads, const py::array& x, py::handle state,
-                 const py::array& w_ih, const py::array& w_hh, py::handle y, py::handle dy,
-                 py::handle dstate, bool accumulate, py::handle dx, py::handle dstate_out,
-                 py::handle dw_ih, py::handle dw_hh, py::handle db_ih, py::handle db_hh) {
+// `dhistory` may have None for an array.
+void py_backward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
+                 const py::array& w_ih, const py::array& w_hh, const py::tuple& history,
+                 py::handle saved, const py::tuple& dhistory,
+                 const std::optional<py::tuple>& dstate, bool accumulate, py::handle dx,
+                 const py::tuple& dstate_out, py::handle dw_ih, py::handle dw_hh, py::handle db_ih,
+                 py::handle db_hh) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
     const auto gradients =
         read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
-    const T* y_data = input<T>("y", y, {p.steps, p.batch, p.hidden});
-    const T* dy_data = optional_input<T>("dy", dy, {p.steps, p.batch, p.hidden});
-    const T* dstate_data = optional_input<T>("dstate", dstate, {p.batch, p.hidden});
+    const auto all = input_parts<T>("history", history, p.cell, {p.steps, p.batch, p.hidden});
+    const Record<const T> record{
+        all.s, all.c,
+        optional_input<T>("saved", saved, {p.steps, p.batch, saved_of(p, saved), p.hidden})};
+    const auto dy = optional_parts<T>("dhistory", dhistory, p.cell, {p.steps, p.batch, p.hidden});
+    const auto end =
+        dstate ? input_parts<T>("dstate", *dstate, p.cell, {p.batch, p.hidden}) : State<const T>{};
     run_interruptibly([&](Interrupt& interrupt) {
-      backward(p, y_data, dy_data, dstate_data, gradients, threads, interrupt);
+      backward(p, record, dy.s, dy.c, end, gradients, threads, interrupt);
     });
   });
 }
@@ -157,13 +213,13 @@ Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::hand
   return o;
 }
 
-double py_value_and_grad(const std::string& cell, int threads, const py::array& x, py::handle state,
-                         const py::array& w_ih, const py::array& w_hh, py::handle b_ih,
-                         py::handle b_hh, const py::array& w_ho, py::handle b_o,
+double py_value_and_grad(const std::string& cell, int threads, const py::array& x,
+                         const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
+                         py::handle b_ih, py::handle b_hh, const py::array& w_ho, py::handle b_o,
                          const std::string& loss, py::handle target, py::handle step,
                          py::handle weights, double scale, bool accumulate, py::handle dx,
-                         py::handle dstate, py::handle dw_ih, py::handle dw_hh, py::handle db_ih,
-                         py::handle db_hh, py::handle dw_ho, py::handle db_o) {
+                         const py::tuple& dstate, py::handle dw_ih, py::handle dw_hh,
+                         py::handle db_ih, py::handle db_hh, py::handle dw_ho, py::handle db_o) {
   return with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
@@ -200,7 +256,7 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
                      Index outputs, const std::string& dtype, int threads) {
   const auto id = static_cast<CellId>(id_of("cell", kCellNames, cell));
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
-  const Shape shape{steps, batch, inputs, hidden, outputs};
+  const Shape shape{steps, batch, inputs, hidden, outputs, shape_of(id)};
   const Forecast f = dtype == "float32" ? forecast<float>(id, shape, threads)
                                         : forecast<double>(id, shape, threads);
   const Plan& p = f.plan;
@@ -231,6 +287,9 @@ extern "C" __attribute__((visibility("default"))) int bptt_core() { return 1; }
 PYBIND11_MODULE(_core, m) {
   remember_main_thread();
   m.doc() = "Compiled kernels of bptt. Private: call them through the bptt package.";
+  py::dict saved;
+  for (int i = 0; i < kCells; ++i) saved[kCellNames[i]] = kCellShapes[i].saved;
+  m.attr("SAVED") = saved;
   m.attr("CELLS") = std::vector<std::string>(std::begin(kCellNames), std::end(kCellNames));
   m.def("compiler", [] { return BPTT_COMPILER; }, "What compiled this module.");
   m.def("isa", [] { return kernel_table().name; }, "Name of the instruction set in use.");
@@ -241,6 +300,8 @@ PYBIND11_MODULE(_core, m) {
         "Peak rate of fused multiply-adds in GF/s, measured for about 50 ms.");
   m.def("forecast", py_forecast, "How a call would be done, and what it takes.");
   m.def("tanh", [](const py::array& x) { return map_array(x, [](auto& k) { return k.tanh; }); });
+  m.def("sigmoid",
+        [](const py::array& x) { return map_array(x, [](auto& k) { return k.sigmoid; }); });
   m.def("exp", [](const py::array& x) { return map_array(x, [](auto& k) { return k.exp; }); });
   m.def("forward", py_forward);
   m.def("backward", py_backward);

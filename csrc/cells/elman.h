@@ -56,7 +56,7 @@ void elman_backward(const Pointwise<T>& p) {
 
 template <class T, class Cell>
 constexpr CellKernels<T> elman_kernels() {
-  return {elman_forward<T, Cell>, elman_backward<T, Cell>};
+  return {elman_forward<T, Cell>, elman_backward<T, Cell>, nullptr, nullptr};
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -30,19 +30,29 @@ struct Strips {
 // Copies a matrix, element (n, k) at source[n * stride_n + k * stride_k], into panels of `width`
 // columns: panels[n0 * panel_rows + (row_offset + k) * w + (n - n0)], where w = width, or for the
 // last panel what is left, rounded up to whole vectors and filled with zeros.
+//
+// Several matrices of equal size, `gate_stride` apart, are packed as one by taking vectors of their
+// columns in turn, so that the gates of a unit lie side by side; stride_k is 1 then.
 template <class T>
 struct Pack {
   const T* source;
   Index stride_n, stride_k;  // one of them is 1
-  Index columns;             // n runs over [0, columns)
+  Index columns;             // of a matrix: n runs over [0, columns)
   Index rows;                // k runs over [0, rows)
   Index width;               // a multiple of lanes
   T* panels;
   Index panel_rows;  // rows that the panels have in all
   Index row_offset;  // where row k = 0 goes
+  Index gates = 1;
+  Index gate_stride = 0;
 };
 
-// out = init + sum over segments of a · w, by panels of `product_width` columns.
+// Most gates of a cell, and sums that a product adds up.
+inline constexpr int kMostGates = 4;
+
+// out = init + sum over segments of a · w + added, by panels of `product_width` columns. What is
+// much larger than the sums is better added: terms that start from it are each rounded to its last
+// place.
 template <class T>
 struct Product {
   struct Segment {
@@ -54,8 +64,9 @@ struct Product {
   Index columns;
   Index begin, end;      // columns to compute in this call; begin is a multiple of the width
   Strips<const T> init;  // (rows, columns); data null for zero
-  Segment segments[2];   // summed in this order, each over k upwards
-  Strips<T> out;         // (rows, columns)
+  Segment segments[kMostGates];  // summed in this order, each over k upwards; unused: k = 0
+  Strips<T> out;                 // (rows, columns)
+  Strips<const T> added = {};    // (rows, columns); data null for zero
 };
 
 // What `outer` reads by panels of `outer_width` columns: a packed matrix, or a row-major one as it
@@ -102,7 +113,7 @@ struct ColumnSums {
   T* out[2];         // (units), either may be null
 };
 
-// The part of a cell's step that acts on each unit by itself, in place.
+// The part of an Elman cell's step that acts on each unit by itself, in place.
 template <class T>
 struct Pointwise {
   Index rows;
@@ -115,10 +126,47 @@ struct Pointwise {
   Strips<const T> next_ds = {};  // what its values will be added to
 };
 
+// A gated cell's step, from the sums of its gates to its state. Arrays have `hidden` columns a row,
+// but for the sums: value (gate g, unit u) of a row is at sums[(v * G + g) * lanes + l], where u is
+// lane l of vector v.
+template <class T>
+struct GatesForward {
+  Index rows;
+  Index begin, end;  // units; begin is a multiple of lanes
+  Index hidden;
+  const T* sums;       // b_ih + b_hh + W_x x + W_s S; in a cell that has both apart, b_ih + W_x x
+  const T* recurrent;  // and in that b_hh + W_s S
+  Index sums_stride;   // from a row of sums to the next
+  const T* previous;   // (rows, hidden) c_{t-1}, or S_{t-1} in a cell without c
+  T* y;                // (rows, hidden) S_t
+  T* c;                // (rows, hidden) c_t
+  T* saved;            // (rows, saved, hidden)
+};
+
+// Its adjoint: da = dL/d(sums) of each gate, in strips like Elman's, one plane a gate.
+template <class T>
+struct GatesBackward {
+  Index rows;
+  Index begin, end;
+  Index hidden;
+  const T* saved;     // (rows, saved, hidden)
+  const T* previous;  // (rows, hidden) as in the forward pass
+  const T* c;         // (rows, hidden) c_t
+  const T* dc;        // (rows, hidden) what c_t gets from outside, or null
+  const T* ds;        // (rows, padded) dL/dS_t, but for what the cell carries
+  T* carry;           // (rows, padded) what the step after this one carries back, and then this one
+  Index padded;       // from a row of these two to the next
+  T* delta;  // plane p, vector v, row r: at p * plane_stride + v * strip_stride + r * lanes
+  Index plane_stride, strip_stride;
+};
+
+// Elman cells have the first two, gated cells the others.
 template <class T>
 struct CellKernels {
   void (*forward)(const Pointwise<T>&);
   void (*backward)(const Pointwise<T>&);
+  void (*gates_forward)(const GatesForward<T>&);
+  void (*gates_backward)(const GatesBackward<T>&);
 };
 
 // Each row's loss, and the gradient of scale * weight * loss in place of the outputs.
@@ -135,9 +183,26 @@ struct LossRows {
   double* losses;  // (rows) weight * loss, not scaled
 };
 
-enum class CellId : int { linear, tanh, relu };
-inline constexpr int kCells = 3;
-inline constexpr const char* kCellNames[kCells] = {"linear", "tanh", "relu"};
+enum class CellId : int { linear, tanh, relu, lstm, gru };
+inline constexpr int kCells = 5;
+inline constexpr const char* kCellNames[kCells] = {"linear", "tanh", "relu", "lstm", "gru"};
+
+// What the engine has to know of a cell: how many of what.
+struct CellShape {
+  Index gates;   // G: w_ih and w_hh have G * H rows
+  Index states;  // parts of a state: S, and c in a cell that has it
+  Index saved;   // values a unit that the forward pass leaves to the backward pass, beside states
+  bool apart;    // the last gate takes W_x x and W_s S apart, not as their sum
+
+  bool gated() const { return saved > 0; }
+  // Planes of da: one for each sum that the cell takes.
+  Index deltas() const { return gates + (apart ? 1 : 0); }
+  // The plane that belongs to gate g of W_s; that of W_x is g.
+  Index recurrent_delta(Index g) const { return apart && g == gates - 1 ? gates : g; }
+};
+inline constexpr CellShape kCellShapes[kCells] = {
+    {1, 1, 0, false}, {1, 1, 0, false}, {1, 1, 0, false}, {4, 2, 4, false}, {3, 1, 4, true}};
+inline const CellShape& shape_of(CellId cell) { return kCellShapes[static_cast<int>(cell)]; }
 
 enum class LossId : int { squared_error, cross_entropy };
 inline constexpr int kLosses = 2;
@@ -156,6 +221,7 @@ struct Kernels {
   void (*losses[kLosses])(const LossRows<T>&);
   // Elementary functions over n values, for the tests of their accuracy.
   void (*tanh)(const T* x, T* y, Index n);
+  void (*sigmoid)(const T* x, T* y, Index n);
   void (*exp)(const T* x, T* y, Index n);
   // Runs independent FMA chains; returns the flops done. The bench's yardstick.
   double (*fma_chains)(Index iterations);

@@ -6,8 +6,9 @@ namespace bptt {
 
 template <class T>
 BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels,
-                              const Plan& plan, const T* y, const StateGradients<T>& incoming,
-                              const Gradients<T>& gradients, Barrier& barrier, Interrupt& interrupt)
+                              const Plan& plan, const Record<const T>& record,
+                              const StateGradients<T>& incoming, const Gradients<T>& gradients,
+                              Barrier& barrier, Interrupt& interrupt)
     : problem_(problem),
       kernels_(kernels),
       plan_(plan),
@@ -23,7 +24,11 @@ BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kerne
     last_ = Buffer<T>(problem.batch * round_up(problem.hidden, kernels.lanes));
   }
   const bool apart = plan.apart(shape_);
-  const SweepInputs<T> inputs{y, incoming.dy, incoming.dstate ? last_.get() : nullptr,
+  const SweepInputs<T> inputs{record,
+                              incoming.dy,
+                              incoming.dc,
+                              incoming.dstate ? last_.get() : nullptr,
+                              incoming.dstate_c,
                               incoming.objective};
   for (int i = 0; i < (apart ? plan.threads : 1); ++i) {
     sweeps_.push_back(std::make_unique<BackwardSweep<T>>(problem, kernels, plan, weights_, inputs,
@@ -60,11 +65,8 @@ void BackwardPass<T>::join_dstate() {
   const Problem<T>& p = problem_;
   const T* dstate = incoming_.dstate;
   if (p.steps == 0) {
-    T* out = gradients_.state;
-    for (Index i = 0; i < p.batch * p.hidden; ++i) {
-      const T before = gradients_.write == Write::add ? out[i] : T(0);
-      out[i] = dstate ? before + dstate[i] : before;
-    }
+    pass_through(dstate, gradients_.state);
+    if (gradients_.c) pass_through(incoming_.dstate_c, gradients_.c);
   } else if (dstate) {
     const T* dy = incoming_.dy ? incoming_.dy + (p.steps - 1) * p.batch * p.hidden : nullptr;
     const Index padded = round_up(p.hidden, kernels_.lanes);
@@ -74,6 +76,15 @@ void BackwardPass<T>::join_dstate() {
         last_.get()[b * padded + h] = dstate[i] + (dy ? dy[i] : T(0));
       }
     }
+  }
+}
+
+// The gradient of a state that no step has changed.
+template <class T>
+void BackwardPass<T>::pass_through(const T* dstate, T* out) const {
+  for (Index i = 0; i < problem_.batch * problem_.hidden; ++i) {
+    const T before = gradients_.write == Write::add ? out[i] : T(0);
+    out[i] = dstate ? before + dstate[i] : before;
   }
 }
 

@@ -3,6 +3,8 @@
 //     da_t = f'(a_t) (dL/dS_t + W_sᵀ da_{t+1})        dx_t = W_xᵀ da_t        dS_{-1} = W_sᵀ da_0
 //     dW_x = sum_t da_t x_tᵀ       dW_s = sum_t da_t S_{t-1}ᵀ       db = sum_t da_t
 //
+// or, of a gated cell, da_t as cells/ has it.
+//
 // Where each member has slices of the batch of its own, it sweeps through time alone, some rows at
 // once; else all members make one sweep together (sweep.h).
 #pragma once
@@ -17,17 +19,19 @@ namespace bptt {
 // Where dL/dS_t comes from: arrays of the caller, or the loss of a readout; each may be null.
 template <class T>
 struct StateGradients {
-  const T* dy;      // (T, B, H)
-  const T* dstate;  // (B, H)
+  const T* dy;        // (T, B, H)
+  const T* dc;        // (T, B, H)
+  const T* dstate;    // (B, H)
+  const T* dstate_c;  // (B, H)
   const Objective<T>* objective;
 };
 
 template <class T>
 class BackwardPass {
  public:
-  BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan, const T* y,
-               const StateGradients<T>& incoming, const Gradients<T>& gradients, Barrier& barrier,
-               Interrupt& interrupt);
+  BackwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan,
+               const Record<const T>& record, const StateGradients<T>& incoming,
+               const Gradients<T>& gradients, Barrier& barrier, Interrupt& interrupt);
 
   // One member's part; all members of the plan call it at once. It ends early if interrupted.
   void run(int member);
@@ -37,6 +41,7 @@ class BackwardPass {
 
  private:
   void join_dstate();
+  void pass_through(const T* dstate, T* out) const;
   bool sweep(int member);
 
   const Problem<T>& problem_;

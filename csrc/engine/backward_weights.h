@@ -13,21 +13,28 @@ template <class T>
 struct BackwardWeights {
   // `objective` is null without a readout.
   BackwardWeights(const Problem<T>& p, const Kernels<T>& kernels, const Objective<T>* objective)
-      : problem(p),
-        w_ih_t(kernels, kernels.product_width, p.inputs, p.hidden),
-        w_hh_t(kernels, kernels.product_width, p.hidden, p.hidden) {
+      : problem(p), gates(shape_of(p.cell).gates) {
+    for (Index g = 0; g < gates; ++g) {
+      w_ih_t[g] = {kernels, kernels.product_width, p.inputs, p.hidden};
+      w_hh_t[g] = {kernels, kernels.product_width, p.hidden, p.hidden};
+    }
     if (objective) readout.emplace(*objective, kernels, p.hidden);
   }
 
   // One member's part; all are done before anything is read.
   void pack(int member, int members) {
-    w_ih_t.pack({problem.w_ih, 1, problem.inputs, problem.hidden}, 0, member, members);
-    w_hh_t.pack({problem.w_hh, 1, problem.hidden, problem.hidden}, 0, member, members);
+    const Index i = problem.inputs, h = problem.hidden;
+    for (Index g = 0; g < gates; ++g) {
+      w_ih_t[g].pack({problem.w_ih + g * h * i, 1, i, h}, 0, member, members);
+      w_hh_t[g].pack({problem.w_hh + g * h * h, 1, h, h}, 0, member, members);
+    }
     if (readout) readout->pack(member, members);
   }
 
   const Problem<T>& problem;
-  Panels<T> w_ih_t, w_hh_t;  // columns are inputs; previous hidden units
+  const Index gates;
+  // Of each gate; columns are inputs; previous hidden units.
+  Panels<T> w_ih_t[kMostGates], w_hh_t[kMostGates];
   std::optional<ReadoutWeights<T>> readout;
 };
 

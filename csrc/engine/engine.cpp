@@ -27,8 +27,8 @@ const Kernels<double>& kernels<double>() {
 template <class T>
 Plan plan_of(const Problem<T>& p, Index outputs, const Kernels<T>& k, int threads, Passes passes,
              const Machine& machine = this_machine()) {
-  return make_plan({p.steps, p.batch, p.inputs, p.hidden, outputs}, k.product_width, sizeof(T),
-                   threads, passes, machine);
+  return make_plan({p.steps, p.batch, p.inputs, p.hidden, outputs, shape_of(p.cell)},
+                   k.product_width, sizeof(T), threads, passes, machine);
 }
 
 // This machine as it is now for the members of a team.
@@ -57,26 +57,51 @@ struct Crew {
 }  // namespace
 
 template <class T>
-void forward(const Problem<T>& problem, T* y, T* last, int threads, Interrupt& interrupt) {
+void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last, int threads,
+             Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
   Crew<T> crew(problem, 0, k, threads, Passes::forward, interrupt);
-  ForwardPass<T> pass(problem, k, crew.plan, y, crew.barrier, interrupt);
+  ForwardPass<T> pass(problem, k, crew.plan, record, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
-  const Index state_size = problem.batch * problem.hidden;
-  const T* final = problem.steps ? y + (problem.steps - 1) * state_size : problem.state;
-  std::copy_n(final, state_size, last);
+  const Index size = problem.batch * problem.hidden;
+  const auto copy_last = [&](const T* initial, const T* history, T* out) {
+    std::copy_n(problem.steps ? history + (problem.steps - 1) * size : initial, size, out);
+  };
+  copy_last(problem.state, record.y, last.s);
+  if (last.c) copy_last(problem.c, record.c, last.c);
 }
 
 template <class T>
-void backward(const Problem<T>& problem, const T* y, const T* dy, const T* dstate,
-              const Gradients<T>& gradients, int threads, Interrupt& interrupt) {
+void backward(const Problem<T>& problem, const Record<const T>& record, const T* dy, const T* dc,
+              const State<const T>& dstate, const Gradients<T>& gradients, int threads,
+              Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
   Crew<T> crew(problem, 0, k, threads, Passes::backward, interrupt);
-  BackwardPass<T> pass(problem, k, crew.plan, y, {dy, dstate, nullptr}, gradients, crew.barrier,
-                       interrupt);
+  BackwardPass<T> pass(problem, k, crew.plan, record, {dy, dc, dstate.s, dstate.c, nullptr},
+                       gradients, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
+}
+
+// A record in the scratch of the current frame.
+template <class T>
+struct OwnRecord {
+  explicit OwnRecord(const Problem<T>& p)
+      : cell(shape_of(p.cell)), size(p.steps * p.batch * p.hidden), y(size) {
+    if (cell.states > 1) c = Buffer<T>(size);
+    if (cell.gated()) saved = Buffer<T>(cell.saved * size);
+  }
+  Record<T> get() { return {y.get(), c.get(), saved.get()}; }
+
+  const CellShape cell;
+  const Index size;
+  Buffer<T> y, c, saved;
+};
+
+template <class T>
+Record<const T> read_only(const Record<T>& r) {
+  return {r.y, r.c, r.saved};
 }
 
 template <class T>
@@ -88,10 +113,11 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
 
   const Kernels<T>& k = kernels<T>();
   Crew<T> crew(problem, objective.outputs, k, threads, Passes::both, interrupt);
-  Buffer<T> y(problem.steps * problem.batch * problem.hidden);
-  ForwardPass<T> forward(problem, k, crew.plan, y.get(), crew.barrier, interrupt);
-  BackwardPass<T> backward(problem, k, crew.plan, y.get(), {nullptr, nullptr, &objective},
-                           gradients, crew.barrier, interrupt);
+  OwnRecord<T> record(problem);
+  ForwardPass<T> forward(problem, k, crew.plan, record.get(), crew.barrier, interrupt);
+  BackwardPass<T> backward(problem, k, crew.plan, read_only(record.get()),
+                           {nullptr, nullptr, nullptr, nullptr, &objective}, gradients,
+                           crew.barrier, interrupt);
   if (gradients.write == Write::overwrite) {
     std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
               gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
@@ -107,7 +133,8 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
 template <class T>
 Forecast forecast(CellId cell, const Shape& s, int threads) {
   const Problem<T> problem{cell,    s.steps, s.batch, s.inputs, s.hidden, nullptr,
-                           nullptr, nullptr, nullptr, nullptr,  nullptr};
+                           nullptr, nullptr, nullptr, nullptr,  nullptr,  nullptr};
+  const CellShape& shape = shape_of(cell);
   const Kernels<T>& k = kernels<T>();
   const Plan plan = plan_of(problem, s.outputs, k, threads, Passes::both);
   Interrupt interrupt([] { return false; });
@@ -120,22 +147,21 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
     return static_cast<Index>(count.bytes());
   };
   const Index rows = s.steps * s.batch;
-  const auto ahead = [&] {
-    const ForwardPass<T> pass(problem, k, plan, nullptr, barrier, interrupt);
-  };
+  const auto ahead = [&] { const ForwardPass<T> pass(problem, k, plan, {}, barrier, interrupt); };
   const auto behind = [&](const Objective<T>* o) {
     const T last{};  // as if dstate were given
-    const BackwardPass<T> pass(problem, k, plan, nullptr, {nullptr, o ? nullptr : &last, o}, {},
-                               barrier, interrupt);
+    const BackwardPass<T> pass(problem, k, plan, {},
+                               {nullptr, nullptr, o ? nullptr : &last, nullptr, o}, {}, barrier,
+                               interrupt);
   };
   const auto fused = [&] {
-    const Buffer<T> y(rows * s.hidden);
+    const OwnRecord<T> record(problem);
     ahead();
     behind(&objective);
   };
-  const double columns = static_cast<double>(s.inputs + s.hidden + s.outputs);
-  const double arrays =
-      static_cast<double>(3 * s.inputs + (s.outputs ? 2 : 3) * s.hidden + s.outputs);
+  const double columns = static_cast<double>(shape.gates * (s.inputs + s.hidden) + s.outputs);
+  const Index units = (s.outputs ? 0 : 1) + 2 * (shape.states + shape.saved);
+  const double arrays = static_cast<double>(3 * s.inputs + units * s.hidden + s.outputs);
   const Index scratch = s.outputs
                             ? scratch_of(fused)
                             : std::max(scratch_of(ahead), scratch_of([&] { behind(nullptr); }));
@@ -143,12 +169,12 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
           arrays * static_cast<double>(rows) * sizeof(T), scratch};
 }
 
-#define BPTT_INSTANTIATE(T)                                                                       \
-  template void forward<T>(const Problem<T>&, T*, T*, int, Interrupt&);                           \
-  template void backward<T>(const Problem<T>&, const T*, const T*, const T*, const Gradients<T>&, \
-                            int, Interrupt&);                                                     \
-  template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,  \
-                                    int, Interrupt&);                                             \
+#define BPTT_INSTANTIATE(T)                                                                        \
+  template void forward<T>(const Problem<T>&, const Record<T>&, const State<T>&, int, Interrupt&); \
+  template void backward<T>(const Problem<T>&, const Record<const T>&, const T*, const T*,         \
+                            const State<const T>&, const Gradients<T>&, int, Interrupt&);          \
+  template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,   \
+                                    int, Interrupt&);                                              \
   template Forecast forecast<T>(CellId, const Shape&, int);
 BPTT_INSTANTIATE(float)
 BPTT_INSTANTIATE(double)

@@ -11,15 +11,24 @@
 
 namespace bptt {
 
-// y (T, B, H): S_t after every step; last (B, H): the state after the last one.
+// The parts of a state, (B, H) each; c is null in a cell without it.
 template <class T>
-void forward(const Problem<T>& problem, T* y, T* last, int threads, Interrupt& interrupt);
+struct State {
+  T* s;
+  T* c;
+};
 
-// dy (T, B, H) and dstate (B, H): the loss's gradient in every state and in the last; either may
-// be null.
+// Fills `record`, and `last` with the state after the last step.
 template <class T>
-void backward(const Problem<T>& problem, const T* y, const T* dy, const T* dstate,
-              const Gradients<T>& gradients, int threads, Interrupt& interrupt);
+void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last, int threads,
+             Interrupt& interrupt);
+
+// dy, dc (T, B, H) and dstate: the loss's gradient in every state and in the last; each may be
+// null.
+template <class T>
+void backward(const Problem<T>& problem, const Record<const T>& record, const T* dy, const T* dc,
+              const State<const T>& dstate, const Gradients<T>& gradients, int threads,
+              Interrupt& interrupt);
 
 // Returns the loss.
 template <class T>

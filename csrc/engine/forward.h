@@ -1,4 +1,5 @@
-// The forward pass: S_t = f(b + W_x x_t + W_s S_{t-1}), block by block of time.
+// The forward pass, block by block of time: S_t = f(b + W_x x_t + W_s S_{t-1}), in place of the
+// sum; or of a gated cell, the sums of all its gates and then its step.
 #pragma once
 
 #include "engine/interrupt.h"
@@ -12,8 +13,8 @@ namespace bptt {
 template <class T>
 class ForwardPass {
  public:
-  ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan, T* y,
-              Barrier& barrier, Interrupt& interrupt);
+  ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan,
+              const Record<T>& record, Barrier& barrier, Interrupt& interrupt);
 
   // One member's part; all members of the plan call it at once. False if interrupted.
   bool run(int member);
@@ -27,20 +28,26 @@ class ForwardPass {
   void project(Index number, Range units);
   struct Step;
   Step step_at(Index t, const T* projected, Range rows, Range units) const;
+  void add_products(Step& step, Index t, const T* projected, Range rows, Range units) const;
+  GatesForward<T> gates_at(Index t, const T* projected, Range rows, Range units) const;
+  void run_step(const Step& step) const;
   void advance(Step& step, Index t) const;
   T* projected(Index number);
+  Range sums_of(Range units) const;
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
   const Plan& plan_;
   const Shape shape_;
-  T* y_;  // (T, B, H)
+  const CellShape cell_;
+  const Record<T> record_;
   Barrier& barrier_;
   Interrupt& interrupt_;
-  Index padded_hidden_, block_rows_, blocks_;
-  Panels<T> w_ih_, w_hh_;  // columns are hidden units
-  Buffer<T> bias_;         // (H) b_ih + b_hh
-  Buffer<T> projected_;    // two of (block rows, padded H), used in turn: b + W_x x_t
+  Index padded_sums_, block_rows_, blocks_;  // sums of a row: all its gates, in whole vectors
+  Panels<T> w_ih_, w_hh_;                    // columns are sums
+  Buffer<T> bias_;       // (padded sums) b_ih + b_hh, or one after the other if they go apart
+  Buffer<T> projected_;  // two of (block rows, padded sums), used in turn: b + W_x x_t
+  Buffer<T> sums_;       // (B, padded sums) of a gated cell's step; apart two of them
 };
 
 }  // namespace bptt

@@ -20,18 +20,22 @@ template <class T>
 class Panels {
  public:
   Panels() = default;
-  Panels(const Kernels<T>& kernels, Index width, Index columns, Index rows)
+  // `gates` matrices of so many columns and rows, vectors of whose columns lie in turn.
+  Panels(const Kernels<T>& kernels, Index width, Index columns, Index rows, Index gates = 1)
       : pack_(kernels.pack),
         width_(width),
         columns_(columns),
         rows_(rows),
-        data_(round_up(columns, kernels.lanes) * rows) {}
+        gates_(gates),
+        data_(gates * round_up(columns, kernels.lanes) * rows) {}
 
-  // Packs this member's share of the rows of `source`, to rows [row_offset, ...).
+  // Packs this member's share of the rows of `source`, to rows [row_offset, ...). Where there are
+  // several matrices, `source` is the first, and the others follow it.
   void pack(const Source<T>& source, Index row_offset, int member, int members) {
     const Range mine = share(source.rows, kRowGrain, member, members);
     pack_({source.data + mine.begin * source.stride_k, source.stride_n, source.stride_k, columns_,
-           mine.size(), width_, data_.get(), rows_, row_offset + mine.begin});
+           mine.size(), width_, data_.get(), rows_, row_offset + mine.begin, gates_,
+           columns_ * source.stride_n});
   }
 
   const T* get() const { return data_.get(); }
@@ -39,7 +43,7 @@ class Panels {
 
  private:
   void (*pack_)(const Pack<T>&) = nullptr;
-  Index width_ = 0, columns_ = 0, rows_ = 0;
+  Index width_ = 0, columns_ = 0, rows_ = 0, gates_ = 1;
   Buffer<T> data_;
 };
 

@@ -45,19 +45,26 @@ struct Model {
     return bytes <= machine.l2_bytes ? machine.l2_rate : machine.l3_rate;
   }
 
-  Index weight_bytes() const { return s.hidden * (s.inputs + s.hidden + s.outputs) * item_size; }
+  Index weight_bytes() const {
+    return s.hidden * (s.cell.gates * (s.inputs + s.hidden) + s.outputs) * item_size;
+  }
 
-  // One step of `rows` x `units`, each a sum over k: bound by multiply-adds or by the weights.
+  // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
+  // the weights.
   double step(Index rows, Index units, Index k) const {
-    const double flops = 2.0 * static_cast<double>(rows * units * k);
-    const Index bytes = units * k * item_size;
+    const double flops = 2.0 * static_cast<double>(rows * units * s.cell.gates * k);
+    const Index bytes = units * s.cell.gates * k * item_size;
     const double reads = static_cast<double>(ceil_div(rows, kTileRows));
     const double pointwise =
-        machine.unit_seconds * static_cast<double>(rows * units * item_size) / 4;
+        machine.unit_seconds * static_cast<double>(rows * units * functions() * item_size) / 4;
     return std::max(flops / flops_rate() / kProductEfficiency,
                     reads * static_cast<double>(bytes) / weight_rate(bytes)) +
            pointwise + machine.step_seconds;
   }
+
+  // Elementary functions of a unit: of a gated cell its gates, its state, and as much work again
+  // for what it reads and writes.
+  Index functions() const { return s.cell.gated() ? 2 * (s.cell.gates + 1) : 1; }
 
   // One step's share of the products that are done block by block.
   double products(Index columns) const {
@@ -81,11 +88,11 @@ struct Model {
     if (passes != Passes::backward) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
       add(c, plan, steps * step(rows, units, k),
-          steps * products(plan.project_first ? s.inputs : 0) + packing);
+          steps * products(plan.project_first ? s.cell.gates * s.inputs : 0) + packing);
     }
     if (passes != Passes::forward) {
       add(c, plan, steps * step(rows, units, s.hidden),
-          steps * products(2 * s.inputs + s.hidden + 3 * s.outputs) + 2 * packing);
+          steps * products(s.cell.gates * (2 * s.inputs + s.hidden) + 3 * s.outputs) + 2 * packing);
     }
     return c;
   }
@@ -153,8 +160,10 @@ struct Model {
     }
     p.block_steps = p.sum_steps;
     if (split != Split::pipeline) {
-      // x, y, dy, dx, two of delta, two of packed inputs and states, O_t twice and packed: a row's.
-      const Index row = (4 * s.inputs + 6 * s.hidden + 3 * s.outputs) * item_size;
+      // x, y, dy, dx, two of delta, two of packed inputs and states, what is saved, O_t twice and
+      // packed: a row's.
+      const Index units = 3 + s.cell.states + 2 * s.cell.deltas() + s.cell.saved;
+      const Index row = (4 * s.inputs + units * s.hidden + 3 * s.outputs) * item_size;
       const Index room = machine.l2_bytes / 2 * (p.apart(s) ? 1 : threads);
       const Index sum = std::max<Index>(1, row * p.sum_steps * p.rows_at_once);
       p.block_steps *= std::clamp<Index>(room / sum, 1, kSumsOfBlock);

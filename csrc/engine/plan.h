@@ -9,6 +9,7 @@ namespace bptt {
 struct Shape {
   Index steps, batch, inputs, hidden;
   Index outputs = 0;  // of the readout, if there is one
+  CellShape cell = kCellShapes[0];
 };
 
 struct Range {

@@ -12,11 +12,20 @@ struct Problem {
   CellId cell;
   Index steps, batch, inputs, hidden;  // T, B, I, H
   const T* x;                          // (T, B, I)
-  const T* state;                      // (B, H)
-  const T* w_ih;                       // (H, I)
-  const T* w_hh;                       // (H, H)
-  const T* b_ih;                       // (H) or null
-  const T* b_hh;                       // (H) or null
+  const T* state;                      // (B, H) S_0
+  const T* c;                          // (B, H) c_0, or null in a cell without c
+  const T* w_ih;                       // (G H, I)
+  const T* w_hh;                       // (G H, H)
+  const T* b_ih;                       // (G H) or null
+  const T* b_hh;                       // (G H) or null
+};
+
+// What a forward pass leaves, and a backward pass reads.
+template <class T>
+struct Record {
+  T* y;      // (T, B, H) S_t
+  T* c;      // (T, B, H) c_t, or null in a cell without c
+  T* saved;  // (T, B, saved, H), or null where nothing is saved
 };
 
 // A linear readout O_t = W_o S_t + b_o and a loss of it.
@@ -41,10 +50,11 @@ template <class T>
 struct Gradients {
   T* x;      // (T, B, I)
   T* state;  // (B, H)
-  T* w_ih;   // (H, I)
-  T* w_hh;   // (H, H)
-  T* b_ih;   // (H) or null
-  T* b_hh;   // (H) or null
+  T* c;      // (B, H), or null in a cell without c
+  T* w_ih;   // (G H, I)
+  T* w_hh;   // (G H, H)
+  T* b_ih;   // (G H) or null
+  T* b_hh;   // (G H) or null
   T* w_ho;   // (O, H); null without an objective
   T* b_o;    // (O) or null
   Write write = Write::overwrite;

@@ -21,12 +21,13 @@ SliceSums<T>::SliceSums(const Problem<T>& problem, const Kernels<T>& kernels,
                         const Gradients<T>& gradients, Index outputs, Index slices)
     : gradients_(gradients),
       lanes_(kernels.lanes),
-      w_ih_(problem.hidden * problem.inputs),
-      w_hh_(problem.hidden * problem.hidden),
-      b_h_(problem.hidden),
+      w_ih_(shape_of(problem.cell).gates * problem.hidden * problem.inputs),
+      w_hh_(shape_of(problem.cell).gates * problem.hidden * problem.hidden),
+      b_ih_(shape_of(problem.cell).gates * problem.hidden),
+      b_hh_(b_ih_),
       w_ho_(outputs * problem.hidden),
       b_o_(outputs),
-      slice_size_(round_up(w_ih_ + w_hh_ + b_h_ + w_ho_ + b_o_, kernels.lanes)),
+      slice_size_(round_up(w_ih_ + w_hh_ + b_ih_ + b_hh_ + w_ho_ + b_o_, kernels.lanes)),
       slices_(std::max<Index>(1, slices)),
       sums_((slices_ - 1) * slice_size_),
       losses_(slices_) {}
@@ -35,10 +36,11 @@ template <class T>
 template <class F>
 void SliceSums<T>::for_each_part(F&& f) const {
   const Gradients<T>& g = gradients_;
-  const Index w_hh = w_ih_, b_h = w_hh + w_hh_, w_ho = b_h + b_h_, b_o = w_ho + w_ho_;
-  for (const Part& part :
-       {Part{g.w_ih, 0, w_ih_}, Part{g.w_hh, w_hh, w_hh_}, Part{g.b_ih, b_h, b_h_},
-        Part{g.b_hh, b_h, b_h_}, Part{g.w_ho, w_ho, w_ho_}, Part{g.b_o, b_o, b_o_}}) {
+  Index offset = 0;
+  for (Part part : {Part{g.w_ih, 0, w_ih_}, Part{g.w_hh, 0, w_hh_}, Part{g.b_ih, 0, b_ih_},
+                    Part{g.b_hh, 0, b_hh_}, Part{g.w_ho, 0, w_ho_}, Part{g.b_o, 0, b_o_}}) {
+    part.offset = offset;
+    offset += part.size;
     if (part.gradient) f(part);
   }
 }
@@ -61,10 +63,12 @@ void SliceSums<T>::clear(int member, int members) {
 template <class T>
 Gradients<T> SliceSums<T>::of(Index slice) {
   if (slice == 0) return gradients_;
-  T* const sums = sums_.get() + (slice - 1) * slice_size_;
-  T* const b_h = sums + w_ih_ + w_hh_;
-  T* const w_ho = b_h + b_h_;
-  return {nullptr, nullptr, sums, sums + w_ih_, b_h, nullptr, w_ho, w_ho + w_ho_, Write::add};
+  T* const w_ih = sums_.get() + (slice - 1) * slice_size_;
+  T* const w_hh = w_ih + w_ih_;
+  T* const b_ih = w_hh + w_hh_;
+  T* const b_hh = b_ih + b_ih_;
+  T* const w_ho = b_hh + b_hh_;
+  return {nullptr, nullptr, nullptr, w_ih, w_hh, b_ih, b_hh, w_ho, w_ho + w_ho_, Write::add};
 }
 
 template <class T>

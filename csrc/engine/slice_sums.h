@@ -30,7 +30,7 @@ class SliceSums {
   // One member's part: zero, or for the caller's arrays what they hold if it is to be added to.
   void clear(int member, int members);
 
-  // Where the slice's weight gradients are added; only those pointers are set, and one bias.
+  // Where the slice's weight gradients are added; only those pointers are set.
   Gradients<T> of(Index slice);
   CompensatedSum& loss_of(Index slice) { return losses_.get()[slice]; }
 
@@ -50,7 +50,7 @@ class SliceSums {
 
   const Gradients<T> gradients_;
   Index lanes_;
-  Index w_ih_, w_hh_, b_h_, w_ho_, b_o_;  // sizes
+  Index w_ih_, w_hh_, b_ih_, b_hh_, w_ho_, b_o_;  // sizes
   Index slice_size_, slices_;
   Buffer<T> sums_;  // (slices - 1, slice size)
   Buffer<CompensatedSum> losses_;

@@ -14,6 +14,7 @@ BackwardSweep<T>::BackwardSweep(const Problem<T>& problem, const Kernels<T>& ker
       kernels_(kernels),
       plan_(plan),
       shape_{problem.steps, problem.batch, problem.inputs, problem.hidden},
+      cell_(shape_of(problem.cell)),
       weights_(weights),
       in_(inputs),
       gradients_(gradients),
@@ -24,8 +25,13 @@ BackwardSweep<T>::BackwardSweep(const Problem<T>& problem, const Kernels<T>& ker
       padded_hidden_(round_up(problem.hidden, kernels.lanes)),
       block_rows_(std::min(plan.block_steps, problem.steps) * plan.rows_at_once),
       blocks_((problem.steps + plan.block_steps - 1) / plan.block_steps),
-      inputs_(problem, kernels, inputs.y, block_rows_, plan.rows_at_once),
-      delta_(2 * block_rows_ * padded_hidden_) {
+      inputs_(problem, kernels, inputs.record.y, block_rows_, plan.rows_at_once),
+      plane_(block_rows_ * padded_hidden_),
+      delta_(2 * cell_.deltas() * plane_) {
+  if (cell_.gated()) {
+    ds_ = Buffer<T>(plan.rows_at_once * padded_hidden_);
+    carry_ = Buffer<T>(plan.rows_at_once * padded_hidden_);
+  }
   if (inputs.objective) {
     readout_.emplace(problem, *inputs.objective, *weights.readout, kernels, block_rows_);
   }
@@ -86,13 +92,13 @@ template <class T>
 typename BackwardSweep<T>::Place BackwardSweep<T>::block_at(Index number, Range batch) {
   const Index first = number * plan_.block_steps;
   const Range steps{first, std::min(first + plan_.block_steps, problem_.steps)};
-  T* halves[2] = {delta_.get(), delta_.get() + block_rows_ * padded_hidden_};
+  T* halves[2] = {delta_.get(), delta_.get() + cell_.deltas() * plane_};
   return {{number, steps, batch}, halves[number % 2], halves[(number + 1) % 2]};
 }
 
 template <class T>
 void BackwardSweep<T>::read_out(const Block& block, Part part) {
-  readout_->run(block, in_.y, part.member, part.members);
+  readout_->run(block, in_.record.y, part.member, part.members);
 }
 
 template <class T>
@@ -114,8 +120,17 @@ Range BackwardSweep<T>::rows_of(const Block& block, int member) const {
 template <class T>
 struct BackwardSweep<T>::Step {
   Product<T> product;
-  Pointwise<T> pointwise;
+  Pointwise<T> pointwise;  // of an Elman cell
+  GatesBackward<T> gates;  // of a gated one
+  T* delta;                // da_t
 };
+
+template <class T>
+void BackwardSweep<T>::run_step(const Step& step) const {
+  kernels_.product(step.product);
+  const CellKernels<T>& cell = kernels_.cells[static_cast<int>(problem_.cell)];
+  cell_.gated() ? cell.gates_backward(step.gates) : cell.backward(step.pointwise);
+}
 
 // da_t of every step of the block; false if interrupted.
 template <class T>
@@ -123,12 +138,11 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
   const Problem<T>& p = problem_;
   const Range rows = rows_of(block, member);
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
-  const Index step_flops = 2 * rows.size() * units.size() * p.hidden;
-  const auto chain = kernels_.cells[static_cast<int>(p.cell)].backward;
+  const Index step_flops = 2 * rows.size() * units.size() * cell_.gates * p.hidden;
+  if (cell_.gated() && block.number + 1 == blocks_) start_carry(block, rows, units);
   Step step = step_at(block, block.steps.end - 1, rows, units);
   for (Index t = block.steps.end - 1; t >= block.steps.begin; --t) {
-    kernels_.product(step.product);
-    chain(step.pointwise);
+    run_step(step);
     if (plan_.split == Split::hidden && !barrier_.wait()) return false;
     interrupt_.progress(step_flops);
     if (interrupt_.stopped()) return false;
@@ -137,21 +151,60 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
   return true;
 }
 
-// da_t = f'(a_t) (dy_t + W_sᵀ da_{t+1}), of this member's rows and units.
+// What comes after the last step: dL/dc of the final state, or nothing.
+template <class T>
+void BackwardSweep<T>::start_carry(const Block& block, Range rows, Range units) {
+  for (Index b = rows.begin; b < rows.end; ++b) {
+    T* const carry = carry_.get() + (b - block.batch.begin) * padded_hidden_;
+    const T* const last = in_.last_c ? in_.last_c + b * problem_.hidden : nullptr;
+    for (Index u = units.begin; u < units.end; ++u) carry[u] = last ? last[u] : T(0);
+  }
+}
+
+// da_t from dL/dS_t = dy_t + W_sᵀ da_{t+1}, of this member's rows and units. An Elman cell's is in
+// place.
 template <class T>
 typename BackwardSweep<T>::Step BackwardSweep<T>::step_at(const Place& block, Index t, Range rows,
-                                                          Range units) const {
+                                                          Range units) {
   const Problem<T>& p = problem_;
   const Index lanes = kernels_.lanes, b = rows.begin - block.batch.begin;
-  const Strips<T> delta{block.delta + (block.row_of(t) + b) * lanes, block_rows_ * lanes, lanes};
+  T* const da = block.delta + (block.row_of(t) + b) * lanes;
+  const Strips<T> delta{da, block_rows_ * lanes, lanes};
+  const Strips<T> ds{ds_.get() + b * padded_hidden_, lanes, padded_hidden_};
+  const Strips<T>& out = cell_.gated() ? ds : delta;
   const Strips<const T> dy = state_gradient(block, t, rows);
-  Step step{{rows.size(), p.hidden, units.begin, units.end, dy, {}, delta},
-            {rows.size(), units.begin, units.end, states(t, rows), delta}};
-  if (t + 1 < p.steps) {  // then it is the block's last
-    step.product.segments[0] = {delta_rows(block.later, b), p.hidden, weights_.w_hh_t.get()};
+  Step step{{rows.size(), p.hidden, units.begin, units.end, {}, {}, out, dy}, {}, {}, da};
+  if (t + 1 < p.steps) read_deltas(step.product, block.later, b);  // then it is the block's last
+  if (cell_.gated()) {
+    step.gates = gates_at(block, t, rows, units);
+  } else {
+    step.pointwise = {rows.size(), units.begin, units.end, states(t, rows), delta};
   }
   fetch_next(step, block, t, rows);
   return step;
+}
+
+template <class T>
+GatesBackward<T> BackwardSweep<T>::gates_at(const Place& block, Index t, Range rows, Range units) {
+  const Problem<T>& p = problem_;
+  const Index row = t * p.batch + rows.begin, b = rows.begin - block.batch.begin;
+  const bool two = cell_.states > 1;
+  const T* const initial = two ? p.c : p.state;
+  const T* const history = two ? in_.record.c : in_.record.y;
+  return {rows.size(),
+          units.begin,
+          units.end,
+          p.hidden,
+          in_.record.saved + row * cell_.saved * p.hidden,
+          t == 0 ? initial + rows.begin * p.hidden : history + (row - p.batch) * p.hidden,
+          two ? in_.record.c + row * p.hidden : nullptr,
+          in_.dc ? in_.dc + row * p.hidden : nullptr,
+          ds_.get() + b * padded_hidden_,
+          carry_.get() + b * padded_hidden_,
+          padded_hidden_,
+          block.delta + (block.row_of(t) + b) * kernels_.lanes,
+          plane_,
+          block_rows_ * kernels_.lanes};
 }
 
 // Makes the step after t that of t, if there is one.
@@ -159,19 +212,32 @@ template <class T>
 void BackwardSweep<T>::advance(Step& step, const Place& block, Index t, Range rows) const {
   const Problem<T>& p = problem_;
   if (t < block.steps.begin) return;
-  step.product.init = step.pointwise.next_ds;
-  step.product.segments[0] = {delta_rows(step.product.out.data, 0), p.hidden,
-                              weights_.w_hh_t.get()};
-  step.product.out.data -= block.batch.size() * kernels_.lanes;
-  step.pointwise.values.data = step.product.out.data;
-  step.pointwise.y.data -= p.batch * p.hidden;
+  const Index state = p.batch * p.hidden;
+  read_deltas(step.product, step.delta, 0);
+  step.delta -= block.batch.size() * kernels_.lanes;
+  step.product.added = cell_.gated() ? state_gradient(block, t, rows) : step.pointwise.next_ds;
+  if (cell_.gated()) {
+    GatesBackward<T>& gates = step.gates;
+    gates.delta = step.delta;
+    gates.saved -= state * cell_.saved;
+    if (gates.c) gates.c -= state;
+    if (gates.dc) gates.dc -= state;
+    if (t > 0) {
+      gates.previous -= state;
+    } else {
+      gates.previous = (cell_.states > 1 ? p.c : p.state) + rows.begin * p.hidden;
+    }
+  } else {
+    step.product.out.data = step.pointwise.values.data = step.delta;
+    step.pointwise.y.data -= state;
+  }
   fetch_next(step, block, t, rows);
 }
 
 // What the step before t will read, if there is one.
 template <class T>
 void BackwardSweep<T>::fetch_next(Step& step, const Block& block, Index t, Range rows) const {
-  if (t == 0) return;
+  if (t == 0 || cell_.gated()) return;
   step.pointwise.next_y = states(t - 1, rows);
   step.pointwise.next_ds = state_gradient(block, t - 1, rows);
 }
@@ -197,12 +263,23 @@ Strips<const T> BackwardSweep<T>::state_gradient(const Block& block, Index t, Ra
 template <class T>
 Strips<const T> BackwardSweep<T>::states(Index t, Range rows) const {
   const Problem<T>& p = problem_;
-  return {in_.y + (t * p.batch + rows.begin) * p.hidden, kernels_.lanes, p.hidden};
+  return {in_.record.y + (t * p.batch + rows.begin) * p.hidden, kernels_.lanes, p.hidden};
 }
 
+// Of a block's da_t, `delta`, one plane from a row on.
 template <class T>
-Strips<const T> BackwardSweep<T>::delta_rows(const T* delta, Index row) const {
-  return {delta + row * kernels_.lanes, block_rows_ * kernels_.lanes, kernels_.lanes};
+Strips<const T> BackwardSweep<T>::delta_rows(const T* delta, Index plane, Index row) const {
+  return {delta + plane * plane_ + row * kernels_.lanes, block_rows_ * kernels_.lanes,
+          kernels_.lanes};
+}
+
+// W_sᵀ da: one sum over all gates.
+template <class T>
+void BackwardSweep<T>::read_deltas(Product<T>& product, const T* delta, Index row) const {
+  for (Index g = 0; g < cell_.gates; ++g) {
+    product.segments[g] = {delta_rows(delta, cell_.recurrent_delta(g), row), problem_.hidden,
+                           weights_.w_hh_t[g].get()};
+  }
 }
 
 template <class T>
@@ -228,20 +305,19 @@ void BackwardSweep<T>::input_gradient(const Place& block, Part part) {
   for_each_run(block, p.batch, mine, [&](Index row, Index array_row, Index rows) {
     T* dx = gradients_.x + array_row * p.inputs;
     const T* before = gradients_.write == Write::add ? dx : nullptr;
-    kernels_.product({rows,
-                      p.inputs,
-                      0,
-                      p.inputs,
-                      {before, lanes, p.inputs},
-                      {{delta_rows(block.delta, row), p.hidden, weights_.w_ih_t.get()}, {}},
-                      {dx, lanes, p.inputs}});
+    Product<T> product{rows, p.inputs, 0, p.inputs, {}, {}, {dx, lanes, p.inputs}, {}};
+    product.added = {before, lanes, p.inputs};
+    for (Index g = 0; g < cell_.gates; ++g) {
+      product.segments[g] = {delta_rows(block.delta, g, row), p.hidden, weights_.w_ih_t[g].get()};
+    }
+    kernels_.product(product);
   });
 }
 
 template <class T>
 void BackwardSweep<T>::weight_gradients(const Place& block, Part part) {
   const Index outputs = in_.objective ? in_.objective->outputs : 0;
-  const Index columns = 2 * problem_.inputs + problem_.hidden + outputs;
+  const Index columns = cell_.gates * (2 * problem_.inputs + problem_.hidden) + outputs;
   for_each_sum(plan_, block, [&](Index slice, Range batch, Range steps) {
     add_weight_gradients(block, batch, steps, sums_.of(slice), part);
     interrupt_.progress(2 * steps.size() * batch.size() * problem_.hidden / part.members * columns);
@@ -256,51 +332,80 @@ void BackwardSweep<T>::add_weight_gradients(const Place& block, Range batch, Ran
   const Index inputs = problem_.inputs, hidden = problem_.hidden;
   const Range units = share(hidden, kernels_.lanes, part.member, part.members);
   const Index step = block.batch.size();
-  const auto delta = [&](Index t) {
-    return delta_rows(block.delta, block.row_of(t) + batch.begin - block.batch.begin);
+  const auto delta = [&](Index plane, Index t) {
+    return delta_rows(block.delta, plane, block.row_of(t) + batch.begin - block.batch.begin);
   };
-  const auto add_recurrent = [&](Range some) {
+  // One gate's rows of a weight gradient, from its deltas at some steps and what they meet.
+  const auto add = [&](Index plane, Range some, const Operand<T>& right, Index columns, T* out) {
     if (some.size() <= 0) return;
-    const Operand<T> s = inputs_.previous(block, some.begin, batch.begin);
     kernels_.outer({{some.size(), batch.size()},
-                    delta(some.begin),
+                    delta(plane, some.begin),
                     step,
                     units.begin,
                     units.end,
-                    s.matrix,
-                    s.first,
-                    s.step,
-                    hidden,
-                    g.w_hh,
-                    hidden});
+                    right.matrix,
+                    right.first,
+                    right.step,
+                    columns,
+                    out,
+                    columns});
   };
-  const RowGroups all{steps.size(), batch.size()};
-  const Operand<T> x = inputs_.x(block, steps.begin, batch.begin);
-  kernels_.outer({all, delta(steps.begin), step, units.begin, units.end, x.matrix, x.first, x.step,
-                  inputs, g.w_ih, inputs});
-  if (steps.begin == 0) add_recurrent({0, 1});
-  add_recurrent({std::max<Index>(steps.begin, 1), steps.end});
-  kernels_.column_sums({all, delta(steps.begin), step, units.begin, units.end, {g.b_ih, g.b_hh}});
+  const Range later{std::max<Index>(steps.begin, 1), steps.end};
+  for (Index gate = 0; gate < cell_.gates; ++gate) {
+    const Index recurrent = cell_.recurrent_delta(gate);
+    T* const w_hh = g.w_hh + gate * hidden * hidden;
+    add(gate, steps, inputs_.x(block, steps.begin, batch.begin), inputs,
+        g.w_ih + gate * hidden * inputs);
+    if (steps.begin == 0) {
+      add(recurrent, {0, 1}, inputs_.previous(block, 0, batch.begin), hidden, w_hh);
+    }
+    add(recurrent, later, inputs_.previous(block, later.begin, batch.begin), hidden, w_hh);
+  }
+  for (Index plane = 0; plane < cell_.deltas(); ++plane) {
+    T *b_ih = nullptr, *b_hh = nullptr;
+    for (Index gate = 0; gate < cell_.gates; ++gate) {
+      if (g.b_ih && gate == plane) b_ih = g.b_ih + gate * hidden;
+      if (g.b_hh && cell_.recurrent_delta(gate) == plane) b_hh = g.b_hh + gate * hidden;
+    }
+    kernels_.column_sums({{steps.size(), batch.size()},
+                          delta(plane, steps.begin),
+                          step,
+                          units.begin,
+                          units.end,
+                          {b_ih, b_hh}});
+  }
   if (readout_) {
     readout_->add_gradients(block, batch, steps, inputs_, g, part.member, part.members);
   }
 }
 
-// W_sᵀ da_0
+// dS_{-1} = W_sᵀ da_0, and what a gated cell carried past step 0: part of it, or dc_{-1}.
 template <class T>
 void BackwardSweep<T>::initial_state_gradient(const Place& block, Part part) {
   const Problem<T>& p = problem_;
-  const Index lanes = kernels_.lanes;
+  const Index lanes = kernels_.lanes, first = block.batch.begin * p.hidden;
+  const bool add = gradients_.write == Write::add;
   const Range units = share(p.hidden, kernels_.product_width, part.member, part.members);
-  T* out = gradients_.state + block.batch.begin * p.hidden;
-  const T* before = gradients_.write == Write::add ? out : nullptr;
-  kernels_.product({block.batch.size(),
-                    p.hidden,
-                    units.begin,
-                    units.end,
-                    {before, lanes, p.hidden},
-                    {{delta_rows(block.delta, 0), p.hidden, weights_.w_hh_t.get()}, {}},
-                    {out, lanes, p.hidden}});
+  T* const out = gradients_.state + first;
+  Product<T> product{block.batch.size(),
+                     p.hidden,
+                     units.begin,
+                     units.end,
+                     {},
+                     {},
+                     {out, lanes, p.hidden},
+                     {add ? out : nullptr, lanes, p.hidden}};
+  read_deltas(product, block.delta, 0);
+  kernels_.product(product);
+  if (!cell_.gated()) return;
+  T* const carried = cell_.states > 1 ? gradients_.c + first : out;
+  for (Index b = 0; b < block.batch.size(); ++b) {
+    for (Index u = units.begin; u < units.end; ++u) {
+      T& value = carried[b * p.hidden + u];
+      const bool adds = add || cell_.states == 1;
+      value = (adds ? value : T(0)) + carry_.get()[b * padded_hidden_ + u];
+    }
+  }
 }
 
 template class BackwardSweep<float>;

@@ -18,9 +18,11 @@ namespace bptt {
 // What a sweep reads beside the weights.
 template <class T>
 struct SweepInputs {
-  const T* y;                     // (T, B, H)
+  Record<const T> record;
   const T* dy;                    // (T, B, H) or null
+  const T* dc;                    // (T, B, H) or null
   const T* last;                  // (B, padded H) what replaces dy at the last step, or null
+  const T* last_c;                // (B, H) what the last step carries, or null for zeros
   const Objective<T>* objective;  // gives dy, or null
 };
 
@@ -39,7 +41,7 @@ class BackwardSweep {
  private:
   // A block, and where its da_t are.
   struct Place : Block {
-    T* delta;        // in strips: (H / lanes)(rows)(lanes)
+    T* delta;        // of each plane in strips: (H / lanes)(rows)(lanes)
     const T* later;  // the same of the block after it in time
   };
   // Who does a block's products: one of so many members.
@@ -55,12 +57,16 @@ class BackwardSweep {
   void sum_losses(const Block& block);
   bool recur(const Place& block, int member);
   Range rows_of(const Block& block, int member) const;
-  Step step_at(const Place& block, Index t, Range rows, Range units) const;
+  void start_carry(const Block& block, Range rows, Range units);
+  Step step_at(const Place& block, Index t, Range rows, Range units);
+  GatesBackward<T> gates_at(const Place& block, Index t, Range rows, Range units);
+  void run_step(const Step& step) const;
   void advance(Step& step, const Place& block, Index t, Range rows) const;
   void fetch_next(Step& step, const Block& block, Index t, Range rows) const;
   Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
   Strips<const T> states(Index t, Range rows) const;
-  Strips<const T> delta_rows(const T* delta, Index row) const;
+  Strips<const T> delta_rows(const T* delta, Index plane, Index row) const;
+  void read_deltas(Product<T>& product, const T* delta, Index row) const;
   void pack(const Block& block, Part part);
   void products(const Place& block, Part part);
   void input_gradient(const Place& block, Part part);
@@ -73,6 +79,7 @@ class BackwardSweep {
   const Kernels<T>& kernels_;
   const Plan& plan_;
   const Shape shape_;
+  const CellShape cell_;
   const BackwardWeights<T>& weights_;
   const SweepInputs<T> in_;
   const Gradients<T> gradients_;
@@ -83,7 +90,10 @@ class BackwardSweep {
   Index padded_hidden_, block_rows_, blocks_;
   BlockInputs<T> inputs_;
   std::optional<Readout<T>> readout_;
+  Index plane_;      // size of a plane of a block's da_t
   Buffer<T> delta_;  // da_t of two blocks, used in turn
+  Buffer<T> ds_;     // (rows at once, padded H) dL/dS_t of a gated cell
+  Buffer<T> carry_;  // (rows at once, padded H) what it carries from step to step
 };
 
 }  // namespace bptt

@@ -1,6 +1,6 @@
 // out += leftᵀ · right: the weight gradient of a block of rows (contract: `Outer`).
 //
-// The tile starts from zero and is added to `out` at the end, so `out` is touched once a sum.
+// The tile is added to `out` at the end, so `out` is touched once a sum.
 #pragma once
 
 #include "gemm/pack.h"
@@ -38,12 +38,8 @@ void outer_tile(const Outer<T>& p, Index unit, Index column) {
       rank_one_update<T, M, N>(acc, r, [=](int m) { return l[m]; });
     }
   }
-  Vec<T> sum[M][N];
-  load_tile<T, M, N>(sum, {out.data, out.strip_stride, out.row_stride}, unit, column, p.columns);
-  BPTT_UNROLL for (int m = 0; m < M; ++m) {
-    BPTT_UNROLL for (int v = 0; v < N; ++v) sum[m][v] += acc[m][v];
-  }
-  store_tile<T, M, N>(sum, out, unit, column, p.columns);
+  add_tile<T, M, N>(acc, {out.data, out.strip_stride, out.row_stride}, unit, column, p.columns);
+  store_tile<T, M, N>(acc, out, unit, column, p.columns);
 }
 
 // The units [begin, end) of one strip, in tiles.

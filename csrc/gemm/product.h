@@ -1,4 +1,5 @@
-// out = init + a1 · w1 + a2 · w2, with the weights packed in panels (contract: `Product`).
+// out = init + a1 · w1 + a2 · w2 + ... + added, with the weights packed in panels (contract:
+// `Product`).
 //
 // Panels outside, row tiles inside: a panel is read from the first-level cache by every row tile.
 #pragma once
@@ -28,15 +29,16 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
   }
 }
 
-// The tile below, while this one is computed: its initial values may come from far away, and so may
-// the lines of an output that is written for the first time.
+// The tile below, while this one is computed: what it is added to may come from far away, and so
+// may the lines of an output that is written for the first time.
 template <int M, int N, class T>
 BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
   if (row >= p.rows) return;
-  if (!p.init.data) {
+  const Strips<const T>& read = p.added.data ? p.added : p.init;
+  if (!read.data) {
     prefetch_tile<M, N>(p.out, row, column);
-  } else if (p.init.row_stride != 0) {
-    prefetch_tile<M, N>(p.init, row, column);
+  } else if (read.row_stride != 0) {
+    prefetch_tile<M, N>(read, row, column);
   }
 }
 
@@ -46,6 +48,7 @@ void product_tile(const Product<T>& p, Index row, Index column) {
   if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
   prefetch_next<M, N>(p, row + M, column);
   for (const auto& s : p.segments) accumulate<T, M, N>(acc, s, row, s.panels + column * s.k);
+  if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
 }
 
@@ -75,6 +78,7 @@ void product_row(const Product<T>& p, Index column) {
     }
   }
   for (int i = 0; i < 2; ++i) {
+    if (p.added.data) add_tile<T, 1, kN>(acc[i], p.added, 0, column + i * kWidth, p.columns);
     store_tile<T, 1, kN>(acc[i], p.out, 0, column + i * kWidth, p.columns);
   }
 }

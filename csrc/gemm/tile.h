@@ -60,6 +60,17 @@ BPTT_INLINE void load_tile(Vec<T> (&acc)[M][N], const Strips<const T> from, Inde
   }
 }
 
+// acc += the same of a matrix.
+template <class T, int M, int N>
+BPTT_INLINE void add_tile(Vec<T> (&acc)[M][N], const Strips<const T> from, Index row, Index column,
+                          Index columns) {
+  Vec<T> before[M][N];
+  load_tile<T, M, N>(before, from, row, column, columns);
+  BPTT_UNROLL for (int m = 0; m < M; ++m) {
+    BPTT_UNROLL for (int v = 0; v < N; ++v) acc[m][v] += before[m][v];
+  }
+}
+
 // Fetches the tile at (row, column), which need not exist, to read it or, if T is not const, to
 // write it.
 template <int M, int N, class T>

@@ -3,6 +3,8 @@
 // An isa/<name>.cpp includes its simd/vec_<name>.h and then this file, and is compiled with the
 // flags of its ISA.
 #include "cells/elman.h"
+#include "cells/gru.h"
+#include "cells/lstm.h"
 #include "contract/kernels.h"
 #include "gemm/outer.h"
 #include "gemm/pack.h"
@@ -51,9 +53,11 @@ constexpr Kernels<T> kernels_of() {
       product<T>,
       outer<T>,
       column_sums<T>,
-      {elman_kernels<T, Linear<T>>(), elman_kernels<T, Tanh<T>>(), elman_kernels<T, Relu<T>>()},
+      {elman_kernels<T, Linear<T>>(), elman_kernels<T, Tanh<T>>(), elman_kernels<T, Relu<T>>(),
+       lstm_kernels<T>(), gru_kernels<T>()},
       {squared_error<T>, cross_entropy<T>},
       map<T, tanh<T>>,
+      map<T, sigmoid<T>>,
       map<T, exp<T>>,
       fma_chains<T>,
   };

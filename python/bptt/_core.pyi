@@ -1,6 +1,6 @@
 # The private compiled module (csrc/bindings/module.cpp). Arrays are dense, aligned and of one
 # dtype, float32 or float64; those that a call fills come last. T steps, B rows, I inputs, H hidden
-# units, O outputs. A wrong array is a TypeError or a ValueError.
+# units, G gates, O outputs. A wrong array is a TypeError or a ValueError.
 
 from typing import Any, Final, TypeAlias
 
@@ -8,7 +8,11 @@ import numpy.typing as npt
 
 _Array: TypeAlias = npt.NDArray[Any]
 
+# One array for each part of the cell's state: (h,), or (h, c).
+_Parts: TypeAlias = tuple[_Array, ...]
+
 CELLS: Final[list[str]]
+SAVED: Final[dict[str, int]]  # values of a unit that forward leaves to backward beside the state
 
 def compiler() -> str: ...
 def isa() -> str: ...
@@ -29,47 +33,50 @@ def forecast(
 ) -> dict[str, Any]: ...
 def tanh(x: _Array, /) -> _Array: ...
 def exp(x: _Array, /) -> _Array: ...
+def sigmoid(x: _Array, /) -> _Array: ...
 def forward(
     cell: str,
     threads: int,
     x: _Array,  # (T, B, I)
-    state: _Array,  # (B, H)
-    w_ih: _Array,  # (H, I)
-    w_hh: _Array,  # (H, H)
-    b_ih: _Array | None,  # (H,)
-    b_hh: _Array | None,  # (H,)
-    y: _Array,  # (T, B, H)
-    last: _Array,  # (B, H)
+    state: _Parts,  # (B, H)
+    w_ih: _Array,  # (G H, I)
+    w_hh: _Array,  # (G H, H)
+    b_ih: _Array | None,  # (G H,)
+    b_hh: _Array | None,  # (G H,)
+    history: _Parts,  # (T, B, H)
+    last: _Parts,  # (B, H)
+    saved: _Array | None,  # (T, B, SAVED, H)
     /,
 ) -> None: ...
 def backward(
     cell: str,
     threads: int,
     x: _Array,  # (T, B, I)
-    state: _Array,  # (B, H)
-    w_ih: _Array,  # (H, I)
-    w_hh: _Array,  # (H, H)
-    y: _Array,  # (T, B, H)
-    dy: _Array | None,  # (T, B, H)
-    dlast: _Array | None,  # (B, H)
+    state: _Parts,  # (B, H)
+    w_ih: _Array,  # (G H, I)
+    w_hh: _Array,  # (G H, H)
+    history: _Parts,  # (T, B, H)
+    saved: _Array | None,  # (T, B, SAVED, H)
+    dhistory: tuple[_Array | None, ...],  # (T, B, H)
+    dlast: _Parts | None,  # (B, H)
     accumulate: bool,  # whether to add to what the arrays hold
     dx: _Array,  # (T, B, I)
-    dstate: _Array,  # (B, H)
-    dw_ih: _Array,  # (H, I)
-    dw_hh: _Array,  # (H, H)
-    db_ih: _Array | None,  # (H,)
-    db_hh: _Array | None,  # (H,)
+    dstate: _Parts,  # (B, H)
+    dw_ih: _Array,  # (G H, I)
+    dw_hh: _Array,  # (G H, H)
+    db_ih: _Array | None,  # (G H,)
+    db_hh: _Array | None,  # (G H,)
     /,
 ) -> None: ...
 def value_and_grad(
     cell: str,
     threads: int,
     x: _Array,  # (T, B, I)
-    state: _Array,  # (B, H)
-    w_ih: _Array,  # (H, I)
-    w_hh: _Array,  # (H, H)
-    b_ih: _Array | None,  # (H,)
-    b_hh: _Array | None,  # (H,)
+    state: _Parts,  # (B, H)
+    w_ih: _Array,  # (G H, I)
+    w_hh: _Array,  # (G H, H)
+    b_ih: _Array | None,  # (G H,)
+    b_hh: _Array | None,  # (G H,)
     w_ho: _Array,  # (O, H)
     b_o: _Array | None,  # (O,)
     loss: str,
@@ -79,11 +86,11 @@ def value_and_grad(
     scale: float,
     accumulate: bool,  # whether to add to what the arrays hold
     dx: _Array,  # (T, B, I)
-    dstate: _Array,  # (B, H)
-    dw_ih: _Array,  # (H, I)
-    dw_hh: _Array,  # (H, H)
-    db_ih: _Array | None,  # (H,)
-    db_hh: _Array | None,  # (H,)
+    dstate: _Parts,  # (B, H)
+    dw_ih: _Array,  # (G H, I)
+    dw_hh: _Array,  # (G H, H)
+    db_ih: _Array | None,  # (G H,)
+    db_hh: _Array | None,  # (G H,)
     dw_ho: _Array,  # (O, H)
     db_o: _Array | None,  # (O,)
     /,

@@ -23,12 +23,23 @@ class Cell:
     gates : int
         G, the number of pre-activation blocks: ``w_ih`` has ``G * H`` rows.
     equation : str
-        The recurrence in plain text.
+        The recurrence in plain text. S_t is what ``tape.y`` holds; s is the logistic sigmoid and *
+        the product of each unit with its own.
+    states : tuple of str
+        What a state consists of, S first: ``("h",)``, or ``("h", "c")`` where the cell has a
+        second memory; a state is then a pair.
+    gate_names : tuple of str
+        The blocks of rows of ``w_ih`` and ``w_hh``, in their order, by the names of `equation`.
+    keeps : str, optional
+        The gate by which each unit's memory of the step before is multiplied.
     """
 
     name: str
     gates: int
     equation: str
+    states: tuple[str, ...] = ("h",)
+    gate_names: tuple[str, ...] = ("a",)
+    keeps: str | None = None
 
 
 CELLS: dict[str, Cell] = {
@@ -37,6 +48,24 @@ CELLS: dict[str, Cell] = {
         Cell("linear", 1, "S_t = W_x X_t + b_ih + W_s S_{t-1} + b_hh"),
         Cell("tanh", 1, "S_t = tanh(W_x X_t + b_ih + W_s S_{t-1} + b_hh)"),
         Cell("relu", 1, "S_t = max(0, W_x X_t + b_ih + W_s S_{t-1} + b_hh)"),
+        Cell(
+            "lstm",
+            4,
+            "i, f, o = s(W_x X_t + b_ih + W_s S_{t-1} + b_hh), g = tanh(the same); "
+            "c_t = f * c_{t-1} + i * g, S_t = o * tanh(c_t)",
+            ("h", "c"),
+            gate_names=("i", "f", "g", "o"),
+            keeps="f",
+        ),
+        Cell(
+            "gru",
+            3,
+            "r, z = s(W_x X_t + b_ih + W_s S_{t-1} + b_hh), "
+            "n = tanh(W_x X_t + b_ih + r * (W_s S_{t-1} + b_hh)); "
+            "S_t = (1 - z) * n + z * S_{t-1}",
+            gate_names=("r", "z", "n"),
+            keeps="z",
+        ),
     )
 }
 

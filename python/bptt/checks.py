@@ -21,6 +21,7 @@ __all__ = [
     "as_float_array",
     "choice",
     "expect_shape",
+    "finite",
     "float_dtype",
     "non_negative",
     "readable",
@@ -132,13 +133,22 @@ def num_threads(name: str, value: object) -> int:
     return number
 
 
-def non_negative(name: str, value: object) -> float:
-    """`value` as a finite float that is not negative."""
+def finite(name: str, value: object, wanted: str = "a finite number") -> float:
+    """`value` as a finite float; an error says that `wanted` was expected."""
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     number = float(value)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError(f"{name}: expected a finite number that is not negative, got {number}")
+    if not math.isfinite(number):
+        raise ValueError(f"{name}: expected {wanted}, got {number}")
+    return number
+
+
+def non_negative(name: str, value: object) -> float:
+    """`value` as a finite float that is not negative."""
+    wanted = "a finite number that is not negative"
+    number = finite(name, value, wanted)
+    if number < 0:
+        raise ValueError(f"{name}: expected {wanted}, got {number}")
     return number
 
 

@@ -10,7 +10,8 @@ from .grads import Grads
 from .losses import At, make_objective
 from .outputs import check_grads
 from .params import Params
-from .tape import block_nbytes, read_inputs
+from .states import GivenState, by_part
+from .tape import block_nbytes, read_inputs, states_nbytes
 
 __all__ = ["value_and_grad"]
 
@@ -24,7 +25,7 @@ def value_and_grad(
     loss: str,
     at: At,
     reduction: str = "mean",
-    state: Array | None = None,
+    state: GivenState | None = None,
     backend: str = "auto",
     out: Grads | None = None,
     accumulate: bool = False,
@@ -33,7 +34,7 @@ def value_and_grad(
 
     Parameters
     ----------
-    cell : {"linear", "tanh", "relu"}
+    cell : {"linear", "tanh", "relu", "lstm", "gru"}
     params : Params
         With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2.
     x : (T, B, I) array
@@ -48,15 +49,15 @@ def value_and_grad(
     reduction : {"mean", "sum"}
         "sum" adds all terms; "mean" divides by their number (rows times loss steps, or the sum
         of the weights).
-    state : (B, H) array, optional
-        The initial state S_0; zeros if not given.
+    state : (B, H) array, or pair of them, optional
+        The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
     out : Grads, optional
         Written into and returned, in place of new arrays: those of an earlier call, or
-        ``Grads.zeros(params, T, B)``. It holds an array for x, state and every parameter that is
-        present, and None for the others; each is C-contiguous, writeable, of the dtype of
-        `params` and the shape of what it is the gradient of, and shares no memory with another
-        or with an argument.
+        ``Grads.zeros(params, T, B, cell=cell)``. It holds an array for x, every part of the state
+        and every parameter that is present, and None for the others; each is C-contiguous,
+        writeable, of the dtype of `params` and the shape of what it is the gradient of, and
+        shares no memory with another or with an argument.
     accumulate : bool
         Add the gradients to what `out` holds, in all of its arrays.
 
@@ -90,10 +91,15 @@ def value_and_grad(
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
     if out is not None or accumulate is not False:
-        read = {"x": x, "state": initial[0], "target": objective.target, "at": objective.weights}
-        check_grads(out, accumulate, params, read, readout=True)
+        read = {
+            "x": x,
+            **by_part("state", initial),
+            "target": objective.target,
+            "at": objective.weights,
+        }
+        check_grads(out, accumulate, params, initial, read, readout=True)
     walked = steps if objective.step is None else objective.step + 1
-    states = (walked + 4) * batch * params.hidden_size * x.itemsize
+    states = states_nbytes(kind, params, walked + 2, batch)
     # The states and two packed copies of the weights; new gradients of x and the weights.
     weights = params.nbytes
     needed = states + 2 * weights + block_nbytes(params, batch)

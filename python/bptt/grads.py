@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import checks
+from .cells import get_cell
 from .checks import Array
 from .params import PARAM_NAMES, Params
+from .states import GivenState, as_given, as_tuple, by_part
 
 __all__ = ["Grads"]
 
@@ -20,16 +22,16 @@ class Grads:
     Attributes
     ----------
     x : (T, B, I)
-    state : (B, H)
-        With respect to the initial state S_0.
+    state : (B, H), or a pair of them
+        With respect to the initial state S_0, shaped like it: for an LSTM (h_0, c_0).
     w_ih, w_hh, b_ih, b_hh, w_ho, b_o
-        Shaped like the entries of `Params`. The two biases enter as a sum, so their gradients
-        are equal (two arrays, not one). ``Tape.backward`` knows no readout: it leaves ``w_ho``
-        and ``b_o`` None.
+        Shaped like the entries of `Params`. Where the two biases enter as a sum (all cells but
+        the GRU), their gradients are equal (two arrays, not one). ``Tape.backward`` knows no
+        readout: it leaves ``w_ho`` and ``b_o`` None.
     """
 
     x: Array
-    state: Array
+    state: GivenState
     w_ih: Array
     w_hh: Array
     b_ih: Array | None = None
@@ -38,7 +40,7 @@ class Grads:
     b_o: Array | None = None
 
     @classmethod
-    def zeros(cls, params: Params, steps: int, batch: int) -> Grads:
+    def zeros(cls, params: Params, steps: int, batch: int, *, cell: str | None = None) -> Grads:
         """Gradients that are all zero: ``out`` for any number of calls of these sizes.
 
         Parameters
@@ -47,6 +49,8 @@ class Grads:
             Each of its arrays gets a gradient, the readout's too.
         steps, batch : int
             T and B of x, at least 0.
+        cell : str, optional
+            Needed where a state is more than one array, as for "lstm".
 
         Raises
         ------
@@ -60,11 +64,12 @@ class Grads:
         t = checks.size("steps", steps, least=0)
         b = checks.size("batch", batch, least=0)
         dtype = params.dtype.newbyteorder("=")
-        values = b * (t * params.input_size + params.hidden_size)
+        parts = 1 if cell is None else len(get_cell(cell).states)
+        values = b * (t * params.input_size + parts * params.hidden_size)
         checks.require_memory(values * dtype.itemsize + params.nbytes, f"gradients of {t} steps")
         return cls(
             x=np.zeros((t, b, params.input_size), dtype),
-            state=np.zeros((b, params.hidden_size), dtype),
+            state=as_given(tuple(np.zeros((b, params.hidden_size), dtype) for _ in range(parts))),
             **{name: np.zeros(array.shape, dtype) for name, array in params.arrays().items()},
         )
 
@@ -77,6 +82,6 @@ class Grads:
         return {name: array for name, array in present if array is not None}
 
     def __repr__(self) -> str:
-        present = {"x": self.x, "state": self.state, **self.arrays()}
+        present = {"x": self.x, **by_part("state", as_tuple(self.state)), **self.arrays()}
         shapes = ", ".join(f"{name}={array.shape}" for name, array in present.items())
         return f"Grads({shapes}, dtype={self.w_hh.dtype})"

@@ -15,6 +15,7 @@ from . import checks
 from .checks import Array
 from .grads import Grads
 from .params import PARAM_NAMES, Params
+from .states import as_tuple, names
 
 __all__ = ["check_grads", "deliver", "expect_writable"]
 
@@ -61,6 +62,7 @@ def check_grads(
     out: object,
     accumulate: object,
     params: Params,
+    state: tuple[Array, ...],
     read: Mapping[str, Array | None],
     *,
     readout: bool,
@@ -72,8 +74,10 @@ def check_grads(
     out, accumulate
         What the caller passed.
     params : Params
+    state : tuple of arrays
+        The initial state.
     read : dict
-        The other arrays that the call reads, contiguous, by name; "x" and "state" among them.
+        The arrays that the call reads beside `params`, contiguous, by name; "x" among them.
     readout : bool
         Whether the call has gradients of the readout; if not, those in `out` are not looked at.
     """
@@ -85,18 +89,29 @@ def check_grads(
         return
     if not isinstance(out, Grads):
         raise TypeError(f"out: expected bptt.Grads, got {type(out).__name__}")
-    names = PARAM_NAMES if readout else PARAM_NAMES[:4]
-    likes = {"x": read["x"], "state": read["state"]}
-    likes.update((name, getattr(params, name)) for name in names)
+    wanted = PARAM_NAMES if readout else PARAM_NAMES[:4]
+    likes = {"x": read["x"], **{name: getattr(params, name) for name in wanted}}
+    given = {name: getattr(out, name) for name in likes}
+    likes.update(zip(names("state", len(state)), state, strict=True))
+    given.update(_parts_of_state(out, len(state)))
     written = {}
     for name, like in likes.items():
-        array = _expect_one(f"out.{name}", getattr(out, name), name, like)
+        array = _expect_one(f"out.{name}", given[name], name, like)
         if array is not None:
             written[f"out.{name}"] = array
     _expect_apart_from_params(out, written, params)
     for name, other in read.items():
         if other is not None:
             _expect_apart(written, name, other)
+
+
+def _parts_of_state(out: Grads, parts: int) -> dict[str, object]:
+    """What `out` has for each part of the state."""
+    if parts > 1 and not (isinstance(out.state, tuple) and len(out.state) == parts):
+        got = type(out.state).__name__
+        raise TypeError(f"out.state: expected a tuple of {parts} arrays, got {got}")
+    values: tuple[object, ...] = (out.state,) if parts == 1 else as_tuple(out.state)
+    return dict(zip(names("state", parts), values, strict=True))
 
 
 def _expect_one(name: str, value: object, like_name: str, like: Array | None) -> Array | None:
@@ -141,11 +156,11 @@ def deliver(fresh: Grads, out: Grads | None, accumulate: bool) -> Grads:
     """`fresh`, or `out` after `fresh` was copied or added into it."""
     if out is None:
         return fresh
-    for name in ("x", "state", *PARAM_NAMES):
-        array = getattr(fresh, name)
+    pairs = [(getattr(out, name), getattr(fresh, name)) for name in ("x", *PARAM_NAMES)]
+    pairs += zip(as_tuple(out.state), as_tuple(fresh.state), strict=True)
+    for target, array in pairs:
         if array is None:
             continue
-        target = getattr(out, name)
         if accumulate:
             target += array
         else:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from . import checks
 from .backends import Backend, resolve
-from .backends.protocol import Forward, State
+from .backends.protocol import SAVE, Forward, State
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
 from .outputs import check_grads, expect_writable
 from .params import Params
+from .states import GivenState, as_given, by_part, read_state
 from .threads import get_num_threads
 
-__all__ = ["Tape", "block_nbytes", "forward", "read_inputs"]
+__all__ = ["Tape", "block_nbytes", "forward", "read_inputs", "states_nbytes"]
 
 
 class Tape:
@@ -29,10 +31,18 @@ class Tape:
     """
 
     def __init__(
-        self, cell: Cell, backend: Backend, params: Params, x: Array, state: State, record: Forward
+        self,
+        cell: Cell,
+        backend: Backend,
+        save: str,
+        params: Params,
+        x: Array,
+        state: State,
+        record: Forward,
     ) -> None:
         self._cell = cell
         self._backend = backend
+        self._save = save
         self._params = params.snapshot()
         self._x = x
         self._state = state
@@ -44,14 +54,33 @@ class Tape:
         return self._held().y
 
     @property
-    def state(self) -> Array:
-        """(B, H), the state after the last step (the initial state if T is 0)."""
-        return self._held().state[0]
+    def c(self) -> Array:
+        """(T, B, H), the memory c_t of an LSTM after every step.
+
+        Raises
+        ------
+        AttributeError
+            If the cell has none.
+        """
+        if len(self._cell.states) < 2:
+            raise AttributeError(f"cell {self.cell!r} has no memory c beside y")
+        return self._held().history[1]
+
+    @property
+    def state(self) -> GivenState:
+        """(B, H), the state after the last step (the initial state if T is 0); of an LSTM the pair
+        (h, c) of such arrays."""
+        return as_given(self._held().state)
 
     @property
     def cell(self) -> str:
         """Name of the cell."""
         return self._cell.name
+
+    @property
+    def save(self) -> str:
+        """What `forward` was asked to save: "gates" or "minimal"."""
+        return self._save
 
     @property
     def backend(self) -> str:
@@ -63,14 +92,15 @@ class Tape:
         """Bytes held for `backward` beyond the caller's own arrays; 0 once released."""
         if self._record is None:
             return 0
-        held = (self._record.y, *self._record.state, *self._record.saved)
+        held = (*self._record.history, *self._record.state, *self._record.saved)
         return sum(array.nbytes for array in held)
 
     def backward(
         self,
         dy: Array | None = None,
-        dstate: Array | None = None,
+        dstate: GivenState | None = None,
         *,
+        dc: Array | None = None,
         out: Grads | None = None,
         accumulate: bool = False,
     ) -> Grads:
@@ -80,16 +110,19 @@ class Tape:
         ----------
         dy : (T, B, H) array, optional
             Gradient of the loss with respect to `y`.
-        dstate : (B, H) array, optional
-            Gradient with respect to the final `state`; it adds to ``dy[-1]``.
-            At least one of the two must be given.
+        dstate : (B, H) array, or pair of them, optional
+            Gradient with respect to the final `state`, shaped like that; it adds to ``dy[-1]``
+            (and ``dc[-1]``).
+        dc : (T, B, H) array, optional
+            Gradient with respect to `c`, where the cell has it.
+            At least one of the three must be given.
         out : Grads, optional
             Written into and returned, in place of new arrays: those of an earlier call, or
-            ``Grads.zeros(params, T, B)``. It holds an array for x, state and every parameter of
-            the layer that is present, and None for the others; each is C-contiguous, writeable,
-            of the tape's dtype and the shape of what it is the gradient of, and shares no memory
-            with another, with an argument, or with what the tape holds. Its ``w_ho`` and ``b_o``
-            are left as they are.
+            ``Grads.zeros(params, T, B, cell=cell)``. It holds an array for x, every part of the
+            state and every parameter of the layer that is present, and None for the others; each
+            is C-contiguous, writeable, of the tape's dtype and the shape of what it is the
+            gradient of, and shares no memory with another, with an argument, or with what the
+            tape holds. Its ``w_ho`` and ``b_o`` are left as they are.
         accumulate : bool
             Add the gradients to what `out` holds, in all of these arrays.
 
@@ -103,40 +136,40 @@ class Tape:
         ------
         TypeError, ValueError
             If an argument has the wrong type, dtype or shape, among them an array of `out`; if
-            both gradients are missing; or if `accumulate` is set without `out`. Nothing has been
-            written then.
+            all gradients are missing; if `dc` is given for a cell without c; or if `accumulate` is
+            set without `out`. Nothing has been written then.
         RuntimeError
             If the tape was released.
 
         Notes
         -----
         With dS_t = dy_t + W_s^T da_{t+1} and da_t = f'(a_t) * dS_t: dW_x = sum_t da_t x_t^T,
-        dW_s = sum_t da_t S_{t-1}^T, dx_t = W_x^T da_t (Werbos 1990, Proc. IEEE 78(10)).
+        dW_s = sum_t da_t S_{t-1}^T, dx_t = W_x^T da_t (Werbos 1990, Proc. IEEE 78(10)); gated
+        cells: docs/math.md.
         Ctrl-C during the call leaves `out` half written.
         """
         record = self._held()
-        if dy is None and dstate is None:
+        if dy is None and dstate is None and dc is None:
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
+        if dc is not None and len(self._cell.states) < 2:
+            raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
         like = ("the tape", self._x.dtype)
-        if dy is not None:
-            dy = checks.as_float_array("dy", dy, like)
-            checks.expect_shape("dy", dy, record.y.shape, "tape.y")
-            dy = checks.readable(dy)
+        dhistory = (self._read_history("dy", dy, 0, like), self._read_history("dc", dc, 1, like))
         final: State | None = None
         if dstate is not None:
-            dstate = checks.as_float_array("dstate", dstate, like)
-            checks.expect_shape("dstate", dstate, record.state[0].shape, "tape.state")
-            final = (checks.readable(dstate),)
+            shape = (self._x.shape[1], self._params.hidden_size)
+            final = read_state("dstate", dstate, self._cell, shape, like, "tape.state")
         if out is not None or accumulate is not False:
             read = {
                 "x": self._x,
-                "state": self._state[0],
-                "dy": dy,
-                "dstate": dstate,
-                "tape.y": record.y,
-                "tape.state": record.state[0],
+                **by_part("state", self._state),
+                "dy": dhistory[0],
+                "dc": dhistory[1],
+                **by_part("dstate", final or ()),
+                **dict(zip(("tape.y", "tape.c"), record.history, strict=False)),
+                **by_part("tape.state", record.state),
             }
-            check_grads(out, accumulate, self._params, read, readout=False)
+            check_grads(out, accumulate, self._params, self._state, read, readout=False)
         # A packed copy of the weights; new gradients of x and the weights.
         weights = self._params.nbytes
         needed = weights + block_nbytes(self._params, self._x.shape[1])
@@ -148,11 +181,22 @@ class Tape:
             self._x,
             self._state,
             record,
-            dy,
+            dhistory[: len(record.history)],
             final,
             out,
             bool(accumulate),
         )
+
+    def _read_history(
+        self, name: str, value: Array | None, part: int, like: tuple[str, np.dtype[Any]]
+    ) -> Array | None:
+        """`value` as the readable gradient of all steps of one part of the state."""
+        if value is None:
+            return None
+        array = checks.as_float_array(name, value, like)
+        of = self._held().history[part]
+        checks.expect_shape(name, array, of.shape, f"tape.{'yc'[part]}")
+        return checks.readable(array)
 
     def release(self) -> None:
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
@@ -163,7 +207,7 @@ class Tape:
         into = self._held()
         self._record = None  # until it is whole again: a pass that ends early leaves neither
         self._params, self._x, self._state = params.snapshot(), x, state
-        self._record = self._backend.forward(self._cell, params, x, state, into)
+        self._record = self._backend.forward(self._cell, params, x, state, self._save, into)
         return self
 
     def _held(self) -> Forward:
@@ -193,28 +237,34 @@ def forward(
     cell: str,
     params: Params,
     x: Array,
-    state: Array | None = None,
+    state: GivenState | None = None,
     *,
     backend: str = "auto",
+    save: str = "gates",
     out: Tape | None = None,
 ) -> Tape:
     """Run a recurrent layer over a batch of sequences and record what BPTT needs.
 
     Parameters
     ----------
-    cell : {"linear", "tanh", "relu"}
-        S_t = f(W_x x_t + b_ih + W_s S_{t-1} + b_hh), with f the identity, tanh or max(0, .).
+    cell : {"linear", "tanh", "relu", "lstm", "gru"}
+        Elman cells S_t = f(W_x x_t + b_ih + W_s S_{t-1} + b_hh), with f the identity, tanh or
+        max(0, .); or a gated one: ``bptt.CELLS[cell].equation``.
     params : Params
         A readout in it is ignored here.
     x : (T, B, I) array
         Time-major input, in the dtype of `params`.
-    state : (B, H) array, optional
-        The initial state S_0; zeros if not given.
+    state : (B, H) array, or pair of them, optional
+        The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
-        "auto" takes the first available one that knows the dtype; see `bptt.backends`.
+        "auto" takes the first available one that knows the cell and the dtype; see
+        `bptt.backends`.
+    save : {"gates", "minimal"}
+        What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
+        nothing, so that they are computed again on the way back. Elman cells have none to keep.
     out : Tape, optional
-        Recorded into and returned, in place of a new one: a tape of the same cell, backend, dtype
-        and (T, B, H). What its ``y`` and ``state`` held is overwritten. `state` may be its final
+        Recorded into and returned, in place of a new one: a tape of the same cell, backend, `save`,
+        dtype and (T, B, H). What its arrays held is overwritten. `state` may be its final
         ``state`` or a part of its ``y``, which is then copied; `x` and `params` may not share
         memory with it.
 
@@ -238,16 +288,18 @@ def forward(
     """
     kind = get_cell(cell)
     params, x, initial = read_inputs(kind, params, x, state)
+    save = checks.choice("save", save, SAVE)
     chosen = resolve(backend, kind, x.dtype)
     if out is not None:
-        initial = _check_tape(out, kind, chosen, params, x, initial)
+        initial = _check_tape(out, kind, chosen, save, params, x, initial)
         return out._record_again(params, x, initial)
-    checks.require_memory(_forward_nbytes(params, x), f"the tape of {x.shape[0]} steps")
-    return Tape(kind, chosen, params, x, initial, chosen.forward(kind, params, x, initial))
+    checks.require_memory(_forward_nbytes(kind, params, x), f"the tape of {x.shape[0]} steps")
+    record = chosen.forward(kind, params, x, initial, save)
+    return Tape(kind, chosen, save, params, x, initial, record)
 
 
 def _check_tape(
-    out: object, cell: Cell, backend: Backend, params: Params, x: Array, state: State
+    out: object, cell: Cell, backend: Backend, save: str, params: Params, x: Array, state: State
 ) -> State:
     """Check that a pass over `x` can be recorded into `out`; return its state, apart from it."""
     if not isinstance(out, Tape):
@@ -257,27 +309,32 @@ def _check_tape(
     for what, wanted, got in (
         ("cell", cell.name, out.cell),
         ("backend", backend.name, out.backend),
+        ("save", save, out.save),
     ):
         if wanted != got:
             raise ValueError(f"out: expected a tape of {what} {wanted!r}, got one of {got!r}")
-    y, last = out.y, out.state
+    y, record = out.y, out._record
     if y.dtype != x.dtype:
         raise TypeError(f"out: expected a tape of dtype {x.dtype} like x, got {y.dtype}")
     checks.expect_shape("out", y, (*x.shape[:2], params.hidden_size), "x and w_hh")
-    expect_writable("out.y", y, y, "the tape")
-    expect_writable("out.state", last, last, "the tape")
+    held = {
+        **dict(zip(("out.y", "out.c"), record.history, strict=False)),
+        **by_part("out.state", record.state),
+    }
+    for name, array in held.items():
+        expect_writable(name, array, array, "the tape")
     for name, array in (("x", x), *params.arrays().items()):
-        if np.may_share_memory(array, y) or np.may_share_memory(array, last):
+        if any(np.may_share_memory(array, own) for own in held.values()):
             raise ValueError(f"{name}: expected memory apart from out, got a part of it; copy it")
     return tuple(
-        s.copy() if np.may_share_memory(s, y) or np.may_share_memory(s, last) else s for s in state
+        s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s for s in state
     )
 
 
 def read_inputs(
     cell: Cell, params: object, x: object, state: object
 ) -> tuple[Params, Array, State]:
-    """Check what every pass takes: parameters, x (T, B, I), and the state (B, H) or None."""
+    """Check what every pass takes: parameters, x (T, B, I), and the state or None."""
     if not isinstance(params, Params):
         raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
     params = params.readable_for(cell)
@@ -288,23 +345,31 @@ def read_inputs(
     )
     shape = (array.shape[1], params.hidden_size)
     if state is None:
-        checks.require_memory(shape[0] * shape[1] * array.itemsize, "the initial state")
-        return params, checks.readable(array), (np.zeros(shape, params.dtype),)
-    initial = checks.as_float_array("state", state, like)
-    checks.expect_shape("state", initial, shape, "x and w_hh")
-    return params, checks.readable(array), (checks.readable(initial),)
+        parts = len(cell.states)
+        checks.require_memory(parts * shape[0] * shape[1] * array.itemsize, "the initial state")
+        zeros = tuple(np.zeros(shape, params.dtype) for _ in range(parts))
+        return params, checks.readable(array), zeros
+    initial = read_state("state", state, cell, shape, like, "x and w_hh")
+    return params, checks.readable(array), initial
 
 
 def block_nbytes(params: Params, batch: int) -> int:
     """Bytes that blocks of time take in the backward pass, at most about: inputs, states, gradients
     of states and pre-activations, and outputs, most of them for two blocks, and sums of slices of
     the batch. `plan` tells exactly what the native backend takes."""
-    width = 2 * params.input_size + 8 * params.hidden_size + 3 * (params.output_size or 0)
+    gates = len(params.w_hh) // params.hidden_size
+    width = 2 * params.input_size + (4 + 4 * gates) * params.hidden_size
+    width += 3 * (params.output_size or 0)
     rows = max(batch, 1024 * get_num_threads())
     return int(rows * width * params.dtype.itemsize) + (16 << 20)
 
 
-def _forward_nbytes(params: Params, x: Array) -> int:
-    """Bytes of y, the states and the packed weights of a pass over `x`."""
-    steps, batch, _ = x.shape
-    return int((steps + 2) * batch * params.hidden_size * x.itemsize) + params.nbytes
+def states_nbytes(cell: Cell, params: Params, steps: int, batch: int) -> int:
+    """Bytes of all states of a pass, and of the gates of a cell that has more than one."""
+    width = len(cell.states) + (cell.gates + 1 if cell.gates > 1 else 0)
+    return int((steps + 2) * batch * width * params.hidden_size * params.dtype.itemsize)
+
+
+def _forward_nbytes(cell: Cell, params: Params, x: Array) -> int:
+    """Bytes of the states, what is saved and the packed weights of a pass over `x`."""
+    return states_nbytes(cell, params, x.shape[0], x.shape[1]) + params.nbytes

@@ -4,8 +4,12 @@
 //     dS_t = dy_t + W_sᵀ da_{t+1}      da_t = f'(a_t) dS_t
 //     dx_t = W_xᵀ da_t    dW_x = sum da_t x_tᵀ    dW_s = sum da_t S_{t-1}ᵀ    db = sum da_t
 //
-// The gradients are those at the states S_t that the engine computed, as its backward pass has it:
-// else a rounding that moves an a_t across the kink of a relu would look like an error.
+// and those of gated cells, which csrc/cells/ states. Both sums that enter a step, W_x x_t + b_ih
+// and W_s S_{t-1} + b_hh, have gradients of their own: `da_i` and `da_h`.
+//
+// The gradients of Elman cells are those at the states S_t that the engine computed, as its
+// backward pass has it: else a rounding that moves an a_t across the kink of a relu would look like
+// an error.
 #pragma once
 
 #include <cmath>
@@ -23,6 +27,7 @@ using Wide = std::conditional_t<std::is_same_v<T, float>, double, long double>;
 template <class T>
 struct Expected {
   std::vector<Wide<T>> y, last, dx, dstate, dw_ih, dw_hh, db_ih, db_hh, dw_ho, db_o;
+  std::vector<Wide<T>> c, last_c, dstate_c;
   Wide<T> loss = 0;
 };
 
@@ -32,20 +37,17 @@ class Reference {
   using W = Wide<T>;
 
   Reference(const Network<T>& network, const GuardedArray<T>& states)
-      : n_(network), s_(network.sizes), p_(network.problem()), states_(states) {}
+      : n_(network), s_(network.sizes), p_(network.problem()), states_(states) {
+    forward();
+  }
 
   // Forward, and backward from dy and dstate of the network.
   Expected<T> both() {
-    forward();
-    std::vector<W> dy(n_.dy.begin(), n_.dy.end());
-    if (s_.steps > 0) {
-      W* last = dy.data() + (s_.steps - 1) * s_.batch * s_.hidden;
-      for (Index i = 0; i < s_.batch * s_.hidden; ++i) last[i] += n_.dstate[i];
-      backward(dy);
-    } else {
-      backward(dy);
-      out_.dstate.assign(n_.dstate.begin(), n_.dstate.end());
-    }
+    std::vector<W> dy(n_.dy.begin(), n_.dy.end()), dc(n_.dc.begin(), n_.dc.end());
+    out_.y = y_, out_.c = c_;
+    out_.last = last_state(y_, n_.state), out_.last_c = last_state(c_, n_.c);
+    backward(dy, dc, {n_.dstate.begin(), n_.dstate.end()},
+             {n_.dstate_c.begin(), n_.dstate_c.end()});
     return out_;
   }
 
@@ -57,7 +59,9 @@ class Reference {
       if (loss.step >= 0 && t != loss.step) continue;
       for (Index b = 0; b < s_.batch; ++b) add_loss(loss, t, b, dy);
     }
-    backward(dy);
+    const Index size = s_.batch * s_.hidden;
+    const bool two = n_.cell.states > 1;
+    backward(dy, zeros(two ? s_.steps * size : 0), zeros(size), zeros(two ? size : 0));
     return out_;
   }
 
@@ -81,27 +85,64 @@ class Reference {
                                      : ds;
   }
 
-  void forward() {
-    std::vector<W> previous(n_.state.begin(), n_.state.end());
-    for (Index t = 0; t < s_.steps; ++t) {
-      std::vector<W> next;
-      for (Index b = 0; b < s_.batch; ++b) {
-        for (Index h = 0; h < s_.hidden; ++h) next.push_back(activate(sum(previous, t, b, h)));
-      }
-      out_.y.insert(out_.y.end(), next.begin(), next.end());
-      previous = next;
-    }
-    out_.last = previous;
+  // Index of unit h of row b at step t in arrays of all steps, and in arrays of one.
+  Index at_step(Index t, Index b, Index h) const { return (t * s_.batch + b) * s_.hidden + h; }
+
+  std::vector<W> last_state(const std::vector<W>& history, const GuardedArray<T>& initial) const {
+    if (s_.steps == 0) return {initial.begin(), initial.end()};
+    return {history.end() - static_cast<std::ptrdiff_t>(initial.size()), history.end()};
   }
 
-  // a_t
-  W sum(std::vector<W>& previous, Index t, Index b, Index h) const {
-    W a = n_.biased() ? W(n_.b_ih[h]) + W(n_.b_hh[h]) : W(0);
-    for (Index i = 0; i < s_.inputs; ++i) {
-      a += W(n_.w_ih[h * s_.inputs + i]) * W(n_.x[(t * s_.batch + b) * s_.inputs + i]);
+  // S_{t-1} and c_{t-1}, in wide numbers.
+  W previous(const std::vector<W>& history, const GuardedArray<T>& initial, Index t, Index b,
+             Index h) {
+    return t == 0 ? W(initial[b * s_.hidden + h])
+                  : history[static_cast<std::size_t>(at_step(t - 1, b, h))];
+  }
+
+  static W sigma(W a) { return 1 / (1 + std::exp(-a)); }
+
+  void forward() {
+    for (Index t = 0; t < s_.steps; ++t) {
+      for (Index b = 0; b < s_.batch; ++b) {
+        for (Index h = 0; h < s_.hidden; ++h) step(t, b, h);
+      }
     }
+  }
+
+  // Appends a unit's state, and of a gated cell its four saved values.
+  void step(Index t, Index b, Index h) {
+    const auto i = [&](Index gate) { return input_sum(t, b, gate * s_.hidden + h); };
+    const auto r = [&](Index gate) { return recurrent_sum(t, b, gate * s_.hidden + h); };
+    if (p_.cell == CellId::lstm) {
+      const W gates[] = {sigma(i(0) + r(0)), sigma(i(1) + r(1)), std::tanh(i(2) + r(2)),
+                         sigma(i(3) + r(3))};
+      gates_.insert(gates_.end(), std::begin(gates), std::end(gates));
+      c_.push_back(gates[1] * previous(c_, n_.c, t, b, h) + gates[0] * gates[2]);
+      y_.push_back(gates[3] * std::tanh(c_.back()));
+    } else if (p_.cell == CellId::gru) {
+      const W reset = sigma(i(0) + r(0)), z = sigma(i(1) + r(1)), h_n = r(2);
+      const W n = std::tanh(i(2) + reset * h_n);
+      const W gates[] = {reset, z, n, h_n};
+      gates_.insert(gates_.end(), std::begin(gates), std::end(gates));
+      y_.push_back((1 - z) * n + z * previous(y_, n_.state, t, b, h));
+    } else {
+      y_.push_back(activate(i(0) + r(0)));
+    }
+  }
+
+  W input_sum(Index t, Index b, Index row) const {
+    W a = n_.biased() ? W(n_.b_ih[row]) : W(0);
+    for (Index i = 0; i < s_.inputs; ++i) {
+      a += W(n_.w_ih[row * s_.inputs + i]) * W(n_.x[(t * s_.batch + b) * s_.inputs + i]);
+    }
+    return a;
+  }
+
+  W recurrent_sum(Index t, Index b, Index row) {
+    W a = n_.biased() ? W(n_.b_hh[row]) : W(0);
     for (Index k = 0; k < s_.hidden; ++k) {
-      a += W(n_.w_hh[h * s_.hidden + k]) * at(previous, b * s_.hidden + k);
+      a += W(n_.w_hh[row * s_.hidden + k]) * previous(y_, n_.state, t, b, k);
     }
     return a;
   }
@@ -151,51 +192,82 @@ class Reference {
     return loss;
   }
 
-  void backward(const std::vector<W>& dy) {
+  // From gradients of all states, and of the last one.
+  void backward(const std::vector<W>& dy, const std::vector<W>& dc, std::vector<W> ds,
+                std::vector<W> ds_c) {
+    const Index rows = n_.cell.gates * s_.hidden;
     out_.dx = zeros(s_.steps * s_.batch * s_.inputs);
-    out_.dw_ih = zeros(s_.hidden * s_.inputs);
-    out_.dw_hh = zeros(s_.hidden * s_.hidden);
-    if (n_.biased()) out_.db_ih = out_.db_hh = zeros(s_.hidden);
-    std::vector<W> da = zeros(s_.batch * s_.hidden);  // of step t + 1
+    out_.dw_ih = zeros(rows * s_.inputs);
+    out_.dw_hh = zeros(rows * s_.hidden);
+    if (n_.biased()) out_.db_ih = out_.db_hh = zeros(rows);
     for (Index t = s_.steps - 1; t >= 0; --t) {
-      std::vector<W> ds = recurrent_gradient(da);
       for (Index b = 0; b < s_.batch; ++b) {
+        std::vector<W> da_i = zeros(rows), da_h = zeros(rows);
         for (Index h = 0; h < s_.hidden; ++h) {
           const Index i = b * s_.hidden + h;
-          const W outside = dy[static_cast<std::size_t>(t * s_.batch * s_.hidden + i)];
-          at(da, i) = chain(at(ds, i) + outside, state(t, b, h));
-          add_weight_gradients(t, b, h, at(da, i));
+          at(ds, i) += dy[static_cast<std::size_t>(at_step(t, b, h))];
+          if (!dc.empty()) at(ds_c, i) += dc[static_cast<std::size_t>(at_step(t, b, h))];
+          W* const d_c = dc.empty() ? nullptr : &at(ds_c, i);
+          step_back(t, b, h, at(ds, i), d_c, da_i, da_h);
         }
-      }
-    }
-    out_.dstate = recurrent_gradient(da);
-  }
-
-  // W_sᵀ da
-  std::vector<W> recurrent_gradient(std::vector<W>& da) {
-    std::vector<W> ds = zeros(s_.batch * s_.hidden);
-    for (Index b = 0; b < s_.batch; ++b) {
-      for (Index k = 0; k < s_.hidden; ++k) {
+        add_weight_gradients(t, b, da_i, da_h);
         for (Index h = 0; h < s_.hidden; ++h) {
-          at(ds, b * s_.hidden + h) += at(da, b * s_.hidden + k) * W(n_.w_hh[k * s_.hidden + h]);
+          for (Index k = 0; k < rows; ++k) {
+            at(ds, b * s_.hidden + h) += at(da_h, k) * W(n_.w_hh[k * s_.hidden + h]);
+          }
         }
       }
     }
-    return ds;
+    out_.dstate = ds;
+    out_.dstate_c = ds_c;
   }
 
-  void add_weight_gradients(Index t, Index b, Index h, W da) {
-    for (Index i = 0; i < s_.inputs; ++i) {
-      const Index at_x = (t * s_.batch + b) * s_.inputs + i;
-      at(out_.dw_ih, h * s_.inputs + i) += da * W(n_.x[at_x]);
-      at(out_.dx, at_x) += da * W(n_.w_ih[h * s_.inputs + i]);
+  // Turns dS_t and dc_t of a unit into what goes straight to the step before, and into da.
+  void step_back(Index t, Index b, Index h, W& ds, W* dc, std::vector<W>& da_i,
+                 std::vector<W>& da_h) {
+    const auto da = [&](Index gate, W value) {
+      at(da_i, gate * s_.hidden + h) = at(da_h, gate * s_.hidden + h) = value;
+    };
+    if (!n_.cell.gated()) {
+      da(0, chain(ds, state(t, b, h)));
+      ds = 0;
+      return;
     }
-    for (Index k = 0; k < s_.hidden; ++k) {
-      at(out_.dw_hh, h * s_.hidden + k) += da * state(t - 1, b, k);
+    const W* v = gates_.data() + 4 * at_step(t, b, h);
+    const auto slope = [](W s) { return s * (1 - s); };
+    if (p_.cell == CellId::lstm) {
+      const W tanh_c = std::tanh(at(c_, at_step(t, b, h)));
+      *dc += ds * v[3] * (1 - tanh_c * tanh_c);
+      da(0, *dc * v[2] * slope(v[0]));
+      da(1, *dc * previous(c_, n_.c, t, b, h) * slope(v[1]));
+      da(2, *dc * v[0] * (1 - v[2] * v[2]));
+      da(3, ds * tanh_c * slope(v[3]));
+      *dc *= v[1];
+      ds = 0;
+    } else {
+      const W da_n = ds * (1 - v[1]) * (1 - v[2] * v[2]);
+      da(0, da_n * v[3] * slope(v[0]));
+      da(1, ds * (previous(y_, n_.state, t, b, h) - v[2]) * slope(v[1]));
+      da(2, da_n);
+      at(da_h, 2 * s_.hidden + h) = v[0] * da_n;
+      ds *= v[1];
     }
-    if (n_.biased()) {
-      at(out_.db_ih, h) += da;
-      at(out_.db_hh, h) += da;
+  }
+
+  void add_weight_gradients(Index t, Index b, std::vector<W>& da_i, std::vector<W>& da_h) {
+    for (Index row = 0; row < n_.cell.gates * s_.hidden; ++row) {
+      for (Index i = 0; i < s_.inputs; ++i) {
+        const Index at_x = (t * s_.batch + b) * s_.inputs + i;
+        at(out_.dw_ih, row * s_.inputs + i) += at(da_i, row) * W(n_.x[at_x]);
+        at(out_.dx, at_x) += at(da_i, row) * W(n_.w_ih[row * s_.inputs + i]);
+      }
+      for (Index k = 0; k < s_.hidden; ++k) {
+        at(out_.dw_hh, row * s_.hidden + k) += at(da_h, row) * state(t - 1, b, k);
+      }
+      if (n_.biased()) {
+        at(out_.db_ih, row) += at(da_i, row);
+        at(out_.db_hh, row) += at(da_h, row);
+      }
     }
   }
 
@@ -203,6 +275,7 @@ class Reference {
   const Sizes s_;
   const Problem<T> p_;
   const GuardedArray<T>& states_;
+  std::vector<W> y_, c_, gates_;  // of all steps; gates_ has four values a unit
   Expected<T> out_;
 };
 

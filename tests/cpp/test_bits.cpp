@@ -140,6 +140,11 @@ Network<T> rows_of(const Network<T>& n, CellId cell, Index first, Index batch) {
   copy_rows(n.weights, whole, part.weights, batch, s.steps, 1, first);
   copy_rows(n.state, whole, part.state, batch, 1, s.hidden, first);
   copy_rows(n.dstate, whole, part.dstate, batch, 1, s.hidden, first);
+  if (n.cell.states > 1) {
+    copy_rows(n.c, whole, part.c, batch, 1, s.hidden, first);
+    copy_rows(n.dc, whole, part.dc, batch, s.steps, s.hidden, first);
+    copy_rows(n.dstate_c, whole, part.dstate_c, batch, 1, s.hidden, first);
+  }
   for (auto array : {&Network<T>::w_ih, &Network<T>::w_hh, &Network<T>::b_ih, &Network<T>::b_hh,
                      &Network<T>::w_ho, &Network<T>::b_o}) {
     std::copy((n.*array).begin(), (n.*array).end(), (part.*array).begin());
@@ -161,6 +166,9 @@ void check_rows(const Results<T>& whole, const Sizes& s, const Results<T>& part,
   check("last", whole.last, part.last, 1, s.hidden);
   check("dx", whole.dx, part.dx, s.steps, s.inputs);
   check("dstate", whole.dstate, part.dstate, 1, s.hidden);
+  if (!whole.two) return;
+  check("c", whole.c, part.c, s.steps, s.hidden);
+  check("dstate_c", whole.dstate_c, part.dstate_c, 1, s.hidden);
 }
 
 // y, dx and dstate.

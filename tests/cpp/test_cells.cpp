@@ -1,5 +1,5 @@
-// Cells, the part that acts on each unit by itself: S = f(a) and da = f'(a) dS, in every storage,
-// for any range of units; NaN stays NaN.
+// Elman cells, the part that acts on each unit by itself: S = f(a) and da = f'(a) dS, in every
+// storage, for any range of units; NaN stays NaN.
 #include <cmath>
 #include <limits>
 
@@ -37,7 +37,6 @@ const Cell<T> kCellsByDefinition[] = {
     {CellId::relu, [](T a) { return a < 0 ? T(0) : a; },
      [](T ds, T s) { return s <= 0 ? T(0) : ds; }},
 };
-static_assert(std::size(kCellsByDefinition<float>) == kCells);
 
 struct Case {
   Index rows, units;

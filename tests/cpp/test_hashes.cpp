@@ -76,6 +76,11 @@ std::string hash_of_tanh() {
   return hash_of_function(kernels<T>().tanh);
 }
 
+template <class T>
+std::string hash_of_sigmoid() {
+  return hash_of_function(kernels<T>().sigmoid);
+}
+
 template <class T, CellId Cell>
 std::string hash_of_cell() {
   Random random(32);
@@ -225,6 +230,8 @@ struct Row {
 const Row kRows[] = {
     {"float32 exp", hash_of_exp<float>, "9cebc43016c699d2", "9b14ece4048de9e7"},
     {"float64 exp", hash_of_exp<double>, "2686c1cf2627c038", "a2abe602549d8888"},
+    {"float32 sigmoid", hash_of_sigmoid<float>, "6c6f88d2579e6509", "0c3f68def71388cb"},
+    {"float64 sigmoid", hash_of_sigmoid<double>, "f414bb2445cc0cd3", "5fb04cadb39442de"},
     {"float32 tanh", hash_of_tanh<float>, "6a134154b3535e73", "4109b8aa39c43c5e"},
     {"float64 tanh", hash_of_tanh<double>, "5f62d09f4aa2ba45", "c744d557e6b6b5fd"},
     {"float32 cell linear", hash_of_cell<float, CellId::linear>, "59cbc30150be8273",
@@ -253,18 +260,26 @@ const Row kRows[] = {
      "b06558b3aa8a5856"},
     {"float64 cross entropy", hash_of_loss<double, LossId::cross_entropy>, "1eae171c7d79e139",
      "28e8a54e88f65ddf"},
-    {"float32 engine linear", hash_of_engine<float, CellId::linear>, "5a7a135a0458b41d",
-     "d4d3a1ee98b55825"},
-    {"float64 engine linear", hash_of_engine<double, CellId::linear>, "4099372952493319",
-     "ad3ad6353a7aec02"},
-    {"float32 engine tanh", hash_of_engine<float, CellId::tanh>, "efbefccb310320b4",
-     "1422e2356628d746"},
-    {"float64 engine tanh", hash_of_engine<double, CellId::tanh>, "058415a173ae5db0",
-     "85305f73959e1841"},
-    {"float32 engine relu", hash_of_engine<float, CellId::relu>, "5060ef18fb42a0f2",
-     "33fc68bc8816c807"},
-    {"float64 engine relu", hash_of_engine<double, CellId::relu>, "d5de996382fa8fd5",
-     "91d3edc71dcbc30a"},
+    {"float32 engine linear", hash_of_engine<float, CellId::linear>, "8f2bf3613d31c5da",
+     "b65b41f11b09c80b"},
+    {"float64 engine linear", hash_of_engine<double, CellId::linear>, "608cccbb5e3216c7",
+     "0348c73a746ca4c7"},
+    {"float32 engine tanh", hash_of_engine<float, CellId::tanh>, "fa5f774bd91d75ea",
+     "2d1e30a77092632d"},
+    {"float64 engine tanh", hash_of_engine<double, CellId::tanh>, "c674626ed6beb125",
+     "9fc01b34241a776f"},
+    {"float32 engine relu", hash_of_engine<float, CellId::relu>, "5e8837b0284f9b58",
+     "b4967d4fa9175d10"},
+    {"float64 engine relu", hash_of_engine<double, CellId::relu>, "ce43b56e522aa83d",
+     "360565d93f15d01e"},
+    {"float32 engine lstm", hash_of_engine<float, CellId::lstm>, "1a7ef5fe0678cd22",
+     "74acfa6826a69e21"},
+    {"float64 engine lstm", hash_of_engine<double, CellId::lstm>, "22223cc3a6c735dd",
+     "036dae32e18053e0"},
+    {"float32 engine gru", hash_of_engine<float, CellId::gru>, "f60841c04c601152",
+     "6fdacfb40de1802e"},
+    {"float64 engine gru", hash_of_engine<double, CellId::gru>, "ec233a0e31525004",
+     "a81c205a57f74375"},
 };
 
 void results_have_their_hashes() {

@@ -50,14 +50,14 @@ void long_calls_end_early() {
     const Problem<float> problem = network.problem();
     const Objective<float> objective = network.objective({LossId::squared_error, -1, false});
     for (int threads : {1, 3}) {
-      Results<float> r(s);
+      Results<float> r(network);
       check_stops("forward", s, threads, [&](Interrupt& interrupt) {
-        forward(problem, r.y.get(), r.last.get(), threads, interrupt);
+        forward(problem, r.record(), r.last_state(), threads, interrupt);
       });
       CHECK(is_canary(r.y[r.y.size() - 1]));
       check_stops("backward", s, threads, [&](Interrupt& interrupt) {
-        backward(problem, r.y.get(), network.dy.get(), network.dstate.get(),
-                 r.gradients(true, false), threads, interrupt);
+        backward(problem, std::as_const(r).record(), network.dy.get(), network.dc_or_null(),
+                 network.last_gradient(), r.gradients(true, false), threads, interrupt);
       });
       CHECK(is_canary(r.dx[0]));
       check_stops("value_and_grad", s, threads, [&](Interrupt& interrupt) {
@@ -71,7 +71,7 @@ void long_calls_end_early() {
 // Nearly all of the work is the readout's.
 void a_long_readout_ends_early() {
   const Network<float> network(CellId::tanh, {40'000, 1, 1, 64, 1}, Biases::none, 7);
-  Results<float> r(network.sizes);
+  Results<float> r(network);
   constexpr Index kOutputs = 20'000;
   GuardedArray<float> w_ho(kOutputs * 64), dw_ho(kOutputs * 64);
   std::fill(w_ho.begin(), w_ho.end(), 0.01f);
@@ -91,7 +91,7 @@ void a_long_readout_ends_early() {
 // There are steps, but nothing to compute in them.
 void an_empty_batch_takes_no_time() {
   const Network<float> network(CellId::tanh, {10'000'000'000, 0, 1, 1, 1}, Biases::both, 7);
-  Results<float> r(network.sizes);
+  Results<float> r(network);
   Interrupt interrupt(go_on);
   const auto start = Clock::now();
   value_and_grad(network.problem(), network.objective({LossId::squared_error, -1, false}),
@@ -103,12 +103,12 @@ void an_empty_batch_takes_no_time() {
 void a_call_that_may_go_on_does() {
   const Network<float> network(CellId::tanh, {400, 32, 8, 256, 1}, Biases::both, 8);
   const Results<float> expected = run_both(network, 1);
-  Results<float> r(network.sizes);
+  Results<float> r(network);
   times_asked = 0;
   Interrupt interrupt(go_on);
   const auto start = Clock::now();
   while (times_asked == 0 && Clock::now() - start < std::chrono::seconds(20)) {
-    forward(network.problem(), r.y.get(), r.last.get(), 2, interrupt);
+    forward(network.problem(), r.record(), r.last_state(), 2, interrupt);
   }
   CHECK_AT_MOST(1, times_asked);
   CHECK(!interrupt.stopped());
@@ -120,8 +120,8 @@ void a_stopped_call_can_be_followed_by_another() {
   const Results<float> before = run_both(network, 2);
   Interrupt interrupt(stop);
   while (!interrupt.stopped()) interrupt.progress(10'000'000);
-  Results<float> r(network.sizes);
-  forward(network.problem(), r.y.get(), r.last.get(), 2, interrupt);
+  Results<float> r(network);
+  forward(network.problem(), r.record(), r.last_state(), 2, interrupt);
   CHECK(run_both(network, 2).y.same_bits_as(before.y));
 }
 

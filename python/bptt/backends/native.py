@@ -13,6 +13,7 @@ from ..checks import Array
 from ..grads import Grads
 from ..losses import Objective
 from ..params import Params
+from ..states import as_given, as_tuple
 from ..threads import get_num_threads
 from .protocol import Forward, State
 
@@ -47,22 +48,28 @@ class NativeBackend:
         return cell.name in _core.CELLS and dtype.char in "fd"
 
     def forward(
-        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        save: str,
+        out: Forward | None = None,
     ) -> Forward:
         if out is None:
-            y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
-            out = Forward(y, (np.empty_like(state[0]),))
+            out = _empty_record(cell, params, x, state)
         _core.forward(
             cell.name,
             get_num_threads(),
             x,
-            state[0],
+            state,
             params.w_ih,
             params.w_hh,
             params.b_ih,
             params.b_hh,
-            out.y,
-            out.state[0],
+            out.history,
+            out.state,
+            out.saved[0] if out.saved else None,
         )
         return out
 
@@ -73,7 +80,7 @@ class NativeBackend:
         x: Array,
         state: State,
         forward: Forward,
-        dy: Array | None,
+        dhistory: tuple[Array | None, ...],
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
@@ -83,15 +90,16 @@ class NativeBackend:
             cell.name,
             get_num_threads(),
             x,
-            state[0],
+            state,
             params.w_ih,
             params.w_hh,
-            forward.y,
-            dy,
-            None if dstate is None else dstate[0],
+            forward.history,
+            forward.saved[0] if forward.saved else None,
+            dhistory,
+            dstate,
             accumulate,
             grads.x,
-            grads.state,
+            as_tuple(grads.state),
             grads.w_ih,
             grads.w_hh,
             grads.b_ih,
@@ -119,7 +127,7 @@ class NativeBackend:
             cell.name,
             get_num_threads(),
             x,
-            state[0],
+            state,
             params.w_ih,
             params.w_hh,
             params.b_ih,
@@ -133,7 +141,7 @@ class NativeBackend:
             objective.scale,
             accumulate,
             grads.x,
-            grads.state,
+            as_tuple(grads.state),
             grads.w_ih,
             grads.w_hh,
             grads.b_ih,
@@ -144,11 +152,21 @@ class NativeBackend:
         return loss, grads
 
 
+def _empty_record(cell: Cell, params: Params, x: Array, state: State) -> Forward:
+    """Unwritten states of every step and after the last, and gates."""
+    steps, batch, _ = x.shape
+    hidden = params.hidden_size
+    history = tuple(np.empty((steps, batch, hidden), x.dtype) for _ in state)
+    gates: int = _core.SAVED[cell.name]
+    saved = (np.empty((steps, batch, gates, hidden), x.dtype),) if gates else ()
+    return Forward(history, tuple(map(np.empty_like, state)), saved)
+
+
 def _empty_grads(params: Params, x: Array, state: State) -> Grads:
     """Unwritten gradients of everything but the readout."""
     return Grads(
         x=np.empty_like(x),
-        state=np.empty_like(state[0]),
+        state=as_given(tuple(map(np.empty_like, state))),
         w_ih=np.empty_like(params.w_ih),
         w_hh=np.empty_like(params.w_hh),
         b_ih=None if params.b_ih is None else np.empty_like(params.b_ih),

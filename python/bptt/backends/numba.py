@@ -49,11 +49,17 @@ class NumbaBackend:
         return cell.name in ("linear", "tanh", "relu") and dtype.char in "fd"
 
     def forward(
-        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        save: str,
+        out: Forward | None = None,
     ) -> Forward:
         if out is None:
             y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
-            out = Forward(y, (np.empty_like(state[0]),))
+            out = Forward((y,), (np.empty_like(state[0]),))
         if out.y.size:
             code, layer = kernels(), _layer(params, x, state)
             run(code.PROJECT, code.RECUR, cell.name, layer, out.y, *_nothing(x.dtype.char))
@@ -67,11 +73,12 @@ class NumbaBackend:
         x: Array,
         state: State,
         forward: Forward,
-        dy: Array | None,
+        dhistory: tuple[Array | None, ...],
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
     ) -> Grads:
+        (dy,) = dhistory
         checks.require_memory(x.nbytes, "the gradient of x")
         dx = np.zeros_like(x)
         gradients = _zeros(params, dx)

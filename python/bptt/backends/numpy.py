@@ -23,6 +23,7 @@ from ..grads import Grads
 from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
+from ..states import as_given
 from .protocol import Forward, State
 
 __all__ = ["NumpyBackend"]
@@ -49,10 +50,62 @@ def _elman(
     return forward, backward
 
 
+def _sigmoid(a: Array) -> Array:
+    """1 / (1 + e^-a), by an exponential that cannot overflow."""
+    e = np.exp(-np.abs(a))
+    s: Array = np.where(a >= 0, 1, e) / (1 + e)
+    return s
+
+
+def _lstm_forward(g_i: Array, g_h: Array, state: State) -> tuple[State, tuple[Array, ...]]:
+    """c_t = f c_{t-1} + i g and S_t = o tanh(c_t) (Gers, Schmidhuber, Cummins 2000)."""
+    a_i, a_f, a_g, a_o = np.split(g_i + g_h, 4, axis=-1)
+    i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), np.tanh(a_g), _sigmoid(a_o)
+    c_previous = state[1]
+    c = f * c_previous + i * g
+    return (o * np.tanh(c), c), (i, f, g, o, c_previous, c)
+
+
+def _lstm_backward(saved: tuple[Array, ...], dstate: State) -> tuple[Array, Array, State]:
+    i, f, g, o, c_previous, c = saved
+    ds, dc = dstate
+    tanh_c = np.tanh(c)
+    dc = dc + ds * o * (1 - tanh_c * tanh_c)
+    da_i = dc * g * i * (1 - i)
+    da_f = dc * c_previous * f * (1 - f)
+    da_g = dc * i * (1 - g * g)
+    da_o = ds * tanh_c * o * (1 - o)
+    da = np.concatenate([da_i, da_f, da_g, da_o], axis=-1)
+    return da, da, (np.zeros_like(ds), dc * f)
+
+
+def _gru_forward(g_i: Array, g_h: Array, state: State) -> tuple[State, tuple[Array, ...]]:
+    """S_t = (1 - z) n + z S_{t-1} (Cho et al. 2014), r inside the recurrent map, as cuDNN."""
+    i_r, i_z, i_n = np.split(g_i, 3, axis=-1)
+    h_r, h_z, h_n = np.split(g_h, 3, axis=-1)
+    r, z = _sigmoid(i_r + h_r), _sigmoid(i_z + h_z)
+    n = np.tanh(i_n + r * h_n)
+    s_previous = state[0]
+    return ((1 - z) * n + z * s_previous,), (r, z, n, h_n, s_previous)
+
+
+def _gru_backward(saved: tuple[Array, ...], dstate: State) -> tuple[Array, Array, State]:
+    r, z, n, h_n, s_previous = saved
+    (ds,) = dstate
+    da_n = ds * (1 - z) * (1 - n * n)
+    da_z = ds * (s_previous - n) * z * (1 - z)
+    da_r = da_n * h_n * r * (1 - r)
+    dg_i = np.concatenate([da_r, da_z, da_n], axis=-1)
+    dg_h = np.concatenate([da_r, da_z, da_n * r], axis=-1)
+    return dg_i, dg_h, (ds * z,)
+
+
 STEPS: dict[str, tuple[StepForward, StepBackward]] = {
     "linear": _elman(lambda a: a, lambda ds, s: ds),
     "tanh": _elman(np.tanh, lambda ds, s: ds * (1 - s * s)),
     "relu": _elman(lambda a: np.maximum(a, 0), lambda ds, s: np.where(s <= 0, 0, ds)),
+    "lstm": (_lstm_forward, _lstm_backward),
+    "gru": (_gru_forward, _gru_backward),
 }
 
 
@@ -94,22 +147,28 @@ class NumpyBackend:
         return cell.name in STEPS
 
     def forward(
-        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        save: str,
+        out: Forward | None = None,
     ) -> Forward:
-        step, _ = STEPS[cell.name]
-        y = np.empty((*x.shape[:2], params.hidden_size), x.dtype) if out is None else out.y
-        checks.require_memory(3 * y.nbytes, f"keeping {len(x)} steps")  # twice while stacking
+        shape = (*x.shape[:2], params.hidden_size)
+        history = tuple(np.empty(shape, x.dtype) for _ in state) if out is None else out.history
+        checks.require_memory(14 * history[0].nbytes, f"keeping {len(x)} steps")
         saved = []
         for t in range(len(x)):
-            g_i = _affine(x[t], params.w_ih, params.b_ih)
-            g_h = _affine(state[0], params.w_hh, params.b_hh)
-            state, saved_t = step(g_i, g_h, state)
-            y[t] = state[0]
-            saved.append(saved_t)
+            state, saved_t = _step(cell, params, x[t], state)
+            for states, s in zip(history, state, strict=True):
+                states[t] = s
+            if save == "gates":
+                saved.append(saved_t)
         last = tuple(map(np.empty_like, state)) if out is None else out.state
         for target, s in zip(last, state, strict=True):
             np.copyto(target, s)
-        return Forward(y, last, tuple(map(np.stack, zip(*saved, strict=True))))
+        return Forward(history, last, tuple(map(np.stack, zip(*saved, strict=True))))
 
     def backward(
         self,
@@ -118,7 +177,7 @@ class NumpyBackend:
         x: Array,
         state: State,
         forward: Forward,
-        dy: Array | None,
+        dhistory: tuple[Array | None, ...],
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
@@ -130,19 +189,21 @@ class NumpyBackend:
         dx = np.empty_like(x)
         ds = tuple(np.zeros_like(s) for s in state) if dstate is None else dstate
         for t in reversed(range(len(x))):
-            if dy is not None:
-                ds = (ds[0] + dy[t], *ds[1:])
-            s_previous = forward.y[t - 1] if t > 0 else state[0]
-            dg_i, dg_h, direct = step(tuple(saved[t] for saved in forward.saved), ds)
+            ds = tuple(s if d is None else s + d[t] for s, d in zip(ds, dhistory, strict=True))
+            previous = tuple(s[t - 1] for s in forward.history) if t > 0 else state
+            saved = tuple(saved[t] for saved in forward.saved)
+            if not saved:
+                _, saved = _step(cell, params, x[t], previous)
+            dg_i, dg_h, direct = step(saved, ds)
             d_w_ih += dg_i.T @ x[t]  # dS_t/dW_x
-            d_w_hh += dg_h.T @ s_previous  # dS_t/dW_s
+            d_w_hh += dg_h.T @ previous[0]  # dS_t/dW_s
             d_b_ih += dg_i.sum(axis=0)
             d_b_hh += dg_h.sum(axis=0)
             dx[t] = dg_i @ params.w_ih
             ds = (dg_h @ params.w_hh + direct[0], *direct[1:])  # times dS_t/dS_{t-1}
         fresh = Grads(
             x=dx,
-            state=ds[0].copy(),
+            state=as_given(tuple(s.copy() for s in ds)),
             w_ih=d_w_ih,
             w_hh=d_w_hh,
             b_ih=None if params.b_ih is None else d_b_ih,
@@ -164,7 +225,7 @@ class NumpyBackend:
         dx = np.zeros_like(x)
         if objective.step is not None:
             x = x[: objective.step + 1]  # the sum runs over the steps up to the loss
-        forward = self.forward(cell, params, x, state)
+        forward = self.forward(cell, params, x, state, "gates")
         steps = slice(None) if objective.step is None else objective.step
         y = forward.y[steps]
         outputs = y[..., 0].size * params.w_ho.shape[0]
@@ -177,7 +238,8 @@ class NumpyBackend:
         do = do * scale
         dy = np.zeros_like(forward.y)
         dy[steps] = do @ params.w_ho
-        grads = self.backward(cell, params, x, state, forward, dy, None)
+        nothing = (None,) * (len(state) - 1)
+        grads = self.backward(cell, params, x, state, forward, (dy, *nothing), None)
         dx[: len(x)] = grads.x
         grads.x = dx
         rows = tuple(range(do.ndim - 1))
@@ -186,6 +248,13 @@ class NumpyBackend:
         wide = np.promote_types(x.dtype, np.float64)
         loss: float = terms.sum(dtype=wide) * objective.scale
         return loss, deliver(grads, out, accumulate)
+
+
+def _step(cell: Cell, params: Params, x_t: Array, state: State) -> tuple[State, tuple[Array, ...]]:
+    """The next state, and what the adjoint of this step needs."""
+    g_i = _affine(x_t, params.w_ih, params.b_ih)
+    g_h = _affine(state[0], params.w_hh, params.b_hh)
+    return STEPS[cell.name][0](g_i, g_h, state)
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:

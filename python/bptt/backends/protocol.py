@@ -13,7 +13,11 @@ from ..grads import Grads
 from ..losses import Objective
 from ..params import Params
 
-__all__ = ["Backend", "Forward", "State"]
+__all__ = ["SAVE", "Backend", "Forward", "State"]
+
+# What a forward pass keeps for the way back beside the states: the gates, or nothing, so that
+# they have to be computed again.
+SAVE = ("gates", "minimal")
 
 # One (B, H) array for each state of the cell: (h,), and (h, c) for an LSTM.
 State = tuple[Array, ...]
@@ -25,17 +29,23 @@ class Forward:
 
     Attributes
     ----------
-    y : (T, B, H)
-        The hidden state after every step.
+    history : tuple of (T, B, H)
+        Each part of the state after every step: (y,), and (y, c) for an LSTM.
     state : tuple of (B, H)
         The state after the last step.
     saved : tuple of arrays
-        What ``backward`` needs beyond x, the initial state and y; the backend's own business.
+        What ``backward`` reads beyond x, the initial state and the history; the backend's own
+        business. Empty where there is nothing, or where it is computed anew.
     """
 
-    y: Array
+    history: tuple[Array, ...]
     state: State
     saved: tuple[Array, ...] = ()
+
+    @property
+    def y(self) -> Array:
+        """(T, B, H), the hidden state after every step."""
+        return self.history[0]
 
 
 class Backend(Protocol):
@@ -65,11 +75,18 @@ class Backend(Protocol):
         """Whether it computes `cell` in `dtype`."""
 
     def forward(
-        self, cell: Cell, params: Params, x: Array, state: State, out: Forward | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        save: str,
+        out: Forward | None = None,
     ) -> Forward:
         """Run the recurrence over x (T, B, I) from `state`.
 
-        `out` gives arrays to write y and the last state to, apart from all that is read.
+        `save` is one of `SAVE`. `out` gives arrays to write to, those of a pass that saved the
+        same, apart from all that is read.
         """
 
     def backward(
@@ -79,12 +96,12 @@ class Backend(Protocol):
         x: Array,
         state: State,
         forward: Forward,
-        dy: Array | None,
+        dhistory: tuple[Array | None, ...],
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
     ) -> Grads:
-        """Pull dy (T, B, H) and the final state's gradient back through time.
+        """Pull the gradients of the history, (T, B, H) each, and of the final state back.
 
         `out` gives the arrays to write to, or to add to, apart from all that is read.
         """

@@ -193,7 +193,8 @@ def _gradient_at_state(params: bptt.Params, s: Array, target: Array, backend: st
         state=s,
         backend=backend,
     )
-    return grads.state
+    gradient: Array = grads.state
+    return gradient
 
 
 def _median_ratio(norms: Array, to: Array) -> Array:

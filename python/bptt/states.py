@@ -1,0 +1,77 @@
+"""States as callers have them, one array or the pair (h, c), and as backends do: always a tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .cells import Cell
+from .checks import Array
+
+__all__ = ["GivenState", "as_given", "as_tuple", "by_part", "names", "read_state"]
+
+# What a caller passes and gets: (B, H), or for a cell with two states the pair of them. Not a
+# union, which every reader of a state would have to narrow.
+GivenState = Any
+
+
+def read_state(
+    name: str,
+    value: object,
+    cell: Cell,
+    shape: tuple[int, int],
+    like: tuple[str, np.dtype[Any]],
+    why: Callable[[], str] | str,
+) -> tuple[Array, ...]:
+    """`value` as one readable (B, H) array for each state of `cell`.
+
+    Raises
+    ------
+    TypeError
+        If a cell with several states gets anything but a tuple or list of as many arrays, or an
+        array is not one of floats like those of `like`.
+    ValueError
+        If an array has another shape.
+    """
+    parts = cell.states
+    if len(parts) == 1:
+        values: tuple[object, ...] = (value,)
+    elif isinstance(value, (tuple, list)) and len(value) == len(parts):
+        values = tuple(value)
+    else:
+        got = type(value).__name__
+        if isinstance(value, (tuple, list)):
+            got += f" of length {len(value)}"
+        raise TypeError(
+            f"{name}: expected a tuple ({', '.join(parts)}) of arrays for cell {cell.name!r}, "
+            f"got {got}"
+        )
+    read = []
+    for part, each in zip(names(name, len(parts)), values, strict=True):
+        array = checks.as_float_array(part, each, like)
+        checks.expect_shape(part, array, shape, why)
+        read.append(checks.readable(array))
+    return tuple(read)
+
+
+def as_given(state: tuple[Array, ...]) -> GivenState:
+    """`state` as a caller has it."""
+    return state[0] if len(state) == 1 else state
+
+
+def as_tuple(state: GivenState) -> tuple[Array, ...]:
+    """The other way round."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def names(name: str, parts: int) -> tuple[str, ...]:
+    """What errors call each part of a state."""
+    return (name,) if parts == 1 else tuple(f"{name}[{i}]" for i in range(parts))
+
+
+def by_part(name: str, state: tuple[Array, ...]) -> dict[str, Array]:
+    """The arrays of a state by the names that errors give them."""
+    return dict(zip(names(name, len(state)), state, strict=True))
