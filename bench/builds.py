@@ -68,7 +68,7 @@ def _row(case: Case, cores: dict[str, Any], options: argparse.Namespace) -> str:
     text = f"{case.name:<22}"
     for seconds in samples:
         low, median, high = quartiles(seconds)
-        share = case.flops(1) / median / 1e9 / statistics.median(peaks)
+        share = case.flops(bptt.CELLS[options.cell].gates) / median / 1e9 / statistics.median(peaks)
         text += f"  {1e3 * median:9.4f} [{1e3 * low:.4f} - {1e3 * high:.4f}] {share:6.1%}"
     return text
 

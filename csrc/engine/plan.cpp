@@ -8,9 +8,10 @@ namespace bptt {
 namespace {
 
 // Rows (steps times batch) whose weight gradient is summed in registers. Few of them where the
-// weights are small and a pipeline should start early.
-constexpr Index kSumRows = 256, kSumRowsOfFew = 64;
-constexpr Index kSmallWeightBytes = 64 << 10;
+// weights are small and a pipeline should start early; more where what they are added to is large.
+constexpr Index kSumRows = 256, kSumRowsOfFew = 64, kSumRowsOfLarge = 512;
+constexpr Index kSmallWeightBytes = 64 << 10, kLargeWeightBytes = 4 << 20;
+constexpr Index kStreamedWeightBytes = 12 << 20;
 // Rows of a slice, where the batch has enough for several, and the most slices: each has a sum of
 // its own, as large as the weights, so those must be small.
 constexpr Index kSliceRows = 64, kMostSlices = 64;
@@ -48,6 +49,10 @@ struct Model {
   Index weight_bytes() const {
     return s.hidden * (s.cell.gates * (s.inputs + s.hidden) + s.outputs) * item_size;
   }
+
+  // Whether the weights pass through the third-level cache at every step. Then each thread reads
+  // its own units' alone, and those of the inputs once a block.
+  bool streamed() const { return weight_bytes() > kStreamedWeightBytes; }
 
   // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
   // the weights.
@@ -153,7 +158,9 @@ struct Model {
     const bool few = s.batch <= kFewRows;
     const bool small = few && weight_bytes() <= kSmallWeightBytes;
     Plan p{threads, split, slice_rows(), 0, 0, std::max<Index>(1, s.batch), false, {}};
-    p.sum_steps = std::max<Index>(1, (small ? kSumRowsOfFew : kSumRows) / p.slice_rows);
+    const bool large = weight_bytes() >= kLargeWeightBytes;
+    const Index sum_rows = small ? kSumRowsOfFew : large ? kSumRowsOfLarge : kSumRows;
+    p.sum_steps = std::max<Index>(1, sum_rows / p.slice_rows);
     if (p.apart(s)) {
       const Index slices = std::max<Index>(1, kRowsAtOnce / p.slice_rows);
       p.rows_at_once = std::min(p.rows_at_once, slices * p.slice_rows);
@@ -169,7 +176,7 @@ struct Model {
       p.block_steps *= std::clamp<Index>(room / sum, 1, kSumsOfBlock);
     }
     // A thread must have all rows of the block that it projects.
-    p.project_first = few && (threads == 1 || split != Split::rows);
+    p.project_first = (few || streamed()) && (threads == 1 || split != Split::rows);
     p.cost = cost(p);
     return p;
   }
@@ -221,7 +228,7 @@ Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes
   // The other thread of a pipeline projects ahead.
   if (s.batch <= kFewRows) consider(Split::pipeline, 2);
   for (Index members = threads; members > 1; members /= 2) {
-    consider(Split::rows, std::min(members, s.batch));
+    if (!model.streamed()) consider(Split::rows, std::min(members, s.batch));
     consider(Split::hidden, std::min(members, ceil_div(s.hidden, panel)));
   }
   return best;
