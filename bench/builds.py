@@ -107,7 +107,9 @@ def _bind(core: Any, p: Problem, threads: int) -> Callable[[], Outputs]:
     def call() -> Outputs:
         layer = (p.cell, threads, p.x, state, w.w_ih, w.w_hh)
         core.forward(*layer, w.b_ih, w.b_hh, history, last, saved)
-        core.backward(*layer, history, saved, dy, None, False, dx, ds, *grads.values())
+        core.backward(
+            *layer, w.b_ih, w.b_hh, history, saved, dy, None, False, dx, ds, *grads.values()
+        )
         states = dict(zip(("state", "c"), ds, strict=False))
         return {"y": history[0], "x": dx, **states, **grads}
 

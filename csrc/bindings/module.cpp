@@ -136,14 +136,6 @@ Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx,
           accumulate ? Write::add : Write::overwrite};
 }
 
-// `saved` is None in a cell that saves nothing.
-template <class T>
-Index saved_of(const Problem<T>& p, py::handle saved) {
-  const Index values = shape_of(p.cell).saved;
-  if ((values == 0) != saved.is_none()) throw py::value_error("saved: expected, or not expected");
-  return values;
-}
-
 void py_forward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
                 const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
                 const py::tuple& history, const py::tuple& last, py::handle saved) {
@@ -154,27 +146,27 @@ void py_forward(const std::string& cell, int threads, const py::array& x, const 
     const auto end = output_parts<T>("last", last, p.cell, {p.batch, p.hidden});
     const Record<T> record{
         all.s, all.c,
-        optional_output<T>("saved", saved, {p.steps, p.batch, saved_of(p, saved), p.hidden})};
+        optional_output<T>("saved", saved, {p.steps, p.batch, shape_of(p.cell).saved, p.hidden})};
     run_interruptibly([&](Interrupt& interrupt) { forward(p, record, end, threads, interrupt); });
   });
 }
 
-// `dhistory` may have None for an array.
+// `saved` is None where it is to be computed again; `dhistory` may have None for an array.
 void py_backward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
-                 const py::array& w_ih, const py::array& w_hh, const py::tuple& history,
-                 py::handle saved, const py::tuple& dhistory,
+                 const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
+                 const py::tuple& history, py::handle saved, const py::tuple& dhistory,
                  const std::optional<py::tuple>& dstate, bool accumulate, py::handle dx,
                  const py::tuple& dstate_out, py::handle dw_ih, py::handle dw_hh, py::handle db_ih,
                  py::handle db_hh) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
-    const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
+    const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
     const auto gradients =
         read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
     const auto all = input_parts<T>("history", history, p.cell, {p.steps, p.batch, p.hidden});
     const Record<const T> record{
         all.s, all.c,
-        optional_input<T>("saved", saved, {p.steps, p.batch, saved_of(p, saved), p.hidden})};
+        optional_input<T>("saved", saved, {p.steps, p.batch, shape_of(p.cell).saved, p.hidden})};
     const auto dy = optional_parts<T>("dhistory", dhistory, p.cell, {p.steps, p.batch, p.hidden});
     const auto end =
         dstate ? input_parts<T>("dstate", *dstate, p.cell, {p.batch, p.hidden}) : State<const T>{};

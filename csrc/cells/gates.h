@@ -39,11 +39,14 @@ struct ForwardPlace : Place<T, GatesForward<T>> {
     return bptt::BPTT_ISA::load(sums + this->row * this->call.sums_stride + this->unit * gates +
                                 gate * kLanes<T>);
   }
+  // To an array that may be null.
   BPTT_INLINE void store(T* array, Vec<T> value) const {
-    store_up_to<T>(array + this->row * this->call.hidden + this->unit, value, this->exist());
+    if (array)
+      store_up_to<T>(array + this->row * this->call.hidden + this->unit, value, this->exist());
   }
   BPTT_INLINE void save(Index planes, Index plane, Vec<T> value) const {
-    store_up_to<T>(this->call.saved + this->saved_at(planes, plane), value, this->exist());
+    T* const saved = this->call.saved;
+    if (saved) store_up_to<T>(saved + this->saved_at(planes, plane), value, this->exist());
   }
 };
 

@@ -138,9 +138,10 @@ struct GatesForward {
   const T* recurrent;  // and in that b_hh + W_s S
   Index sums_stride;   // from a row of sums to the next
   const T* previous;   // (rows, hidden) c_{t-1}, or S_{t-1} in a cell without c
-  T* y;                // (rows, hidden) S_t
-  T* c;                // (rows, hidden) c_t
-  T* saved;            // (rows, saved, hidden)
+  // What it computes; each may be null.
+  T* y;      // (rows, hidden) S_t
+  T* c;      // (rows, hidden) c_t
+  T* saved;  // (rows, saved, hidden)
 };
 
 // Its adjoint: da = dL/d(sums) of each gate, in strips like Elman's, one plane a gate.

@@ -23,12 +23,14 @@ BackwardPass<T>::BackwardPass(const Problem<T>& problem, const Kernels<T>& kerne
   if (incoming.dstate && problem.steps > 0) {
     last_ = Buffer<T>(problem.batch * round_up(problem.hidden, kernels.lanes));
   }
+  if (shape_of(problem.cell).gated() && !record.saved) step_sums_.emplace(problem, kernels);
   const bool apart = plan.apart(shape_);
   const SweepInputs<T> inputs{record,
                               incoming.dy,
                               incoming.dc,
                               incoming.dstate ? last_.get() : nullptr,
                               incoming.dstate_c,
+                              step_sums_ ? &*step_sums_ : nullptr,
                               incoming.objective};
   for (int i = 0; i < (apart ? plan.threads : 1); ++i) {
     sweeps_.push_back(std::make_unique<BackwardSweep<T>>(problem, kernels, plan, weights_, inputs,
@@ -42,6 +44,7 @@ void BackwardPass<T>::run(int member) {
   sums_.clear(member, plan_.threads);
   if (member == 0) join_dstate();
   weights_.pack(member, plan_.threads);
+  if (step_sums_) step_sums_->pack(member, plan_.threads);
   if (!barrier_.wait()) return;
   if (!sweep(member) || !barrier_.wait()) return;
   sums_.reduce(member, plan_.threads);

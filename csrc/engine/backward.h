@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/sweep.h"
@@ -53,6 +54,7 @@ class BackwardPass {
   Barrier& barrier_;
   Barrier alone_;  // where nobody is waited for
   BackwardWeights<T> weights_;
+  std::optional<StepSums<T>> step_sums_;  // where a gated cell's gates were not saved
   SliceSums<T> sums_;
   Buffer<T> last_;  // (B, padded H) dy + dstate at the last step
   std::vector<std::unique_ptr<BackwardSweep<T>>> sweeps_;  // of all members, or of each

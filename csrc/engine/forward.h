@@ -3,9 +3,9 @@
 #pragma once
 
 #include "engine/interrupt.h"
-#include "engine/panels.h"
 #include "engine/plan.h"
 #include "engine/problem.h"
+#include "engine/step_sums.h"
 #include "engine/team.h"
 
 namespace bptt {
@@ -20,20 +20,15 @@ class ForwardPass {
   bool run(int member);
 
  private:
-  void pack_weights(int member);
   Range block_at(Index number) const;
   bool run_blocks(int member);
   bool run_pipeline(int member);
   bool recur(Index number, Range rows, Range units);
-  void project(Index number, Range units);
   struct Step;
   Step step_at(Index t, const T* projected, Range rows, Range units) const;
-  void add_products(Step& step, Index t, const T* projected, Range rows, Range units) const;
-  GatesForward<T> gates_at(Index t, const T* projected, Range rows, Range units) const;
   void run_step(const Step& step) const;
   void advance(Step& step, Index t) const;
   T* projected(Index number);
-  Range sums_of(Range units) const;
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
@@ -43,11 +38,9 @@ class ForwardPass {
   const Record<T> record_;
   Barrier& barrier_;
   Interrupt& interrupt_;
-  Index padded_sums_, block_rows_, blocks_;  // sums of a row: all its gates, in whole vectors
-  Panels<T> w_ih_, w_hh_;                    // columns are sums
-  Buffer<T> bias_;       // (padded sums) b_ih + b_hh, or one after the other if they go apart
+  StepSums<T> sums_;
+  Index block_rows_, blocks_;
   Buffer<T> projected_;  // two of (block rows, padded sums), used in turn: b + W_x x_t
-  Buffer<T> sums_;       // (B, padded sums) of a gated cell's step; apart two of them
 };
 
 }  // namespace bptt

@@ -25,7 +25,7 @@ template <class T>
 struct Record {
   T* y;      // (T, B, H) S_t
   T* c;      // (T, B, H) c_t, or null in a cell without c
-  T* saved;  // (T, B, saved, H), or null where nothing is saved
+  T* saved;  // (T, B, saved, H), or null: nothing to save, or to be computed again
 };
 
 // A linear readout O_t = W_o S_t + b_o and a loss of it.

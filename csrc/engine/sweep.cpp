@@ -31,6 +31,7 @@ BackwardSweep<T>::BackwardSweep(const Problem<T>& problem, const Kernels<T>& ker
   if (cell_.gated()) {
     ds_ = Buffer<T>(plan.rows_at_once * padded_hidden_);
     carry_ = Buffer<T>(plan.rows_at_once * padded_hidden_);
+    if (in_.sums) gates_ = Buffer<T>(block_rows_ * cell_.saved * problem.hidden);
   }
   if (inputs.objective) {
     readout_.emplace(problem, *inputs.objective, *weights.readout, kernels, block_rows_);
@@ -140,6 +141,7 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * cell_.gates * p.hidden;
   if (cell_.gated() && block.number + 1 == blocks_) start_carry(block, rows, units);
+  if (in_.sums) compute_gates(block, rows, units);
   Step step = step_at(block, block.steps.end - 1, rows, units);
   for (Index t = block.steps.end - 1; t >= block.steps.begin; --t) {
     run_step(step);
@@ -149,6 +151,27 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
     advance(step, block, t - 1, rows);
   }
   return true;
+}
+
+// What the forward pass did not save, of the block's steps: its sums again, from the states.
+template <class T>
+void BackwardSweep<T>::compute_gates(const Place& block, Range rows, Range units) {
+  const Problem<T>& p = problem_;
+  const auto compute = kernels_.cells[static_cast<int>(p.cell)].gates_forward;
+  const T* const history = cell_.states > 1 ? in_.record.c : in_.record.y;
+  for (Index t = block.steps.begin; t < block.steps.end; ++t) {
+    const T* previous = t == 0 ? p.state : in_.record.y + (t - 1) * p.batch * p.hidden;
+    in_.sums->at(t, previous, nullptr, rows, units, nullptr).run(kernels_);
+    GatesForward<T> gates = in_.sums->gates_at(t, history, nullptr, rows, units);
+    gates.saved = gates_of(block, t, rows.begin - block.batch.begin);
+    compute(gates);
+  }
+}
+
+// Those of a step of the block, from its row b on.
+template <class T>
+T* BackwardSweep<T>::gates_of(const Block& block, Index t, Index b) {
+  return gates_.get() + (block.row_of(t) + b) * cell_.saved * problem_.hidden;
 }
 
 // What comes after the last step: dL/dc of the final state, or nothing.
@@ -195,7 +218,7 @@ GatesBackward<T> BackwardSweep<T>::gates_at(const Place& block, Index t, Range r
           units.begin,
           units.end,
           p.hidden,
-          in_.record.saved + row * cell_.saved * p.hidden,
+          in_.sums ? gates_of(block, t, b) : in_.record.saved + row * cell_.saved * p.hidden,
           t == 0 ? initial + rows.begin * p.hidden : history + (row - p.batch) * p.hidden,
           two ? in_.record.c + row * p.hidden : nullptr,
           in_.dc ? in_.dc + row * p.hidden : nullptr,
@@ -219,7 +242,7 @@ void BackwardSweep<T>::advance(Step& step, const Place& block, Index t, Range ro
   if (cell_.gated()) {
     GatesBackward<T>& gates = step.gates;
     gates.delta = step.delta;
-    gates.saved -= state * cell_.saved;
+    gates.saved -= (in_.sums ? block.batch.size() * p.hidden : state) * cell_.saved;
     if (gates.c) gates.c -= state;
     if (gates.dc) gates.dc -= state;
     if (t > 0) {

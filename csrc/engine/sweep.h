@@ -11,6 +11,7 @@
 #include "engine/problem.h"
 #include "engine/readout.h"
 #include "engine/slice_sums.h"
+#include "engine/step_sums.h"
 #include "engine/team.h"
 
 namespace bptt {
@@ -23,6 +24,7 @@ struct SweepInputs {
   const T* dc;                    // (T, B, H) or null
   const T* last;                  // (B, padded H) what replaces dy at the last step, or null
   const T* last_c;                // (B, H) what the last step carries, or null for zeros
+  const StepSums<T>* sums;        // to compute again what was not saved, or null
   const Objective<T>* objective;  // gives dy, or null
 };
 
@@ -57,6 +59,8 @@ class BackwardSweep {
   void sum_losses(const Block& block);
   bool recur(const Place& block, int member);
   Range rows_of(const Block& block, int member) const;
+  void compute_gates(const Place& block, Range rows, Range units);
+  T* gates_of(const Block& block, Index t, Index b);
   void start_carry(const Block& block, Range rows, Range units);
   Step step_at(const Place& block, Index t, Range rows, Range units);
   GatesBackward<T> gates_at(const Place& block, Index t, Range rows, Range units);
@@ -94,6 +98,7 @@ class BackwardSweep {
   Buffer<T> delta_;  // da_t of two blocks, used in turn
   Buffer<T> ds_;     // (rows at once, padded H) dL/dS_t of a gated cell
   Buffer<T> carry_;  // (rows at once, padded H) what it carries from step to step
+  Buffer<T> gates_;  // (block rows, saved, H) what was not saved
 };
 
 }  // namespace bptt

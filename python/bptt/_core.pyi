@@ -55,8 +55,10 @@ def backward(
     state: _Parts,  # (B, H)
     w_ih: _Array,  # (G H, I)
     w_hh: _Array,  # (G H, H)
+    b_ih: _Array | None,  # (G H,)
+    b_hh: _Array | None,  # (G H,)
     history: _Parts,  # (T, B, H)
-    saved: _Array | None,  # (T, B, SAVED, H)
+    saved: _Array | None,  # (T, B, SAVED, H); None: computed again
     dhistory: tuple[_Array | None, ...],  # (T, B, H)
     dlast: _Parts | None,  # (B, H)
     accumulate: bool,  # whether to add to what the arrays hold

@@ -57,7 +57,7 @@ class NativeBackend:
         out: Forward | None = None,
     ) -> Forward:
         if out is None:
-            out = _empty_record(cell, params, x, state)
+            out = _empty_record(cell, params, x, state, save)
         _core.forward(
             cell.name,
             get_num_threads(),
@@ -93,6 +93,8 @@ class NativeBackend:
             state,
             params.w_ih,
             params.w_hh,
+            params.b_ih,
+            params.b_hh,
             forward.history,
             forward.saved[0] if forward.saved else None,
             dhistory,
@@ -152,12 +154,12 @@ class NativeBackend:
         return loss, grads
 
 
-def _empty_record(cell: Cell, params: Params, x: Array, state: State) -> Forward:
-    """Unwritten states of every step and after the last, and gates."""
+def _empty_record(cell: Cell, params: Params, x: Array, state: State, save: str) -> Forward:
+    """Unwritten states of every step and after the last, and gates if they are to be saved."""
     steps, batch, _ = x.shape
     hidden = params.hidden_size
     history = tuple(np.empty((steps, batch, hidden), x.dtype) for _ in state)
-    gates: int = _core.SAVED[cell.name]
+    gates: int = _core.SAVED[cell.name] if save == "gates" else 0
     saved = (np.empty((steps, batch, gates, hidden), x.dtype),) if gates else ()
     return Forward(history, tuple(map(np.empty_like, state)), saved)
 

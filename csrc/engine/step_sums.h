@@ -1,0 +1,72 @@
+// What enters a cell at each step: b_ih + W_x x_t and b_hh + W_s S_{t-1} of all its gates, as one
+// sum or, in a cell that takes them apart, as two.
+//
+// The gates of a unit lie side by side, vector by vector (contract: `GatesForward`). An Elman
+// cell's sums go where its state will be; a gated cell's to scratch.
+#pragma once
+
+#include "engine/panels.h"
+#include "engine/plan.h"
+#include "engine/problem.h"
+
+namespace bptt {
+
+// The products of a step. They are prepared once a block, and moved from step to step: with few
+// rows a step takes no longer than it would take to prepare them.
+template <class T>
+struct StepProducts {
+  Product<T> products[2];  // segment 0 reads x_t, segment 1 S_{t-1}
+  int count;
+
+  void run(const Kernels<T>& kernels) const {
+    for (int i = 0; i < count; ++i) kernels.product(products[i]);
+  }
+  // To the next step, whose S_{t-1} is at `s`; `rows` are those of a step in all arrays.
+  void advance(const T* s, Index rows) {
+    for (int i = 0; i < count; ++i) {
+      Product<T>& p = products[i];
+      p.init.data += rows * p.init.row_stride;
+      if (p.segments[0].k > 0) p.segments[0].a.data += rows * p.segments[0].a.row_stride;
+      if (p.segments[1].k > 0) p.segments[1].a.data = s;
+    }
+  }
+};
+
+template <class T>
+class StepSums {
+ public:
+  StepSums(const Problem<T>& problem, const Kernels<T>& kernels);
+
+  // One member's part; all are done before anything is read.
+  void pack(int member, int members);
+
+  Index padded() const { return padded_; }  // sums of a row, in whole vectors
+
+  // b_ih + b_hh + W_x x_t of some units, or where they go apart without b_hh, for all rows of some
+  // steps; to (rows, padded).
+  void project(Range steps, Range units, T* projected) const;
+
+  // The products of step t for some rows and units. `previous` is S_{t-1} of all rows, `projected`
+  // the step's, or null; `y` is where an Elman cell's sums of these rows go.
+  StepProducts<T> at(Index t, const T* previous, const T* projected, Range rows, Range units,
+                     T* y) const;
+
+  // The call of a gated cell at step t, but for what it writes. `history` holds what the cell reads
+  // of the step before: c_t, or S_t in a cell without c.
+  GatesForward<T> gates_at(Index t, const T* history, const T* projected, Range rows,
+                           Range units) const;
+
+ private:
+  Range columns(Range units) const;
+  T* row(Index b) const { return const_cast<T*>(sums_.get()) + b * padded_; }
+
+  const Problem<T>& problem_;
+  const Kernels<T>& kernels_;
+  const CellShape cell_;
+  Index padded_;
+  Panels<T> w_ih_, w_hh_;  // columns are sums
+  Buffer<T> bias_;         // (padded) b_ih + b_hh, or one after the other if they go apart
+  Buffer<T> sums_;         // (B, padded) of a gated cell's step; apart two of them
+};
+
+}  // namespace bptt
