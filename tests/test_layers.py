@@ -71,7 +71,8 @@ def test_only_the_bindings_know_python() -> None:
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
     ("cells", "checks"),
-    ("threads", "params", "states"),
+    ("threads", "layouts", "states"),
+    ("params",),
     ("grads", "losses"),
     ("outputs",),
     ("backends",),

@@ -10,7 +10,7 @@ namespace {
 // Rows (steps times batch) whose weight gradient is summed in registers. Few of them where the
 // weights are small and a pipeline should start early; more where what they are added to is large.
 constexpr Index kSumRows = 256, kSumRowsOfFew = 64, kSumRowsOfLarge = 512;
-constexpr Index kSmallWeightBytes = 64 << 10, kLargeWeightBytes = 4 << 20;
+constexpr Index kSmallWeightBytes = 128 << 10, kLargeWeightBytes = 4 << 20;
 constexpr Index kStreamedWeightBytes = 12 << 20;
 // Rows of a slice, where the batch has enough for several, and the most slices: each has a sum of
 // its own, as large as the weights, so those must be small.

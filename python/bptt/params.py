@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from . import checks
+from . import checks, layouts
 from .cells import CELLS, Cell, get_cell
 from .checks import Array
 
@@ -216,6 +217,107 @@ class Params:
                         f"unknown arrays {unknown}, missing arrays {missing}"
                     )
                 return cls(**{name: stored[name] for name in stored.files})
+
+    @classmethod
+    def from_torch(
+        cls, state_dict: Mapping[str, Any], layer: int = 0, *, reverse: bool = False
+    ) -> Params:
+        """One layer of a ``torch.nn.RNN``, ``LSTM`` or ``GRU``: copies of its weights.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to tensor
+            ``module.state_dict()``.
+        layer : int
+            Which one of several, from 0 on.
+        reverse : bool
+            The direction that reads from the end, where there is one.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer, or it has a projection (``proj_size``).
+        """
+        return cls(**layouts.from_torch(state_dict, layer, reverse=reverse))
+
+    def to_torch(self, layer: int = 0, *, reverse: bool = False) -> dict[str, Any]:
+        """Tensors by the names of a ``state_dict``, without the readout. It imports torch."""
+        return layouts.to_torch(self, layer, reverse=reverse)
+
+    @classmethod
+    def from_keras(cls, weights: Sequence[Any], cell: str) -> Params:
+        """The weights of a Keras ``SimpleRNN`` ("tanh"), ``LSTM`` or ``GRU`` layer.
+
+        Parameters
+        ----------
+        weights : list of arrays
+            ``layer.get_weights()``: kernel (I, G*H), recurrent kernel (H, G*H), and the bias, if
+            there is one. The gates are i, f, c, o, and z, r, h.
+        cell : str
+
+        Raises
+        ------
+        ValueError
+            If the shapes are not those of `cell`; among them the bias of a GRU with
+            ``reset_after=False``, and peepholes, which are not computed here. (Without a bias both
+            kinds of GRU look alike.)
+        """
+        return cls(**layouts.from_keras(weights, cell))
+
+    def to_keras(self, cell: str) -> list[Array]:
+        """What ``layer.set_weights`` takes, without the readout.
+
+        Where Keras has one bias, it is the sum of both.
+        """
+        return layouts.to_keras(self.readable_for(get_cell(cell)), cell)
+
+    @classmethod
+    def from_onnx(
+        cls,
+        cell: str,
+        w: Any,
+        r: Any,
+        b: Any = None,
+        *,
+        peepholes: Any = None,
+        linear_before_reset: bool = True,
+        direction: int = 0,
+    ) -> Params:
+        """The weights of an ONNX node ``RNN``, ``LSTM`` or ``GRU``.
+
+        Parameters
+        ----------
+        cell : str
+        w, r, b : (D, G*H, I), (D, G*H, H) and (D, 2*G*H) arrays
+            The node's inputs W, R and B, of D directions. The gates are i, o, f, c, and z, r, h.
+        peepholes : array, optional
+            The input P of an LSTM, which must be zero.
+        linear_before_reset : bool
+            The attribute of a GRU, which must be true; its default in ONNX is 0.
+        direction : int
+            Which of the D.
+
+        Raises
+        ------
+        ValueError
+            If the shapes are not those of `cell`, or the node is of a kind that is not computed.
+        """
+        return cls(
+            **layouts.from_onnx(
+                cell,
+                w,
+                r,
+                b,
+                peepholes=peepholes,
+                linear_before_reset=linear_before_reset,
+                direction=direction,
+            )
+        )
+
+    def to_onnx(self, cell: str) -> dict[str, Array]:
+        """The inputs W, R and B of a node with one direction, without the readout; a GRU's needs
+        ``linear_before_reset=1``."""
+        return layouts.to_onnx(self.readable_for(get_cell(cell)), cell)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
