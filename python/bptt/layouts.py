@@ -7,16 +7,13 @@ lie, and in whether both biases are kept. None of these libraries is imported, b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from . import checks
 from .cells import Cell, get_cell
 from .checks import Array
-
-if TYPE_CHECKING:
-    from .params import Params
 
 __all__ = ["from_keras", "from_onnx", "from_torch", "to_keras", "to_onnx", "to_torch"]
 
@@ -30,11 +27,11 @@ _TORCH = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "
 def from_torch(
     state_dict: Mapping[str, Any], layer: int = 0, *, reverse: bool = False
 ) -> dict[str, Array]:
-    """The arrays of one layer of a ``torch.nn.RNN``, ``LSTM`` or ``GRU``; see `Params.from_torch`."""
+    """The arrays of one layer of a ``torch.nn`` module; see `Params.from_torch`."""
     suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
     if f"weight_hr{suffix}" in state_dict:
         raise ValueError(
-            f"state_dict: layer {layer} has a projection (proj_size), which has no cell"
+            f"state_dict: layer {layer} has a projection (proj_size), which no cell computes"
         )
     arrays = {}
     for name, theirs in _TORCH.items():
@@ -47,15 +44,17 @@ def from_torch(
     return arrays
 
 
-def to_torch(params: Params, layer: int = 0, *, reverse: bool = False) -> dict[str, Any]:
+def to_torch(
+    arrays: Mapping[str, Array], layer: int = 0, *, reverse: bool = False
+) -> dict[str, Any]:
     """A ``state_dict`` of one layer, of tensors; see `Params.to_torch`."""
     import torch
 
     suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
     return {
-        theirs + suffix: torch.from_numpy(np.array(getattr(params, name)))
+        theirs + suffix: torch.from_numpy(np.array(arrays[name]))
         for name, theirs in _TORCH.items()
-        if getattr(params, name) is not None
+        if name in arrays
     }
 
 
@@ -96,18 +95,17 @@ def from_keras(weights: Sequence[Any], cell: str) -> dict[str, Array]:
     return arrays
 
 
-def to_keras(params: Params, cell: str) -> list[Array]:
+def to_keras(arrays: Mapping[str, Array], cell: str) -> list[Array]:
     """What ``layer.set_weights`` takes; see `Params.to_keras`."""
     kind = get_cell(cell)
     order = KERAS_ORDER.get(cell, kind.gate_names)
-    weights = [_put(getattr(params, name), order, kind).T.copy() for name in ("w_ih", "w_hh")]
-    biases = [b for b in (params.b_ih, params.b_hh) if b is not None]
-    if biases and cell == "gru":
-        zero = np.zeros_like(biases[0])
-        both = [zero if b is None else b for b in (params.b_ih, params.b_hh)]
-        weights.append(np.stack([_put(b, order, kind) for b in both]))
-    elif biases:
-        weights.append(_put(np.sum(biases, axis=0, dtype=biases[0].dtype), order, kind))
+    weights = [_put(arrays[name], order, kind).T.copy() for name in ("w_ih", "w_hh")]
+    if "b_ih" in arrays or "b_hh" in arrays:
+        b_ih, b_hh = _both_biases(arrays)
+        if cell == "gru":
+            weights.append(np.stack([_put(b, order, kind) for b in (b_ih, b_hh)]))
+        else:
+            weights.append(_put(b_ih + b_hh, order, kind))
     return weights
 
 
@@ -121,7 +119,7 @@ def from_onnx(
     linear_before_reset: bool = True,
     direction: int = 0,
 ) -> dict[str, Array]:
-    """The inputs W, R and B of an ONNX node ``RNN``, ``LSTM`` or ``GRU``; see `Params.from_onnx`."""
+    """The arrays of the inputs W, R and B of an ONNX node; see `Params.from_onnx`."""
     kind = get_cell(cell)
     if peepholes is not None and np.any(np.asarray(peepholes)):
         raise ValueError("peepholes: expected none, or zeros: peepholes are not computed")
@@ -150,14 +148,19 @@ def from_onnx(
     return {name: _reordered(array, order, kind) for name, array in found.items()}
 
 
-def to_onnx(params: Params, cell: str) -> dict[str, Array]:
+def to_onnx(arrays: Mapping[str, Array], cell: str) -> dict[str, Array]:
     """The inputs W, R and B of one direction; see `Params.to_onnx`."""
     kind = get_cell(cell)
     order = ONNX_ORDER.get(cell, kind.gate_names)
-    w, r = (_put(getattr(params, name), order, kind)[None] for name in ("w_ih", "w_hh"))
-    zero = np.zeros(len(params.w_hh), params.dtype)
-    biases = [zero if b is None else b for b in (params.b_ih, params.b_hh)]
-    return {"W": w, "R": r, "B": np.concatenate([_put(b, order, kind) for b in biases])[None]}
+    w, r = (_put(arrays[name], order, kind)[None] for name in ("w_ih", "w_hh"))
+    bias = np.concatenate([_put(b, order, kind) for b in _both_biases(arrays)])
+    return {"W": w, "R": r, "B": bias[None]}
+
+
+def _both_biases(arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+    """b_ih and b_hh, zeros for one that is absent."""
+    zeros = np.zeros(len(arrays["w_hh"]), arrays["w_hh"].dtype)
+    return arrays.get("b_ih", zeros), arrays.get("b_hh", zeros)
 
 
 def _copy(name: str, value: Any) -> Array:

@@ -242,7 +242,7 @@ class Params:
 
     def to_torch(self, layer: int = 0, *, reverse: bool = False) -> dict[str, Any]:
         """Tensors by the names of a ``state_dict``, without the readout. It imports torch."""
-        return layouts.to_torch(self, layer, reverse=reverse)
+        return layouts.to_torch(self.arrays(), layer, reverse=reverse)
 
     @classmethod
     def from_keras(cls, weights: Sequence[Any], cell: str) -> Params:
@@ -269,7 +269,7 @@ class Params:
 
         Where Keras has one bias, it is the sum of both.
         """
-        return layouts.to_keras(self.readable_for(get_cell(cell)), cell)
+        return layouts.to_keras(self.readable_for(get_cell(cell)).arrays(), cell)
 
     @classmethod
     def from_onnx(
@@ -317,7 +317,7 @@ class Params:
     def to_onnx(self, cell: str) -> dict[str, Array]:
         """The inputs W, R and B of a node with one direction, without the readout; a GRU's needs
         ``linear_before_reset=1``."""
-        return layouts.to_onnx(self.readable_for(get_cell(cell)), cell)
+        return layouts.to_onnx(self.readable_for(get_cell(cell)).arrays(), cell)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
