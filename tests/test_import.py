@@ -12,6 +12,8 @@ import pytest
 
 PUBLIC = {
     "CELLS",
+    "GradientCheck",
+    "check_gradients",
     "BackendStatus",
     "Cell",
     "Grads",

@@ -78,6 +78,7 @@ RANKS = (
     ("backends",),
     ("tape", "info", "plan"),
     ("gradient",),
+    ("gradient_check",),
     ("__init__",),
     ("torch", "jax"),
     ("cli",),

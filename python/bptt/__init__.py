@@ -9,6 +9,7 @@ Fused forward pass and BPTT of recurrent networks, on NumPy arrays (or anything 
 from .backends import BackendStatus, backends
 from .cells import CELLS, Cell
 from .gradient import value_and_grad
+from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
 from .info import Info, info
 from .params import Params, init_params
@@ -22,6 +23,7 @@ __all__ = [
     "CELLS",
     "BackendStatus",
     "Cell",
+    "GradientCheck",
     "Grads",
     "Info",
     "Params",
@@ -29,6 +31,7 @@ __all__ = [
     "Tape",
     "__version__",
     "backends",
+    "check_gradients",
     "forward",
     "get_num_threads",
     "info",

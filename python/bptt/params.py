@@ -17,7 +17,7 @@ from .checks import Array
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["PARAM_NAMES", "Params", "Seed", "init_params"]
+__all__ = ["PARAM_NAMES", "Params", "Seed", "generator_of", "init_params"]
 
 Seed = Union[None, int, "np.random.Generator"]
 
@@ -382,7 +382,7 @@ def init_params(
     out_dtype = checks.float_dtype("dtype", dtype)
     if not isinstance(bias, (bool, np.bool_)):
         raise TypeError(f"bias: expected a bool, got {type(bias).__name__}")
-    generator = _generator(rng)
+    generator = generator_of(rng)
     _check_memory_bias(kind, bool(bias), forget_bias, chrono)
     checks.require_memory(16 * (gates * h * (i + h + 2) + o * (h + 1)), "drawing the parameters")
     bound = 1 / np.sqrt(h)
@@ -436,7 +436,7 @@ def _memory_biases(
     return {gate: values for gate, values in drawn.items() if gate in cell.gate_names}
 
 
-def _generator(rng: Seed) -> np.random.Generator:
+def generator_of(rng: Seed) -> np.random.Generator:
     try:
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:

@@ -1,0 +1,206 @@
+"""`check_gradients`: a backend's gradients against differences of its own loss in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import checks
+from .backends import resolve
+from .cells import get_cell
+from .checks import Array
+from .gradient import value_and_grad
+from .losses import At
+from .params import Params, Seed, generator_of
+from .states import GivenState, as_given, as_tuple, names
+
+__all__ = ["GradientCheck", "check_gradients"]
+
+# Of the largest entry of a gradient, by the dtype that it was computed in: what rounding explains
+# in sums of some thousand terms, and less than any wrong formula leaves.
+_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What `check_gradients` found; true if every entry that was checked is right.
+
+    Attributes
+    ----------
+    passed : bool
+    name : str
+        The array with the worst entry, as "w_hh" or "state[1]".
+    index : tuple of int
+        Where in that array.
+    gradient, difference : float
+        The entry as the backend has it, and as the difference of the loss has it.
+    error : float
+        Their distance, relative to the largest difference of the array that was checked.
+    tolerance : float
+    checked : int
+        Entries that were compared, of all arrays.
+    """
+
+    passed: bool
+    name: str
+    index: tuple[int, ...]
+    gradient: float
+    difference: float
+    error: float
+    tolerance: float
+    checked: int
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        place = f"{self.name}[{', '.join(map(str, self.index))}]"
+        return (
+            f"{'passed' if self.passed else 'FAILED'}: of {self.checked} entries the worst is "
+            f"{place}, gradient {self.gradient:.6g}, difference {self.difference:.6g}: "
+            f"{self.error:.2g} of the largest, {self.tolerance:.2g} allowed"
+        )
+
+
+def check_gradients(
+    cell: str,
+    params: Params,
+    x: Array,
+    target: Array,
+    *,
+    loss: str,
+    at: At,
+    reduction: str = "mean",
+    state: GivenState | None = None,
+    backend: str = "auto",
+    entries: int | None = 100,
+    step: float = 1e-6,
+    tolerance: float | None = None,
+    rng: Seed = 0,
+) -> GradientCheck:
+    """Compare gradients with central differences of the loss, (L(v + h) - L(v - h)) / 2h.
+
+    What ``torch.autograd.gradcheck`` is for PyTorch. The gradients are those of `value_and_grad`
+    in the dtype of `params`; the differences are taken in float64, with the same cell and backend.
+
+    Parameters
+    ----------
+    cell, params, x, target, loss, at, reduction, state, backend
+        As in `value_and_grad`. A relu whose sum is within `step` of zero has no derivative, and
+        may fail.
+    entries : int or None
+        How many entries of each array are compared, drawn at random; None for all. Each takes two
+        passes over x.
+    step : float
+        h, times the entry's size where that is more than 1.
+    tolerance : float, optional
+        The largest error that passes, relative to the largest entry of each array; 1e-3 in
+        float32 and 1e-6 in float64 if not given.
+    rng : int or numpy.random.Generator, optional
+        What draws the entries.
+
+    Returns
+    -------
+    GradientCheck
+        True in an ``assert`` if all is well; ``print`` it to see the worst entry.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type or value; also if the backend does not know float64.
+
+    Examples
+    --------
+    >>> assert bptt.check_gradients(
+    ...     "gru", params, x, target, loss="squared_error", at="all"
+    ... )  # doctest: +SKIP
+    """
+    options: dict[str, Any] = {"loss": loss, "at": at, "reduction": reduction, "backend": backend}
+    _, grads = value_and_grad(cell, params, x, target, state=state, **options)
+    resolve(backend, get_cell(cell), np.dtype(np.float64))
+    dtype = params.dtype.name
+    allowed = tolerance if tolerance is not None else _TOLERANCE.get(dtype, 1e-3)
+    allowed = checks.non_negative("tolerance", allowed)
+    h = checks.non_negative("step", step)
+    if h == 0:
+        raise ValueError("step: expected a number above 0, got 0")
+    count = None if entries is None else checks.size("entries", entries)
+
+    point = _Point(cell, params, x, target, state, options)
+    generator, found = generator_of(rng), []
+    gradients = {"x": grads.x, **_parts(grads.state), **grads.arrays()}
+    for name, values in point.inputs.items():
+        chosen = np.arange(values.size)
+        if count is not None and count < values.size:
+            chosen = np.sort(generator.choice(values.size, count, replace=False))
+        gradient = gradients[name].astype(np.float64).ravel()[chosen]
+        difference = np.array([point.difference(name, int(i), h) for i in chosen])
+        scale = max(np.max(np.abs(difference), initial=0.0), np.finfo(np.float64).tiny)
+        errors = np.abs(gradient - difference) / scale
+        found += [
+            (float(e), name, np.unravel_index(i, values.shape), float(g), float(d))
+            for e, i, g, d in zip(errors, chosen, gradient, difference, strict=True)
+        ]
+    if not found:
+        return GradientCheck(True, "x", (), 0.0, 0.0, 0.0, allowed, 0)
+    # NaN is the worst of all.
+    error, name, index, g, d = max(found, key=lambda entry: (np.isnan(entry[0]), entry[0]))
+    place = tuple(int(i) for i in index)
+    return GradientCheck(error <= allowed, name, place, g, d, error, allowed, len(found))
+
+
+def _parts(state: GivenState) -> dict[str, Array]:
+    parts = as_tuple(state)
+    return dict(zip(names("state", len(parts)), parts, strict=True))
+
+
+class _Point:
+    """The inputs of a loss in float64, each entry of which can be moved."""
+
+    def __init__(
+        self,
+        cell: str,
+        params: Params,
+        x: Array,
+        target: Array,
+        state: GivenState | None,
+        options: dict[str, Any],
+    ) -> None:
+        def wide(name: str, value: object) -> Array:
+            return np.array(checks.as_array(name, value), np.float64)
+
+        self._cell = cell
+        self._options = dict(options)
+        if not isinstance(options["at"], (str, int, np.integer)):
+            self._options["at"] = wide("at", options["at"])
+        targets = checks.as_array("target", target)
+        self._target = targets if targets.dtype.kind in "iu" else wide("target", target)
+        self._x, self._params = wide("x", x), params.astype(np.float64)
+        batch, hidden = self._x.shape[1], params.hidden_size
+        if state is None:
+            parts = len(get_cell(cell).states)
+            self._state = tuple(np.zeros((batch, hidden)) for _ in range(parts))
+        else:
+            self._state = tuple(wide("state", part) for part in as_tuple(state))
+        self.inputs = {"x": self._x, **_parts(as_given(self._state)), **self._params.arrays()}
+
+    def difference(self, name: str, entry: int, step: float) -> float:
+        """The central difference of the loss in one entry."""
+        values = self.inputs[name].reshape(-1)
+        before = float(values[entry])
+        h = step * max(1.0, abs(before))
+        losses = []
+        for moved in (before + h, before - h):
+            values[entry] = moved
+            losses.append(self._loss())
+        values[entry] = before
+        return (losses[0] - losses[1]) / (2 * h)
+
+    def _loss(self) -> float:
+        state = as_given(self._state)
+        loss, _ = value_and_grad(
+            self._cell, self._params, self._x, self._target, state=state, **self._options
+        )
+        return loss
