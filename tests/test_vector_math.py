@@ -1,4 +1,4 @@
-"""tanh and exp of the kernels: their error in ULP, and their values at the edges, on each ISA."""
+"""tanh, sigmoid and exp of the kernels: error in ULP, and values at the edges, on each ISA."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def isa(request: pytest.FixtureRequest, core: object, keep_isa: None) -> str:
 @pytest.fixture
 def tanh(core: object, isa: str) -> Function:
     return core.tanh
+
+
+@pytest.fixture
+def sigmoid(core: object, isa: str) -> Function:
+    return core.sigmoid
 
 
 @pytest.fixture
@@ -78,6 +83,22 @@ def test_tanh_errs_by_two_ulp_at_most_in_float32(tanh: Function, isa: str) -> No
         assert error <= 2.0, f"{error} ULP on {isa} between {x[0]} and {x[-1]}"
 
 
+# Below, 1 + e^-x overflows, and sigmoid is 0 instead of a subnormal number.
+LAST_SIGMOID = {"float32": -87.3, "float64": -708.3}
+
+
+def exact_sigmoid(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def test_sigmoid_errs_by_1_7_ulp_at_most_in_float32(sigmoid: Function, isa: str) -> None:
+    for x in every_nth_float32(STRIDE):
+        inside = x[x > LAST_SIGMOID["float32"]]
+        error = worst_ulp(sigmoid(inside), exact_sigmoid(inside.astype(np.float64)))
+        assert error <= 1.7, f"{error} ULP on {isa} between {x[0]} and {x[-1]}"
+
+
 def test_exp_errs_by_1_1_ulp_at_most_in_float32(exp: Function, isa: str) -> None:
     for x in every_nth_float32(STRIDE):
         inside = x[(x > -87.3) & (x < 88.7)]
@@ -105,6 +126,14 @@ def float64_points(limit: float) -> np.ndarray:
 def test_tanh_errs_by_2_1_ulp_at_most_in_float64(tanh: Function, isa: str) -> None:
     error, where = worst_ulp_mpmath(tanh, mpmath.tanh, float64_points(19.1))
     assert error <= 2.1, f"{error} ULP on {isa} at {where!r}"
+
+
+def test_sigmoid_errs_by_1_7_ulp_at_most_in_float64(sigmoid: Function, isa: str) -> None:
+    x = float64_points(700.0)
+    x = x[x > LAST_SIGMOID["float64"]]
+    exact = lambda v: 1 / (1 + mpmath.exp(-v))  # noqa: E731
+    error, where = worst_ulp_mpmath(sigmoid, exact, x)
+    assert error <= 1.7, f"{error} ULP on {isa} at {where!r}"
 
 
 def test_exp_errs_by_1_1_ulp_at_most_in_float64(exp: Function, isa: str) -> None:
@@ -146,6 +175,26 @@ def test_tanh_is_monotone_where_it_saturates(tanh: Function, dtype: str) -> None
     assert (np.diff(tanh(x)) >= 0).all()
 
 
+def test_sigmoid_is_a_half_at_zero_and_reaches_zero_and_one(sigmoid: Function, dtype: str) -> None:
+    info = np.finfo(dtype)
+    x = np.array([0.0, -0.0, 60, info.max, np.inf, -800, info.min, -np.inf], dtype)
+    np.testing.assert_array_equal(sigmoid(x), [0.5, 0.5, 1, 1, 1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("center", [-80, -20, -5, 0, 5, 15])
+def test_sigmoid_is_monotone_and_stays_within_zero_and_one(
+    center: float, sigmoid: Function, dtype: str
+) -> None:
+    """Steps of neighbouring numbers may go down by what both may err; over many, it rises."""
+    x = np.linspace(center - 4, center + 4, 100_001, dtype=dtype)
+    y = sigmoid(x)
+    assert y.min() >= 0
+    assert y.max() <= 1
+    ulp = np.spacing(y[1:])
+    assert (np.diff(y) >= -3 * ulp).all()
+    assert (np.diff(y[::100]) >= 0).all()
+
+
 def test_exp_is_one_at_zero(exp: Function, dtype: str) -> None:
     np.testing.assert_array_equal(exp(np.array([0.0, -0.0], dtype)), 1)
 
@@ -174,16 +223,18 @@ def test_exp_fades_into_subnormal_numbers(exp: Function, dtype: str) -> None:
     assert (np.diff(exp(x)) <= 0).all()
 
 
-def test_nan_stays_nan(tanh: Function, exp: Function, dtype: str) -> None:
+def test_nan_stays_nan(tanh: Function, sigmoid: Function, exp: Function, dtype: str) -> None:
     x = np.array([np.nan, 1.0, -np.nan, 0.0], dtype)
-    for function in (tanh, exp):
+    for function in (tanh, sigmoid, exp):
         np.testing.assert_array_equal(np.isnan(function(x)), [True, False, True, False])
 
 
-def test_a_value_does_not_depend_on_its_place(tanh: Function, exp: Function, dtype: str) -> None:
+def test_a_value_does_not_depend_on_its_place(
+    tanh: Function, sigmoid: Function, exp: Function, dtype: str
+) -> None:
     """Whole vectors and the part of one at the end compute the same."""
     x = np.random.default_rng(0).standard_normal(67).astype(dtype) * 3
-    for function in (tanh, exp):
+    for function in (tanh, sigmoid, exp):
         whole = function(x)
         for n in range(1, 67):
             np.testing.assert_array_equal(function(x[:n].copy()), whole[:n])
