@@ -117,9 +117,33 @@ def test_a_state_that_is_no_pair_is_refused(
 def test_gradients_without_a_pair_for_the_state_are_refused() -> None:
     p = lstm()
     tape = bptt.forward("lstm", p.params, p.x)
-    with pytest.raises(TypeError, match=r"^out\.state: expected a tuple of 2 arrays, got ndarray"):
+    with pytest.raises(TypeError, match=r"^out\.state: expected a tuple of 2 .* got ndarray"):
         tape.backward(p.dy, out=bptt.Grads.zeros(p.params, T, B))
     tape.backward(p.dy, out=bptt.Grads.zeros(p.params, T, B, cell="lstm"))
+
+
+def test_gradients_of_another_cell_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^w_hh: expected shape \(15, 5\) for cell 'gru'"):
+        bptt.Grads.zeros(lstm().params, T, B, cell="gru")
+
+
+def test_no_gradient_at_all_is_refused_in_words() -> None:
+    p = lstm()
+    tape = bptt.forward("lstm", p.params, p.x)
+    with pytest.raises(ValueError, match=r"^dy, dstate, dc: expected at least one of them"):
+        tape.backward()
+    with pytest.raises(TypeError, match=r"^state: expected a NumPy array .*'gru' is one array"):
+        bptt.forward("gru", make_problem("gru", T, B, I, H).params, p.x, p.state)
+
+
+def test_minimal_saving_needs_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = bptt.init_params("lstm", input_size=I, hidden_size=256, rng=0)
+    x = np.zeros((600, 128, I), np.float32)
+    monkeypatch.setattr("bptt.checks._available_memory", lambda: 350 << 20)
+    with pytest.raises(MemoryError, match="the tape of 600 steps"):
+        bptt.forward("lstm", params, x)
+    tape = bptt.forward("lstm", params, x, save="minimal")
+    assert tape.nbytes < 160 << 20
 
 
 def test_a_tape_that_saved_otherwise_is_refused() -> None:
@@ -182,6 +206,7 @@ def test_chrono_biases_forget_over_all_times() -> None:
         ("lstm", {"chrono": 2}, r"^chrono: expected an integer of at least 3, got 2"),
         ("gru", {"forget_bias": np.inf}, r"^forget_bias: expected a finite number, got inf"),
         ("gru", {"chrono": 9, "bias": False}, r"^chrono: expected bias=True, got bias=False"),
+        ("gru", {"forget_bias": 1e300}, r"^forget_bias: expected at most 3.4e\+38 in float32"),
     ],
 )
 def test_biases_that_cannot_be_set_are_refused(

@@ -55,6 +55,26 @@ def test_a_wrong_entry_is_named(name: str, wrong: Any, monkeypatch: pytest.Monke
     assert str(found).startswith("FAILED")
 
 
+@pytest.mark.parametrize("steps", [30, 100, 300])
+def test_gradients_that_have_faded_pass(steps: int, cell: str, dtype: str) -> None:
+    """Far from the loss they are smaller than what rounding leaves of a difference."""
+    p = make_problem(cell, steps, 2, 3, 4, 3, dtype=dtype, seed=5)
+    found = check(p, "last", "cross_entropy", entries=6)
+    assert found, str(found)
+
+
+def test_a_large_loss_hides_small_entries() -> None:
+    p = make_problem("tanh", 10, 2, 3, 4, 3, seed=5)
+    p = replace(p, target=p.target + 1e4)
+    found = check(p, reduction="sum", entries=20)
+    assert found, str(found)
+
+
+def test_a_state_may_be_a_list() -> None:
+    p = make_problem("lstm", 4, 2, 3, 3, 2, seed=5)
+    assert check(p, state=list(p.state), entries=5)
+
+
 def test_nothing_of_the_caller_is_changed() -> None:
     p = make_problem("gru", 4, 2, 3, 3, 2, seed=5)
     arrays = {"x": p.x, "state": p.state, "target": p.target, **p.params.arrays()}
@@ -73,7 +93,8 @@ def test_the_state_may_be_absent(cell: str) -> None:
     ("options", "error", "words"),
     [
         ({"entries": 0}, ValueError, r"^entries: expected an integer of at least 1, got 0"),
-        ({"step": 0.0}, ValueError, r"^step: expected a number above 0, got 0"),
+        ({"step": 0.0}, ValueError, r"^step: expected a number from 1e-10 to 0.01, got 0.0"),
+        ({"step": 1e300}, ValueError, r"^step: expected a number from 1e-10 to 0.01, got 1e\+300"),
         ({"tolerance": -1.0}, ValueError, r"^tolerance: expected .* not negative, got -1.0"),
         ({"rng": "x"}, TypeError, r"^rng: expected None, an integer"),
         ({"loss": "hinge"}, ValueError, r"^loss: expected one of"),

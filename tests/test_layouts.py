@@ -75,7 +75,7 @@ def test_what_torch_has_and_bptt_has_not_is_refused(torch: Any) -> None:
     projected = torch.nn.LSTM(I, H, proj_size=2).state_dict()
     with pytest.raises(ValueError, match=r"^state_dict: layer 0 has a projection"):
         bptt.Params.from_torch(projected)
-    with pytest.raises(ValueError, match=r"expected 'weight_ih_l1', got .*\['weight_ih_l0'\]"):
+    with pytest.raises(ValueError, match=r"expected 'weight_ih_l1', got weight_ih_l0"):
         bptt.Params.from_torch(torch.nn.LSTM(I, H).state_dict(), layer=1)
     with pytest.raises(ValueError, match=r"^layer: expected an integer of at least 0, got -1"):
         bptt.Params.from_torch(torch.nn.LSTM(I, H).state_dict(), layer=-1)
@@ -162,6 +162,10 @@ def onnx_outputs(onnx: Any, cell: str, inputs: dict[str, np.ndarray], x: np.ndar
     return ReferenceEvaluator(helper.make_model(graph)).run(None, feeds)
 
 
+def read_onnx(cell: str, *arrays: np.ndarray, **options: Any) -> bptt.Params:
+    return bptt.Params.from_onnx(cell, *arrays, **{"linear_before_reset": 1, **options})
+
+
 @pytest.mark.filterwarnings("ignore")
 @each_cell
 def test_onnx_computes_the_same(cell: str) -> None:
@@ -170,7 +174,7 @@ def test_onnx_computes_the_same(cell: str) -> None:
     inputs, x = params.to_onnx(cell), data()
     y, *_ = onnx_outputs(onnx, cell, inputs, x)
     np.testing.assert_allclose(run(cell, params, x), y[:, 0], atol=2e-6)
-    assert_equal(bptt.Params.from_onnx(cell, *inputs.values()), params)
+    assert_equal(read_onnx(cell, *inputs.values()), params)
 
 
 @each_cell
@@ -179,7 +183,7 @@ def test_onnx_directions_are_apart(cell: str) -> None:
     inputs = [params.to_onnx(cell) for params in both]
     stacked = [np.concatenate([one[name] for one in inputs]) for name in ("W", "R", "B")]
     for n, params in enumerate(both):
-        assert_equal(bptt.Params.from_onnx(cell, *stacked, direction=n), params)
+        assert_equal(read_onnx(cell, *stacked, direction=n), params)
 
 
 @pytest.mark.parametrize(
@@ -198,5 +202,5 @@ def test_onnx_weights_that_do_not_fit_are_refused(
 ) -> None:
     w, r, b = bptt.init_params(cell, input_size=I, hidden_size=H, rng=0).to_onnx(cell).values()
     with pytest.raises(ValueError, match=words):
-        bptt.Params.from_onnx(cell, **{"w": w, "r": r, "b": b, **changed})
-    bptt.Params.from_onnx("lstm" if cell == "lstm" else cell, w, r, b)
+        read_onnx(cell, **{"w": w, "r": r, "b": b, **changed})
+    read_onnx(cell, w, r, b)

@@ -55,6 +55,12 @@ struct BackwardPlace : Place<T, GatesBackward<T>> {
   BPTT_INLINE Vec<T> saved(Index planes, Index plane) const {
     return load_up_to(this->call.saved + this->saved_at(planes, plane), this->exist());
   }
+  // Fetches what the step before will read in this place.
+  BPTT_INLINE void fetch(const T* next_saved, Index planes) const {
+    for (Index plane = 0; plane < planes; ++plane) {
+      prefetch(next_saved + this->saved_at(planes, plane));
+    }
+  }
   BPTT_INLINE Index padded_at() const { return this->row * this->call.padded + this->unit; }
   BPTT_INLINE Vec<T> ds() const { return bptt::BPTT_ISA::load(this->call.ds + padded_at()); }
   BPTT_INLINE Vec<T> carry() const { return bptt::BPTT_ISA::load(this->call.carry + padded_at()); }

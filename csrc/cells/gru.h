@@ -32,7 +32,9 @@ void gru_forward(const GatesForward<T>& p) {
 
 template <class T>
 void gru_backward(const GatesBackward<T>& p) {
+  const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
   for_each_unit_vector(p, [&](const BackwardPlace<T>& at) {
+    at.fetch(next_saved, 4);
     const Vec<T> r = at.saved(4, 0), z = at.saved(4, 1), n = at.saved(4, 2), h_n = at.saved(4, 3);
     const Vec<T> ds = at.ds() + at.carry();
     const Vec<T> da_n = ds * (broadcast(T(1)) - z) * slope_of_tanh<T>(n);

@@ -5,8 +5,7 @@
 //     i = σ(a_i)    f = σ(a_f)    g = tanh(a_g)    o = σ(a_o)
 //     c_t = f c_{t-1} + i g       S_t = o tanh(c_t)
 //
-// and back, with dc_t = dL/dc_t from outside + what the step after carries + dS_t o (1 -
-// tanh²(c_t)):
+// and back, with dc_t from outside, from the step after, and through S_t, dS_t o (1 - tanh²(c_t)):
 //
 //     da_i = dc_t g i (1 - i)     da_f = dc_t c_{t-1} f (1 - f)
 //     da_g = dc_t i (1 - g²)      da_o = dS_t tanh(c_t) o (1 - o)      carried: f dc_t
@@ -33,7 +32,9 @@ void lstm_forward(const GatesForward<T>& p) {
 
 template <class T>
 void lstm_backward(const GatesBackward<T>& p) {
+  const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
   for_each_unit_vector(p, [&](const BackwardPlace<T>& at) {
+    at.fetch(next_saved, 4);
     const Vec<T> i = at.saved(4, 0), f = at.saved(4, 1), g = at.saved(4, 2), o = at.saved(4, 3);
     const Vec<T> tanh_c = tanh<T>(at.load(p.c)), ds = at.ds();
     Vec<T> dc = fma(ds * o, slope_of_tanh<T>(tanh_c), at.carry());

@@ -159,6 +159,8 @@ struct GatesBackward {
   Index padded;       // from a row of these two to the next
   T* delta;  // plane p, vector v, row r: at p * plane_stride + v * strip_stride + r * lanes
   Index plane_stride, strip_stride;
+  // `saved` of the step before, fetched into the cache meanwhile; or null.
+  const T* next_saved = nullptr;
 };
 
 // Elman cells have the first two, gated cells the others.

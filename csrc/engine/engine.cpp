@@ -149,8 +149,8 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
   const Index rows = s.steps * s.batch;
   const auto ahead = [&] { const ForwardPass<T> pass(problem, k, plan, {}, barrier, interrupt); };
   const auto behind = [&](const Objective<T>* o) {
-    const T last{};  // as if dstate were given
-    const BackwardPass<T> pass(problem, k, plan, {},
+    const T last{}, kept{};  // as if dstate were given and the gates saved
+    const BackwardPass<T> pass(problem, k, plan, {nullptr, nullptr, &kept},
                                {nullptr, nullptr, o ? nullptr : &last, nullptr, o}, {}, barrier,
                                interrupt);
   };

@@ -82,7 +82,7 @@ StepProducts<T> StepSums<T>::at(Index t, const T* previous, const T* projected, 
     return projected ? StepProducts<T>{{recurrent}, 1} : StepProducts<T>{{product, recurrent}, 2};
   }
   if (projected) {
-    product.init = {projected, lanes, padded_};
+    product.init = {projected + rows.begin * padded_, lanes, padded_};
   } else {
     product.segments[0] = inputs;
   }

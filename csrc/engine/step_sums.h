@@ -46,8 +46,9 @@ class StepSums {
   // steps; to (rows, padded).
   void project(Range steps, Range units, T* projected) const;
 
-  // The products of step t for some rows and units. `previous` is S_{t-1} of all rows, `projected`
-  // the step's, or null; `y` is where an Elman cell's sums of these rows go.
+  // The products of step t for some rows and units, which are the caller's alone meanwhile: their
+  // sums go to scratch that all members share. `previous` is S_{t-1} and `projected`, if not null,
+  // the step's, of all rows; `y` is where an Elman cell's sums of these rows go.
   StepProducts<T> at(Index t, const T* previous, const T* projected, Range rows, Range units,
                      T* y) const;
 

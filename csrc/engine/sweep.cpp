@@ -141,7 +141,7 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
   const Range units = plan_.units_of(member, shape_, kernels_.product_width);
   const Index step_flops = 2 * rows.size() * units.size() * cell_.gates * p.hidden;
   if (cell_.gated() && block.number + 1 == blocks_) start_carry(block, rows, units);
-  if (in_.sums) compute_gates(block, rows, units);
+  if (in_.sums && !compute_gates(block, rows, units)) return false;
   Step step = step_at(block, block.steps.end - 1, rows, units);
   for (Index t = block.steps.end - 1; t >= block.steps.begin; --t) {
     run_step(step);
@@ -153,9 +153,10 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
   return true;
 }
 
-// What the forward pass did not save, of the block's steps: its sums again, from the states.
+// What the forward pass did not save, of the block's steps: its sums again, from the states. False
+// if interrupted.
 template <class T>
-void BackwardSweep<T>::compute_gates(const Place& block, Range rows, Range units) {
+bool BackwardSweep<T>::compute_gates(const Place& block, Range rows, Range units) {
   const Problem<T>& p = problem_;
   const auto compute = kernels_.cells[static_cast<int>(p.cell)].gates_forward;
   const T* const history = cell_.states > 1 ? in_.record.c : in_.record.y;
@@ -165,7 +166,10 @@ void BackwardSweep<T>::compute_gates(const Place& block, Range rows, Range units
     GatesForward<T> gates = in_.sums->gates_at(t, history, nullptr, rows, units);
     gates.saved = gates_of(block, t, rows.begin - block.batch.begin);
     compute(gates);
+    interrupt_.progress(2 * rows.size() * units.size() * cell_.gates * (p.inputs + p.hidden));
+    if (interrupt_.stopped()) return false;
   }
+  return true;
 }
 
 // Those of a step of the block, from its row b on.
@@ -181,6 +185,10 @@ void BackwardSweep<T>::start_carry(const Block& block, Range rows, Range units) 
     T* const carry = carry_.get() + (b - block.batch.begin) * padded_hidden_;
     const T* const last = in_.last_c ? in_.last_c + b * problem_.hidden : nullptr;
     for (Index u = units.begin; u < units.end; ++u) carry[u] = last ? last[u] : T(0);
+    if (units.end < problem_.hidden) continue;
+    // Kernels read whole vectors, whatever they make of what is behind the last unit.
+    T* const ds = ds_.get() + (b - block.batch.begin) * padded_hidden_;
+    for (Index u = units.end; u < padded_hidden_; ++u) carry[u] = ds[u] = T(0);
   }
 }
 
@@ -260,7 +268,12 @@ void BackwardSweep<T>::advance(Step& step, const Place& block, Index t, Range ro
 // What the step before t will read, if there is one.
 template <class T>
 void BackwardSweep<T>::fetch_next(Step& step, const Block& block, Index t, Range rows) const {
-  if (t == 0 || cell_.gated()) return;
+  if (t == 0) return;
+  if (cell_.gated()) {
+    const Index state = problem_.batch * problem_.hidden * cell_.saved;
+    step.gates.next_saved = in_.sums ? nullptr : step.gates.saved - state;
+    return;
+  }
   step.pointwise.next_y = states(t - 1, rows);
   step.pointwise.next_ds = state_gradient(block, t - 1, rows);
 }

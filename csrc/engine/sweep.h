@@ -59,7 +59,7 @@ class BackwardSweep {
   void sum_losses(const Block& block);
   bool recur(const Place& block, int member);
   Range rows_of(const Block& block, int member) const;
-  void compute_gates(const Place& block, Range rows, Range units);
+  bool compute_gates(const Place& block, Range rows, Range units);
   T* gates_of(const Block& block, Index t, Index b);
   void start_carry(const Block& block, Range rows, Range units);
   Step step_at(const Place& block, Index t, Range rows, Range units);

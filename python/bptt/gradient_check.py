@@ -18,9 +18,9 @@ from .states import GivenState, as_given, as_tuple, names
 
 __all__ = ["GradientCheck", "check_gradients"]
 
-# Of the largest entry of a gradient, by the dtype that it was computed in: what rounding explains
-# in sums of some thousand terms, and less than any wrong formula leaves.
-_TOLERANCE = {"float32": 1e-3, "float64": 1e-6}
+# What rounding of a loss leaves of its difference: so many units of its last place.
+_ROUNDED_OFF = 64
+_STEPS = (1e-10, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class GradientCheck:
     gradient, difference : float
         The entry as the backend has it, and as the difference of the loss has it.
     error : float
-        Their distance, relative to the largest difference of the array that was checked.
+        Their distance, relative to the largest of both in the array that was checked, or to what
+        rounding of the loss hides, if that is larger.
     tolerance : float
     checked : int
         Entries that were compared, of all arrays.
@@ -60,7 +61,7 @@ class GradientCheck:
         return (
             f"{'passed' if self.passed else 'FAILED'}: of {self.checked} entries the worst is "
             f"{place}, gradient {self.gradient:.6g}, difference {self.difference:.6g}: "
-            f"{self.error:.2g} of the largest, {self.tolerance:.2g} allowed"
+            f"an error of {self.error:.2g}, {self.tolerance:.2g} allowed"
         )
 
 
@@ -83,7 +84,7 @@ def check_gradients(
     """Compare gradients with central differences of the loss, (L(v + h) - L(v - h)) / 2h.
 
     What ``torch.autograd.gradcheck`` is for PyTorch. The gradients are those of `value_and_grad`
-    in the dtype of `params`; the differences are taken in float64, with the same cell and backend.
+    in the dtype of `params`; the differences are taken in float64, by what `backend` names there.
 
     Parameters
     ----------
@@ -94,10 +95,11 @@ def check_gradients(
         How many entries of each array are compared, drawn at random; None for all. Each takes two
         passes over x.
     step : float
-        h, times the entry's size where that is more than 1.
+        h, times the entry's size where that is more than 1; from 1e-10 to 1e-2.
     tolerance : float, optional
-        The largest error that passes, relative to the largest entry of each array; 1e-3 in
-        float32 and 1e-6 in float64 if not given.
+        The largest error that passes, relative to the largest of an array's entries that are
+        compared; 3 sqrt(eps) of the dtype, and at least 1e-6, if not given. Entries so small that
+        rounding of the loss hides them pass.
     rng : int or numpy.random.Generator, optional
         What draws the entries.
 
@@ -120,12 +122,13 @@ def check_gradients(
     options: dict[str, Any] = {"loss": loss, "at": at, "reduction": reduction, "backend": backend}
     _, grads = value_and_grad(cell, params, x, target, state=state, **options)
     resolve(backend, get_cell(cell), np.dtype(np.float64))
-    dtype = params.dtype.name
-    allowed = tolerance if tolerance is not None else _TOLERANCE.get(dtype, 1e-3)
-    allowed = checks.non_negative("tolerance", allowed)
-    h = checks.non_negative("step", step)
-    if h == 0:
-        raise ValueError("step: expected a number above 0, got 0")
+    if tolerance is None:
+        allowed = max(1e-6, 3 * float(np.finfo(params.dtype).eps) ** 0.5)
+    else:
+        allowed = checks.non_negative("tolerance", tolerance)
+    h = checks.finite("step", step)
+    if not _STEPS[0] <= h <= _STEPS[1]:
+        raise ValueError(f"step: expected a number from {_STEPS[0]} to {_STEPS[1]}, got {h}")
     count = None if entries is None else checks.size("entries", entries)
 
     point = _Point(cell, params, x, target, state, options)
@@ -137,8 +140,10 @@ def check_gradients(
             chosen = np.sort(generator.choice(values.size, count, replace=False))
         gradient = gradients[name].astype(np.float64).ravel()[chosen]
         difference = np.array([point.difference(name, int(i), h) for i in chosen])
-        scale = max(np.max(np.abs(difference), initial=0.0), np.finfo(np.float64).tiny)
-        errors = np.abs(gradient - difference) / scale
+        both = np.abs(np.concatenate([gradient, difference]))
+        hidden = _ROUNDED_OFF * np.finfo(np.float64).eps * point.largest_loss / h
+        scale = max(np.max(both[np.isfinite(both)], initial=0.0), hidden / max(allowed, 1e-300))
+        errors = np.abs(gradient - difference) / max(scale, np.finfo(np.float64).tiny)
         found += [
             (float(e), name, np.unravel_index(i, values.shape), float(g), float(d))
             for e, i, g, d in zip(errors, chosen, gradient, difference, strict=True)
@@ -183,7 +188,9 @@ class _Point:
             parts = len(get_cell(cell).states)
             self._state = tuple(np.zeros((batch, hidden)) for _ in range(parts))
         else:
-            self._state = tuple(wide("state", part) for part in as_tuple(state))
+            parts_of_it = state if isinstance(state, (tuple, list)) else (state,)
+            self._state = tuple(wide("state", part) for part in parts_of_it)
+        self.largest_loss = 0.0  # of all that were computed
         self.inputs = {"x": self._x, **_parts(as_given(self._state)), **self._params.arrays()}
 
     def difference(self, name: str, entry: int, step: float) -> float:
@@ -196,6 +203,7 @@ class _Point:
             values[entry] = moved
             losses.append(self._loss())
         values[entry] = before
+        self.largest_loss = max(self.largest_loss, *map(abs, losses))
         return (losses[0] - losses[1]) / (2 * h)
 
     def _loss(self) -> float:

@@ -64,7 +64,11 @@ class Grads:
         t = checks.size("steps", steps, least=0)
         b = checks.size("batch", batch, least=0)
         dtype = params.dtype.newbyteorder("=")
-        parts = 1 if cell is None else len(get_cell(cell).states)
+        parts = 1
+        if cell is not None:
+            kind = get_cell(cell)
+            params.readable_for(kind)  # or an error
+            parts = len(kind.states)
         values = b * (t * params.input_size + parts * params.hidden_size)
         checks.require_memory(values * dtype.itemsize + params.nbytes, f"gradients of {t} steps")
         return cls(

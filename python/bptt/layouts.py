@@ -29,6 +29,9 @@ def from_torch(
 ) -> dict[str, Array]:
     """The arrays of one layer of a ``torch.nn`` module; see `Params.from_torch`."""
     suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
+    if not isinstance(state_dict, Mapping):
+        got = type(state_dict).__name__
+        raise TypeError(f"state_dict: expected module.state_dict(), a mapping, got {got}")
     if f"weight_hr{suffix}" in state_dict:
         raise ValueError(
             f"state_dict: layer {layer} has a projection (proj_size), which no cell computes"
@@ -37,8 +40,8 @@ def from_torch(
     for name, theirs in _TORCH.items():
         tensor = state_dict.get(theirs + suffix)
         if tensor is None and name in ("w_ih", "w_hh"):
-            layers = sorted(key for key in state_dict if key.startswith("weight_ih_l"))
-            raise ValueError(f"state_dict: expected {theirs + suffix!r}, got weights {layers}")
+            keys = ", ".join(map(str, list(state_dict)[:8])) or "nothing"
+            raise ValueError(f"state_dict: expected {theirs + suffix!r}, got {keys}")
         if tensor is not None:
             arrays[name] = _copy(theirs + suffix, tensor)
     return arrays
@@ -51,10 +54,13 @@ def to_torch(
     import torch
 
     suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
+    present = dict(arrays)
+    if "b_ih" in present or "b_hh" in present:
+        present["b_ih"], present["b_hh"] = _both_biases(arrays)
     return {
-        theirs + suffix: torch.from_numpy(np.array(arrays[name]))
+        theirs + suffix: torch.from_numpy(np.array(present[name]))
         for name, theirs in _TORCH.items()
-        if name in arrays
+        if name in present
     }
 
 
@@ -116,7 +122,7 @@ def from_onnx(
     b: Any = None,
     *,
     peepholes: Any = None,
-    linear_before_reset: bool = True,
+    linear_before_reset: int = 0,
     direction: int = 0,
 ) -> dict[str, Array]:
     """The arrays of the inputs W, R and B of an ONNX node; see `Params.from_onnx`."""

@@ -109,7 +109,10 @@ def _parts_of_state(out: Grads, parts: int) -> dict[str, object]:
     """What `out` has for each part of the state."""
     if parts > 1 and not (isinstance(out.state, tuple) and len(out.state) == parts):
         got = type(out.state).__name__
-        raise TypeError(f"out.state: expected a tuple of {parts} arrays, got {got}")
+        raise TypeError(
+            f"out.state: expected a tuple of {parts} arrays, as Grads.zeros(..., cell=...) has it, "
+            f"got {got}"
+        )
     values: tuple[object, ...] = (out.state,) if parts == 1 else as_tuple(out.state)
     return dict(zip(names("state", parts), values, strict=True))
 

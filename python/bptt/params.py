@@ -280,7 +280,7 @@ class Params:
         b: Any = None,
         *,
         peepholes: Any = None,
-        linear_before_reset: bool = True,
+        linear_before_reset: int = 0,
         direction: int = 0,
     ) -> Params:
         """The weights of an ONNX node ``RNN``, ``LSTM`` or ``GRU``.
@@ -292,8 +292,8 @@ class Params:
             The node's inputs W, R and B, of D directions. The gates are i, o, f, c, and z, r, h.
         peepholes : array, optional
             The input P of an LSTM, which must be zero.
-        linear_before_reset : bool
-            The attribute of a GRU, which must be true; its default in ONNX is 0.
+        linear_before_reset : int
+            The attribute of a GRU, 0 as in ONNX if not given; it must be 1.
         direction : int
             Which of the D.
 
@@ -383,7 +383,7 @@ def init_params(
     if not isinstance(bias, (bool, np.bool_)):
         raise TypeError(f"bias: expected a bool, got {type(bias).__name__}")
     generator = generator_of(rng)
-    _check_memory_bias(kind, bool(bias), forget_bias, chrono)
+    _check_memory_bias(kind, bool(bias), forget_bias, chrono, out_dtype)
     checks.require_memory(16 * (gates * h * (i + h + 2) + o * (h + 1)), "drawing the parameters")
     bound = 1 / np.sqrt(h)
 
@@ -407,7 +407,9 @@ def init_params(
     return params
 
 
-def _check_memory_bias(cell: Cell, bias: bool, forget_bias: object, chrono: object) -> None:
+def _check_memory_bias(
+    cell: Cell, bias: bool, forget_bias: object, chrono: object, dtype: np.dtype[Any]
+) -> None:
     if forget_bias is None and chrono is None:
         return
     name = "chrono" if forget_bias is None else "forget_bias"
@@ -418,7 +420,9 @@ def _check_memory_bias(cell: Cell, bias: bool, forget_bias: object, chrono: obje
     if not bias:
         raise ValueError(f"{name}: expected bias=True, got bias=False")
     if chrono is None:
-        checks.finite("forget_bias", forget_bias)
+        value, most = checks.finite("forget_bias", forget_bias), float(np.finfo(dtype).max)
+        if abs(value) > most:
+            raise ValueError(f"forget_bias: expected at most {most:.3g} in {dtype}, got {value}")
     else:
         checks.size("chrono", chrono, least=3)
 

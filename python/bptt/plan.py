@@ -44,12 +44,15 @@ class Plan:
     flops : float
         Of the products, two for a multiply-add.
     nbytes : float
-        Of arrays that grow with T (x, y, dy, dx), each time that one has to be read or written.
+        Of arrays that grow with T (x, y, dy, dx, c, gates), each time that one has to be read or
+        written.
     scratch_nbytes : int
         Bytes that one call takes beside its arguments and results; kept for the next call up to
-        64 MiB. ``value_and_grad`` keeps the states in it.
+        64 MiB. ``value_and_grad`` keeps the states and gates in it. Of ``Tape.backward`` it is that
+        of a tape with ``save="gates"``.
     saved_nbytes : int
-        Of it, or of the tape: what is saved for the way back, T * B * H values.
+        Of it, or of such a tape: what is saved for the way back, T * B * H values for each part of
+        the state and, of a gated cell, 4 T * B * H for its gates.
     seconds : dict of str to float
         Predicted times of forward and backward. What bounds them: ``arithmetic``, `flops` at the
         peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
@@ -122,7 +125,7 @@ def plan(
 
     Parameters
     ----------
-    cell : {"linear", "tanh", "relu"}
+    cell : {"linear", "tanh", "relu", "lstm", "gru"}
     steps, batch, input_size, hidden_size : int
         T, B, I and H.
     dtype : {"float32", "float64"}
@@ -165,6 +168,7 @@ def plan(
     found = _core.forecast(
         kind.name, steps, batch, input_size, hidden_size, outputs or 0, floats.name, number
     )
+    width = len(kind.states) + _core.SAVED[kind.name]
     seconds = {
         "arithmetic": found["flops"] / found.pop("peak") / found["threads"],
         "memory": found["nbytes"] / found.pop("memory_rate"),
@@ -180,7 +184,7 @@ def plan(
         output_size=outputs,
         dtype=floats.name,
         isa=_core.isa(),
-        saved_nbytes=steps * batch * hidden_size * floats.itemsize,
+        saved_nbytes=width * steps * batch * hidden_size * floats.itemsize,
         seconds=seconds,
         **found,
     )

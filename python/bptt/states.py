@@ -37,8 +37,14 @@ def read_state(
         If an array has another shape.
     """
     parts = cell.states
+    values: tuple[object, ...]
     if len(parts) == 1:
-        values: tuple[object, ...] = (value,)
+        values = (value,)
+        if isinstance(value, (tuple, list)):
+            raise TypeError(
+                f"{name}: expected a NumPy array or an object with __dlpack__, as a state of cell "
+                f"{cell.name!r} is one array, got {type(value).__name__}"
+            )
     elif isinstance(value, (tuple, list)) and len(value) == len(parts):
         values = tuple(value)
     else:

@@ -150,7 +150,9 @@ class Tape:
         """
         record = self._held()
         if dy is None and dstate is None and dc is None:
-            raise ValueError("dy, dstate: expected at least one of them, got None for both")
+            one = len(self._cell.states) == 1
+            names, none = ("dy, dstate", "both") if one else ("dy, dstate, dc", "all")
+            raise ValueError(f"{names}: expected at least one of them, got None for {none}")
         if dc is not None and len(self._cell.states) < 2:
             raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
         like = ("the tape", self._x.dtype)
@@ -172,7 +174,8 @@ class Tape:
             check_grads(out, accumulate, self._params, self._state, read, readout=False)
         # A packed copy of the weights; new gradients of x and the weights.
         weights = self._params.nbytes
-        needed = weights + block_nbytes(self._params, self._x.shape[1])
+        again = weights if self._save == "minimal" else 0  # packed for the gates
+        needed = again + weights + block_nbytes(self._params, self._x.shape[1])
         needed += self._x.nbytes + weights if out is None else 0
         checks.require_memory(needed, f"BPTT through {len(self._x)} steps")
         return self._backend.backward(
@@ -293,7 +296,9 @@ def forward(
     if out is not None:
         initial = _check_tape(out, kind, chosen, save, params, x, initial)
         return out._record_again(params, x, initial)
-    checks.require_memory(_forward_nbytes(kind, params, x), f"the tape of {x.shape[0]} steps")
+    steps, batch, _ = x.shape
+    needed = states_nbytes(kind, params, steps, batch, save) + params.nbytes  # packed
+    checks.require_memory(needed, f"the tape of {steps} steps")
     record = chosen.forward(kind, params, x, initial, save)
     return Tape(kind, chosen, save, params, x, initial, record)
 
@@ -364,12 +369,7 @@ def block_nbytes(params: Params, batch: int) -> int:
     return int(rows * width * params.dtype.itemsize) + (16 << 20)
 
 
-def states_nbytes(cell: Cell, params: Params, steps: int, batch: int) -> int:
-    """Bytes of all states of a pass, and of the gates of a cell that has more than one."""
-    width = len(cell.states) + (cell.gates + 1 if cell.gates > 1 else 0)
+def states_nbytes(cell: Cell, params: Params, steps: int, batch: int, save: str = "gates") -> int:
+    """Bytes of all states of a pass, and of what a gated cell saves beside: four values a unit."""
+    width = len(cell.states) + (4 if cell.gates > 1 and save == "gates" else 0)
     return int((steps + 2) * batch * width * params.hidden_size * params.dtype.itemsize)
-
-
-def _forward_nbytes(cell: Cell, params: Params, x: Array) -> int:
-    """Bytes of the states, what is saved and the packed weights of a pass over `x`."""
-    return states_nbytes(cell, params, x.shape[0], x.shape[1]) + params.nbytes

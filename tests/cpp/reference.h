@@ -37,12 +37,11 @@ class Reference {
   using W = Wide<T>;
 
   Reference(const Network<T>& network, const GuardedArray<T>& states)
-      : n_(network), s_(network.sizes), p_(network.problem()), states_(states) {
-    forward();
-  }
+      : n_(network), s_(network.sizes), p_(network.problem()), states_(states) {}
 
   // Forward, and backward from dy and dstate of the network.
   Expected<T> both() {
+    forward();
     std::vector<W> dy(n_.dy.begin(), n_.dy.end()), dc(n_.dc.begin(), n_.dc.end());
     out_.y = y_, out_.c = c_;
     out_.last = last_state(y_, n_.state), out_.last_c = last_state(c_, n_.c);
@@ -52,6 +51,8 @@ class Reference {
   }
 
   Expected<T> value_and_grad(const LossChoice& loss) {
+    if (n_.cell.gated()) forward();  // for its gates
+    out_ = {};
     std::vector<W> dy = zeros(s_.steps * s_.batch * s_.hidden);
     out_.dw_ho = zeros(s_.outputs * s_.hidden);
     if (n_.biased()) out_.db_o = zeros(s_.outputs);
@@ -103,6 +104,7 @@ class Reference {
   static W sigma(W a) { return 1 / (1 + std::exp(-a)); }
 
   void forward() {
+    if (!y_.empty()) return;  // it was run before
     for (Index t = 0; t < s_.steps; ++t) {
       for (Index b = 0; b < s_.batch; ++b) {
         for (Index h = 0; h < s_.hidden; ++h) step(t, b, h);

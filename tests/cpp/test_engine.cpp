@@ -81,15 +81,19 @@ template <class T>
 void check_value_and_grad(CellId cell, const Sizes& sizes, Biases biases, std::uint64_t seed) {
   const Network<T> network(cell, sizes, biases, seed, static_cast<Index>(seed % 4));
   const Results<T> states = run_both(network, 1);
+  Reference<T> reference(network, states.y);
   for (LossId id : {LossId::squared_error, LossId::cross_entropy}) {
     for (Index step : {Index{-1}, Index{0}, sizes.steps / 2, sizes.steps - 1}) {
       for (bool weighted : {false, true}) {
+        // What differs between losses is the same code in all cells: gated ones take long.
+        if (shape_of(cell).gated() && (weighted || (step >= 0 && step != sizes.steps / 2)))
+          continue;
         const Scope scope([&](std::ostream& out) {
           out << kLossNames[static_cast<int>(id)] << " at " << step << ", weighted " << weighted;
         });
         const LossChoice loss{id, step < sizes.steps ? step : -1, weighted};
         const Results<T> got = run_value_and_grad(network, loss, 2, static_cast<Index>(seed % 3));
-        const Expected<T> exact = Reference<T>(network, states.y).value_and_grad(loss);
+        const Expected<T> exact = reference.value_and_grad(loss);
         check_results(got, exact, sizes);
         const std::vector<Wide<T>> loss_alone{exact.loss};
         CHECK_AT_MOST(std::fabs(got.loss - exact.loss), tolerance<T>(loss_alone, sizes));

@@ -157,7 +157,9 @@ class NumpyBackend:
     ) -> Forward:
         shape = (*x.shape[:2], params.hidden_size)
         history = tuple(np.empty(shape, x.dtype) for _ in state) if out is None else out.history
-        checks.require_memory(14 * history[0].nbytes, f"keeping {len(x)} steps")
+        kept = 0 if save == "minimal" else 1 if cell.gates == 1 else cell.gates + 2
+        needed = (len(state) + 2 * kept) * history[0].nbytes  # twice while stacking
+        checks.require_memory(needed, f"keeping {len(x)} steps")
         saved = []
         for t in range(len(x)):
             state, saved_t = _step(cell, params, x[t], state)
