@@ -12,6 +12,7 @@
 // an error.
 #pragma once
 
+#include <cfloat>
 #include <cmath>
 #include <type_traits>
 #include <vector>
@@ -20,8 +21,11 @@
 
 namespace bptt::test {
 
+// Where long double is no type of the CPU (AArch64), plain loops in it take minutes: there double
+// is held against double, whose own rounding the tolerance has room for.
+using Widest = std::conditional_t<LDBL_MANT_DIG == 64, long double, double>;
 template <class T>
-using Wide = std::conditional_t<std::is_same_v<T, float>, double, long double>;
+using Wide = std::conditional_t<std::is_same_v<T, float>, double, Widest>;
 
 // Arrays with the names of Results, in wide numbers; those that a call does not fill are empty.
 template <class T>
