@@ -39,14 +39,19 @@ struct ForwardPlace : Place<T, GatesForward<T>> {
     return bptt::BPTT_ISA::load(sums + this->row * this->call.sums_stride + this->unit * gates +
                                 gate * kLanes<T>);
   }
-  // To an array that may be null.
+  // To an array that may be null; fetches the same place of the next step.
   BPTT_INLINE void store(T* array, Vec<T> value) const {
-    if (array)
-      store_up_to<T>(array + this->row * this->call.hidden + this->unit, value, this->exist());
+    if (array) write(array + this->row * this->call.hidden + this->unit, value, 1);
   }
   BPTT_INLINE void save(Index planes, Index plane, Vec<T> value) const {
     T* const saved = this->call.saved;
-    if (saved) store_up_to<T>(saved + this->saved_at(planes, plane), value, this->exist());
+    if (saved) write(saved + this->saved_at(planes, plane), value, planes);
+  }
+
+ private:
+  BPTT_INLINE void write(T* to, Vec<T> value, Index planes) const {
+    prefetch(to + this->call.next_rows * planes * this->call.hidden);
+    store_up_to<T>(to, value, this->exist());
   }
 };
 

@@ -142,6 +142,8 @@ struct GatesForward {
   T* y;      // (rows, hidden) S_t
   T* c;      // (rows, hidden) c_t
   T* saved;  // (rows, saved, hidden)
+  // Rows to the same of the next step, whose lines are fetched meanwhile; 0 if there is none.
+  Index next_rows;
 };
 
 // Its adjoint: da = dL/d(sums) of each gate, in strips like Elman's, one plane a gate.

@@ -119,6 +119,7 @@ typename ForwardPass<T>::Step ForwardPass<T>::step_at(Index t, const T* projecte
     step.gates.y = y;
     step.gates.c = two ? record_.c + row * p.hidden : nullptr;
     step.gates.saved = record_.saved ? record_.saved + row * cell_.saved * p.hidden : nullptr;
+    step.gates.next_rows = t + 1 < p.steps ? p.batch : 0;
   } else {
     const Strips<T> out{y, kernels_.lanes, p.hidden};
     step.pointwise = {rows.size(), units.begin, units.end, {}, out};
@@ -142,6 +143,7 @@ void ForwardPass<T>::advance(Step& step, Index t) const {
     gates.y += state;
     if (gates.c) gates.c += state;
     if (gates.saved) gates.saved += state * cell_.saved;
+    gates.next_rows = t + 1 < p.steps ? p.batch : 0;
     if (cell_.apart && plan_.project_first) gates.sums += p.batch * sums_.padded();
   } else {
     step.sums.products[0].out.data = step.pointwise.values.data = step.y;
