@@ -57,9 +57,8 @@ def test_an_elman_cell_has_nothing_more_to_keep(core: object) -> None:
 # --- states -------------------------------------------------------------------------------------
 
 
-def test_c_is_the_memory_of_every_step(backend: str) -> None:
-    if backend == "numba":
-        pytest.skip("the numba backend does not compute lstm")
+@pytest.mark.parametrize("cell", ["lstm"])
+def test_c_is_the_memory_of_every_step(cell: str, backend: str) -> None:
     p = lstm()
     tape = bptt.forward("lstm", p.params, p.x, p.state, backend=backend)
     assert tape.c.shape == tape.y.shape
@@ -155,13 +154,36 @@ def test_a_tape_that_saved_otherwise_is_refused() -> None:
         bptt.forward("lstm", p.params, p.x, save="all")
 
 
+# --- weights that pass through the third-level cache --------------------------------------------
+
+
+@pytest.mark.parametrize(("cell", "hidden"), [("lstm", 900), ("gru", 1030), ("tanh", 1800)])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_large_weights_are_split_by_units_and_give_the_same(
+    threads: int, cell: str, hidden: int, core: object, keep_num_threads: None
+) -> None:
+    """Above 12 MiB inputs are projected by blocks, also for more rows than two."""
+    bptt.set_num_threads(threads)
+    plan = bptt.plan(cell, 4, 5, 3, hidden)
+    assert plan.project_first
+    assert plan.threads == 1 or plan.split == "hidden"
+    p = make_problem(cell, 4, 5, 3, hidden, dtype="float32")
+    expected = p.astype("float64").forward_backward("numpy")
+    for save in ("gates", "minimal"):
+        tape = bptt.forward(cell, p.params, p.x, p.state, backend="native", save=save)
+        for name, found in {**recorded(tape), **by_name(p.backward(tape))}.items():
+            size = np.abs(expected[name]).max()
+            assert np.abs(found - expected[name]).max() <= 1e-5 * size, name
+
+
 # --- the direct route ---------------------------------------------------------------------------
 
 
-def test_where_the_forget_gate_is_open_the_gradient_of_c_keeps_its_norm(backend: str) -> None:
+@pytest.mark.parametrize("cell", ["lstm"])
+def test_where_the_forget_gate_is_open_the_gradient_of_c_keeps_its_norm(
+    cell: str, backend: str
+) -> None:
     """The mend: dc_{t-1} = f_t dc_t, with no recurrent matrix and no slope of a squashing."""
-    if backend == "numba":
-        pytest.skip("the numba backend does not compute lstm")
     steps = 300
     params = bptt.init_params(
         "lstm", input_size=I, hidden_size=H, forget_bias=40.0, rng=0, dtype="float64"

@@ -228,8 +228,9 @@ Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes
   // The other thread of a pipeline projects ahead.
   if (s.batch <= kFewRows) consider(Split::pipeline, 2);
   for (Index members = threads; members > 1; members /= 2) {
-    if (!model.streamed()) consider(Split::rows, std::min(members, s.batch));
-    consider(Split::hidden, std::min(members, ceil_div(s.hidden, panel)));
+    const Index panels = ceil_div(s.hidden, panel);
+    if (!model.streamed() || members > panels) consider(Split::rows, std::min(members, s.batch));
+    consider(Split::hidden, std::min(members, panels));
   }
   return best;
 }

@@ -59,15 +59,15 @@ class StepSums {
 
  private:
   Range columns(Range units) const;
-  T* row(Index b) const { return const_cast<T*>(sums_.get()) + b * padded_; }
+  T* row(Index b) const { return sums_.get() + b * padded_; }
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
   const CellShape cell_;
   Index padded_;
-  Panels<T> w_ih_, w_hh_;  // columns are sums
-  Buffer<T> bias_;         // (padded) b_ih + b_hh, or one after the other if they go apart
-  Buffer<T> sums_;         // (B, padded) of a gated cell's step; apart two of them
+  Panels<T> w_ih_, w_hh_;   // columns are sums
+  Buffer<T> bias_;          // (padded) b_ih + b_hh, or one after the other if they go apart
+  mutable Buffer<T> sums_;  // scratch: (B, padded) of a gated cell's step; apart two of them
 };
 
 }  // namespace bptt

@@ -179,6 +179,14 @@ void large_work_is_split() {
   CHECK(pipeline.split == Split::pipeline);
 }
 
+// Weights above 12 MiB are split by units, as far as there are units for all threads.
+void large_weights_are_split_by_units_unless_threads_would_be_idle() {
+  const Shape shape{100, 512, 1024, 1024, 0, shape_of(CellId::lstm)};  // 16 panels
+  const Plan few = make_plan(shape, 64, 4, 8), many = make_plan(shape, 64, 4, 64);
+  CHECK(few.split == Split::hidden && few.threads == 8);
+  CHECK(many.threads > 16);
+}
+
 }  // namespace
 }  // namespace bptt::test
 
@@ -196,5 +204,7 @@ int main() {
       {"sums do not depend on the passes", sums_do_not_depend_on_the_passes},
       {"small work stays on one thread", small_work_stays_on_one_thread},
       {"large work is split", large_work_is_split},
+      {"large weights are split by units unless threads would be idle",
+       large_weights_are_split_by_units_unless_threads_would_be_idle},
   });
 }
