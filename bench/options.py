@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -44,6 +45,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     families = load_families()
     parser = _parser(tuple(families))
     given = parser.parse_args(arguments)
+    if (definitions := getattr(given, "import")) is not None:
+        if not definitions.is_file():
+            parser.error(f"--import: expected a Python file, got {definitions}")
+        runpy.run_path(str(definitions))
     chosen = ("quick",) if given.quick and not given.family else given.family or ("design",)
     if chosen == ("all",):
         chosen = tuple(name for name in families if name != "quick")
@@ -80,7 +85,8 @@ def _parser(families: tuple[str, ...]) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--family", type=_names, default=(), metavar="LIST", help=f"{', '.join(families)}, or all")
     add("--case", type=_names, default=(), metavar="LIST", help="names or patterns, as 'B1-*'")
-    add("--cell", type=_names, default=(), metavar="LIST", help="linear, tanh, relu (default: all)")
+    add("--cell", type=_names, default=(), metavar="LIST", help="default: all")
+    add("--import", type=Path, metavar="FILE.py", help="run it first: it may define cells")
     add("--dtype", type=_names, default=("float32",), metavar="LIST", help="float32, float64")
     add("--peers", type=_names, default=(), metavar="LIST", help="default: all that are installed")
     add("--threads", type=_positive, default=_default_threads(), help="of everybody")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import bptt
+import custom_cells  # noqa: F401  defines mgu, a cell like any other
 import numpy as np
 import pytest
 from bptt.backends import REGISTRY
@@ -51,6 +52,8 @@ def that_computes_the_cell(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=list(bptt.CELLS))
 def cell(request: pytest.FixtureRequest) -> str:
+    if "core" in request.fixturenames and bptt.CELLS[request.param].step is not None:
+        pytest.skip(f"{request.param} is not in the compiled module")
     return request.param
 
 

@@ -16,6 +16,8 @@ PUBLIC = {
     "check_gradients",
     "BackendStatus",
     "Cell",
+    "CellDefinition",
+    "cell",
     "Grads",
     "Info",
     "Params",

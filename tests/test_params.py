@@ -125,7 +125,12 @@ BAD_PARAMS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("w_hh", {"w_hh": None}, TypeError, r"expected a NumPy array .*got NoneType"),
     ("w_hh", {"w_hh": zeros(5, 5, dtype=int)}, TypeError, r"expected a float array, got .*int64"),
     ("w_hh", {"w_hh": zeros(5, 5, dtype="O")}, TypeError, r"expected a float array, got .*object"),
-    ("w_hh", {"w_ih": zeros(4, 4), "w_hh": zeros(4, 2)}, ValueError, r"gates .*\(4, 2\).*swapped"),
+    (
+        "w_hh",
+        {"w_ih": zeros(12, 4), "w_hh": zeros(12, 2)},
+        ValueError,
+        r"gates .*\(12, 2\).*swapped",
+    ),
     ("w_ih", {"w_ih": zeros(4, 3)}, ValueError, r"\(5, I\) to match w_hh .*\(5, 5\), got \(4, 3\)"),
     ("w_ih", {"w_ih": zeros(5)}, ValueError, r"expected shape \(5, I\).*got \(5,\)"),
     ("w_ih", {"w_ih": zeros(5, 0)}, ValueError, r"expected sizes of at least 1, got \(5, 0\)"),

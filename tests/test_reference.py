@@ -31,6 +31,10 @@ def next_state(p: Problem, x: np.ndarray, state: tuple[np.ndarray, ...]) -> tupl
         (i_r, i_z, i_n), (h_r, h_z, h_n) = g_i.reshape(3, -1), g_h.reshape(3, -1)
         z = sigma(i_z + h_z)
         return ((1 - z) * np.tanh(i_n + sigma(i_r + h_r) * h_n) + z * s,)
+    if p.cell == "mgu":
+        (i_f, i_n), (h_f, h_n) = g_i.reshape(2, -1), g_h.reshape(2, -1)
+        f = sigma(i_f + h_f)
+        return ((1 - f) * np.tanh(i_n + f * h_n) + f * s,)
     return (F[p.cell](g_i + g_h),)
 
 

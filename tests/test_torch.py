@@ -41,16 +41,30 @@ def tensor(array: np.ndarray) -> torch.Tensor:
     return torch.tensor(array, requires_grad=array.dtype.kind == "f")
 
 
+def linear(g_i: torch.Tensor, g_h: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    return g_i + g_h
+
+
+def mgu(g_i: torch.Tensor, g_h: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    (i_f, i_n), (h_f, h_n) = g_i.chunk(2, -1), g_h.chunk(2, -1)
+    f = torch.sigmoid(i_f + h_f)
+    return (1 - f) * torch.tanh(i_n + f * h_n) + f * s
+
+
+# Cells that torch.nn does not have.
+STEPS = {"linear": linear, "mgu": mgu}
+
+
 def run_torch(p: Problem) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The states (T, B, H), and the leaves that gradients are asked of, by the names of results."""
     states = {name: tensor(array) for name, array in parts("dstate", p.state).items()}
     leaves = {"dx": tensor(p.x), **states}
-    if p.cell == "linear":
+    if p.cell in STEPS:
         leaves.update({name: tensor(array) for name, array in p.params.arrays().items()})
         s, steps = leaves["dstate"], []
         for x_t in leaves["dx"]:
-            bias = leaves["b_ih"] + leaves["b_hh"]
-            s = x_t @ leaves["w_ih"].T + s @ leaves["w_hh"].T + bias
+            g_i = x_t @ leaves["w_ih"].T + leaves["b_ih"]
+            s = STEPS[p.cell](g_i, s @ leaves["w_hh"].T + leaves["b_hh"], s)
             steps.append(s)
         return torch.stack(steps), leaves
     layer = layer_of(p)

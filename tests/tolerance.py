@@ -22,7 +22,7 @@ import math
 
 import bptt
 import numpy as np
-from bptt.backends.numpy import STEPS
+from bptt.backends.numpy_cells import step_of
 from bptt.states import as_tuple
 from problems import RADIUS, Problem, Result
 
@@ -37,7 +37,7 @@ def scales(problem: Problem, do: np.ndarray | None = None) -> Result:
     p = problem.astype("float64")
     if bptt.CELLS[p.cell].gates > 1:
         return _gated_scales(p, do)
-    step, step_back = STEPS[p.cell]
+    step, step_back = step_of(bptt.CELLS[p.cell])
     steps, batch, _ = p.x.shape
     w_ih, w_hh = p.params.w_ih, p.params.w_hh
     b_ih = 0 if p.params.b_ih is None else p.params.b_ih
@@ -90,7 +90,7 @@ def _gated_scales(p: Problem, do: np.ndarray | None) -> Result:
     values below 1, whose own errors are those of the forward pass.
     """
     kind = bptt.CELLS[p.cell]
-    step, step_back = STEPS[p.cell]
+    step, step_back = step_of(bptt.CELLS[p.cell])
     steps, batch, _ = p.x.shape
     rows, hidden = p.params.w_hh.shape
     w_ih, w_hh = p.params.w_ih, p.params.w_hh

@@ -8,6 +8,7 @@ Fused forward pass and BPTT of recurrent networks, on NumPy arrays (or anything 
 
 from .backends import BackendStatus, backends
 from .cells import CELLS, Cell
+from .custom_cell import CellDefinition, cell
 from .gradient import value_and_grad
 from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
@@ -23,6 +24,7 @@ __all__ = [
     "CELLS",
     "BackendStatus",
     "Cell",
+    "CellDefinition",
     "GradientCheck",
     "Grads",
     "Info",
@@ -31,6 +33,7 @@ __all__ = [
     "Tape",
     "__version__",
     "backends",
+    "cell",
     "check_gradients",
     "forward",
     "get_num_threads",

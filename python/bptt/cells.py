@@ -7,9 +7,30 @@ A cell maps ``(x_t, S_{t-1})`` to ``S_t``. Everything that enumerates cells (che
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["CELLS", "Cell", "get_cell"]
+__all__ = ["CELLS", "Cell", "Step", "get_cell"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The step of a cell and its derivative, as two functions of one unit; see `bptt.cell`.
+
+    Attributes
+    ----------
+    forward : callable
+        ``(sums, state) -> (state, saved)``
+    derivative : callable
+        ``(saved, before, state, dstate) -> (dsums, dbefore)``
+    saved : tuple of str
+        What the one leaves for the other.
+    """
+
+    forward: Callable[..., Any]
+    derivative: Callable[..., Any]
+    saved: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -32,6 +53,12 @@ class Cell:
         The blocks of rows of ``w_ih`` and ``w_hh``, in their order, by the names of `equation`.
     keeps : str, optional
         The gate by which each unit's memory of the step before is multiplied.
+    apart : tuple of str
+        The gates that take W_x X_t and W_s S_{t-1} apart instead of their sum.
+    saved : int
+        Values a unit that a forward pass keeps for the way back, beside the states.
+    step : Step, optional
+        Where the cell was defined by `bptt.cell`.
     """
 
     name: str
@@ -40,6 +67,24 @@ class Cell:
     states: tuple[str, ...] = ("h",)
     gate_names: tuple[str, ...] = ("a",)
     keeps: str | None = None
+    apart: tuple[str, ...] = ()
+    saved: int = 0
+    step: Step | None = None
+
+    @property
+    def recurrent_sums(self) -> tuple[int, ...]:
+        """For each gate, the sum that W_s S_{t-1} goes into: its own, or where it is apart, one
+        behind those of all gates."""
+        behind = iter(range(self.gates, self.sums))
+        return tuple(
+            next(behind) if name in self.apart else gate
+            for gate, name in enumerate(self.gate_names)
+        )
+
+    @property
+    def sums(self) -> int:
+        """How many sums a unit's step takes."""
+        return self.gates + len(self.apart)
 
 
 CELLS: dict[str, Cell] = {
@@ -56,6 +101,7 @@ CELLS: dict[str, Cell] = {
             ("h", "c"),
             gate_names=("i", "f", "g", "o"),
             keeps="f",
+            saved=4,
         ),
         Cell(
             "gru",
@@ -65,24 +111,28 @@ CELLS: dict[str, Cell] = {
             "S_t = (1 - z) * n + z * S_{t-1}",
             gate_names=("r", "z", "n"),
             keeps="z",
+            apart=("n",),
+            saved=4,
         ),
     )
 }
 
 
-def get_cell(name: object) -> Cell:
-    """Return the registered cell called `name`.
+def get_cell(cell: object) -> Cell:
+    """Return the registered cell called `cell`, or `cell` itself if it is what `bptt.cell` made.
 
     Raises
     ------
     TypeError
-        If `name` is not a string.
+        If `cell` is neither a string nor a cell.
     ValueError
         If no cell of that name exists.
     """
-    if not isinstance(name, str):
-        raise TypeError(f"cell: expected a string, got {type(name).__name__}")
+    if isinstance(cell, Cell):
+        return cell
+    if not isinstance(cell, str):
+        raise TypeError(f"cell: expected a string or a Cell, got {type(cell).__name__}")
     try:
-        return CELLS[name]
+        return CELLS[cell]
     except KeyError:
-        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {name!r}") from None
+        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}") from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import checks
 from .backends import resolve
-from .cells import get_cell
+from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
 from .losses import At, make_objective
@@ -17,7 +17,7 @@ __all__ = ["value_and_grad"]
 
 
 def value_and_grad(
-    cell: str,
+    cell: str | Cell,
     params: Params,
     x: Array,
     target: Array,
@@ -34,7 +34,7 @@ def value_and_grad(
 
     Parameters
     ----------
-    cell : {"linear", "tanh", "relu", "lstm", "gru"}
+    cell : {"linear", "tanh", "relu", "lstm", "gru"}, or Cell
     params : Params
         With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2.
     x : (T, B, I) array

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import checks
 from .backends import resolve
-from .cells import get_cell
+from .cells import Cell, get_cell
 from .checks import Array
 from .gradient import value_and_grad
 from .losses import At
@@ -66,7 +66,7 @@ class GradientCheck:
 
 
 def check_gradients(
-    cell: str,
+    cell: str | Cell,
     params: Params,
     x: Array,
     target: Array,
@@ -166,7 +166,7 @@ class _Point:
 
     def __init__(
         self,
-        cell: str,
+        cell: str | Cell,
         params: Params,
         x: Array,
         target: Array,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import checks
-from .cells import get_cell
+from .cells import Cell, get_cell
 from .checks import Array
 from .params import PARAM_NAMES, Params
 from .states import GivenState, as_given, as_tuple, by_part
@@ -40,7 +40,9 @@ class Grads:
     b_o: Array | None = None
 
     @classmethod
-    def zeros(cls, params: Params, steps: int, batch: int, *, cell: str | None = None) -> Grads:
+    def zeros(
+        cls, params: Params, steps: int, batch: int, *, cell: str | Cell | None = None
+    ) -> Grads:
         """Gradients that are all zero: ``out`` for any number of calls of these sizes.
 
         Parameters

@@ -325,7 +325,7 @@ class Params:
 
 
 def init_params(
-    cell: str,
+    cell: str | Cell,
     *,
     input_size: int,
     hidden_size: int,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from . import checks
 from .backends import resolve
-from .cells import get_cell
+from .cells import Cell, get_cell
 from .threads import get_num_threads
 
 __all__ = ["Plan", "plan"]
@@ -111,7 +111,7 @@ class Plan:
 
 
 def plan(
-    cell: str,
+    cell: str | Cell,
     steps: int,
     batch: int,
     input_size: int,

@@ -237,7 +237,7 @@ class Tape:
 
 
 def forward(
-    cell: str,
+    cell: str | Cell,
     params: Params,
     x: Array,
     state: GivenState | None = None,
@@ -250,7 +250,7 @@ def forward(
 
     Parameters
     ----------
-    cell : {"linear", "tanh", "relu", "lstm", "gru"}
+    cell : {"linear", "tanh", "relu", "lstm", "gru"}, or Cell
         Elman cells S_t = f(W_x x_t + b_ih + W_s S_{t-1} + b_hh), with f the identity, tanh or
         max(0, .); or a gated one: ``bptt.CELLS[cell].equation``.
     params : Params
@@ -370,6 +370,6 @@ def block_nbytes(params: Params, batch: int) -> int:
 
 
 def states_nbytes(cell: Cell, params: Params, steps: int, batch: int, save: str = "gates") -> int:
-    """Bytes of all states of a pass, and of what a gated cell saves beside: four values a unit."""
-    width = len(cell.states) + (4 if cell.gates > 1 and save == "gates" else 0)
+    """Bytes of all states of a pass, and of what the cell saves beside."""
+    width = len(cell.states) + (cell.saved if save == "gates" else 0)
     return int((steps + 2) * batch * width * params.hidden_size * params.dtype.itemsize)

@@ -1,11 +1,11 @@
 """Fused forward pass and BPTT compiled by Numba, for machines without a C++ compiler.
 
-The equations are in `numba_kernels`, which is imported, and Numba with it, by the first call.
+The equations are in `numba_kernels` and `numba_cells`, which are imported, and Numba with them, by
+the first call.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,16 @@ from ..grads import Grads
 from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
+from ..states import as_given
 from .numba_calls import compile_seconds, kernels, run
 from .protocol import Forward, State
 
 if TYPE_CHECKING:
-    from .numba_kernels import Gradients, Layer, Readout
+    from .numba_kernels import Gradients, Incoming, Layer, Readout, Record
 
 __all__ = ["NumbaBackend", "compile_seconds"]
+
+BUILT_IN = ("linear", "tanh", "relu", "lstm", "gru")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class NumbaBackend:
         return f"compiled at the first call by Numba {version('numba')}"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
-        return cell.name in ("linear", "tanh", "relu") and dtype.char in "fd"
+        return (cell.step is not None or cell.name in BUILT_IN) and dtype.char in "fd"
 
     def forward(
         self,
@@ -57,13 +60,19 @@ class NumbaBackend:
         save: str,
         out: Forward | None = None,
     ) -> Forward:
+        planes = out.saved[0] if out is not None and out.saved else None
+        record = _record(cell, x, state, None if out is None else _stack(out.history), planes)
+        if record.history.size:
+            run(_stages("PROJECT", "RECUR"), cell, _layer(cell, params, x, state), record)
         if out is None:
-            y = np.empty((*x.shape[:2], params.hidden_size), x.dtype)
-            out = Forward((y,), (np.empty_like(state[0]),))
-        if out.y.size:
-            code, layer = kernels(), _layer(params, x, state)
-            run(code.PROJECT, code.RECUR, cell.name, layer, out.y, *_nothing(x.dtype.char))
-        out.state[0][:] = out.y[-1] if len(x) else state[0]
+            saved = (record.saved,) if save == "gates" and cell.saved else ()
+            out = Forward(tuple(record.history), tuple(map(np.empty_like, state)), saved)
+        for last, initial, kept, new in zip(
+            out.state, state, out.history, record.history, strict=True
+        ):
+            if not np.may_share_memory(kept, new):
+                np.copyto(kept, new)
+            np.copyto(last, new[-1] if len(x) else initial)
         return out
 
     def backward(
@@ -78,22 +87,19 @@ class NumbaBackend:
         out: Grads | None = None,
         accumulate: bool = False,
     ) -> Grads:
-        (dy,) = dhistory
-        checks.require_memory(x.nbytes, "the gradient of x")
-        dx = np.zeros_like(x)
-        gradients = _zeros(params, dx)
-        if not forward.y.size:
-            if dstate is not None:
-                gradients.state[:] = dstate[0]
-            return deliver(_grads(params, dx, gradients), out, accumulate)
-        checks.require_memory(forward.y.nbytes, f"BPTT through {len(x)} steps")
-        delta = np.zeros_like(forward.y) if dy is None else dy.copy()
-        if dstate is not None:
-            delta[-1] += dstate[0]
-        code, layer, y = kernels(), _layer(params, x, state), _writable(forward.y)
-        _, readout, _ = _nothing(x.dtype.char)
-        run(code.RECUR_BACK, code.COLLECT, cell.name, layer, y, delta, readout, gradients)
-        return deliver(_grads(params, dx, gradients), out, accumulate)
+        checks.require_memory(
+            x.nbytes + cell.sums * forward.y.nbytes, f"BPTT through {len(x)} steps"
+        )
+        record = _record(cell, x, state, _stack(forward.history), *forward.saved)
+        again = cell.saved > 0 and not forward.saved
+        delta = record.saved if again else np.empty((cell.sums, *forward.y.shape), x.dtype)
+        gradients = _zeros(cell, params, np.zeros_like(x), delta)
+        incoming = _incoming(state, dhistory, dstate)
+        if forward.y.size:
+            gates = ("PROJECT", "GATES") if again else ()
+            stages, layer = _stages(*gates, "RECUR_BACK", "COLLECT"), _layer(cell, params, x, state)
+            run(stages, cell, layer, record, incoming, gradients=gradients)
+        return deliver(_grads(cell, params, incoming, gradients), out, accumulate)
 
     def value_and_grad(
         self,
@@ -108,20 +114,56 @@ class NumbaBackend:
         assert params.w_ho is not None
         # Steps after the only one of the loss have no part in it: their dx stays zero.
         steps = len(x) if objective.step is None else objective.step + 1
-        values = steps * x.shape[1] * (2 * params.hidden_size + len(params.w_ho))
-        checks.require_memory(x.nbytes + values * x.itemsize, f"BPTT through {steps} steps")
+        values = (len(state) + max(cell.saved, 1)) * params.hidden_size + len(params.w_ho)
+        needed = x.nbytes + steps * x.shape[1] * values * x.itemsize
+        checks.require_memory(needed, f"BPTT through {steps} steps")
         dx = np.zeros_like(x)
-        gradients = _zeros(params, dx[:steps])
-        y = np.empty((steps, x.shape[1], params.hidden_size), x.dtype)
-        readout = _readout(params, y, objective)
-        if y.size:
-            code, layer, delta = kernels(), _layer(params, x[:steps], state), np.zeros_like(y)
-            run(code.PROJECT, code.COLLECT, cell.name, layer, y, delta, readout, gradients)
+        record = _record(cell, x[:steps], state)
+        delta = record.saved if cell.saved else np.empty_like(record.history[:1])
+        gradients = _zeros(cell, params, dx[:steps], delta)
+        incoming = _incoming(state, (None,), None)
+        readout = _readout(params, record.history[0], objective)
+        if record.history.size:
+            stages = _stages("PROJECT", "RECUR", "RECUR_BACK", "COLLECT")
+            layer = _layer(cell, params, x[:steps], state)
+            run(stages, cell, layer, record, incoming, readout, gradients)
         loss = readout.terms.sum(dtype=np.float64) * objective.scale
-        grads = _grads(params, dx, gradients)
+        grads = _grads(cell, params, incoming, gradients)
+        grads.x = dx
         grads.w_ho = np.ascontiguousarray(gradients.w_ho.T)
         grads.b_o = None if params.b_o is None else gradients.b_o
         return float(loss), deliver(grads, out, accumulate)
+
+
+def _stages(*names: str) -> Array:
+    code = kernels()
+    return np.array([getattr(code, name) for name in names])
+
+
+def _record(
+    cell: Cell, x: Array, state: State, history: Array | None = None, saved: Array | None = None
+) -> Record:
+    """Where a forward pass goes, or what it left; new arrays where none are given."""
+    shape = (*x.shape[:2], state[0].shape[1])
+    if history is None:
+        history = np.empty((len(state), *shape), x.dtype)
+    if not cell.saved:
+        saved = history[:1]  # the only sum may lie where the state will be
+    elif saved is None:
+        saved = np.empty((cell.saved, *shape), x.dtype)
+    record: Record = kernels().Record(_writable(history), _writable(saved))
+    return record
+
+
+def _stack(parts: tuple[Array, ...]) -> Array:
+    """(N, T, B, H) from N arrays; without a copy if they are parts of one, as `forward` has it."""
+    whole = parts[0].base
+    if len(parts) == 1:
+        return parts[0][None]
+    shape = (len(parts), *parts[0].shape)
+    if whole is not None and whole.shape == shape and all(p.base is whole for p in parts):
+        return whole
+    return np.stack(parts)
 
 
 class _Writable:
@@ -141,12 +183,36 @@ def _writable(array: Array) -> Array:
     return array if array.flags.writeable else np.asarray(_Writable(array))
 
 
-def _layer(params: Params, x: Array, state: State) -> Layer:
-    biases = [b for b in (params.b_ih, params.b_hh) if b is not None]
-    bias = sum(biases[1:], biases[0]) if biases else np.zeros(params.hidden_size, x.dtype)
-    arrays = (x, state[0], params.w_ih, params.w_hh, bias)
-    layer: Layer = kernels().Layer(*map(_writable, arrays))
+def _layer(cell: Cell, params: Params, x: Array, state: State) -> Layer:
+    gates, hidden = cell.gates, params.hidden_size
+    bias = np.zeros((cell.sums, hidden), x.dtype)
+    recurrent = np.array(cell.recurrent_sums)
+    if params.b_ih is not None:
+        bias[:gates] += params.b_ih.reshape(gates, hidden)
+    if params.b_hh is not None:
+        bias[recurrent] += params.b_hh.reshape(gates, hidden)
+    w_ih, w_hh = (_writable(w).reshape(gates, hidden, -1) for w in (params.w_ih, params.w_hh))
+    layer: Layer = kernels().Layer(_writable(x), np.stack(state), w_ih, w_hh, recurrent, bias)
     return layer
+
+
+def _incoming(state: State, dhistory: tuple[Array | None, ...], dstate: State | None) -> Incoming:
+    """The gradients from outside, and a copy of dstate, which is written to."""
+    given = dhistory
+    while given and given[-1] is None:
+        given = given[:-1]
+    known = next((d for d in given if d is not None), np.empty((0, 0, 0), state[0].dtype))
+    if len(given) == 1:
+        history = _writable(known)[None]
+    elif given:
+        history = np.stack([np.zeros_like(known) if d is None else d for d in given])
+    else:
+        history = np.empty((0, 0, 0, 0), known.dtype)
+    final = np.zeros((len(state), *state[0].shape), known.dtype)
+    if dstate is not None:
+        final[:] = dstate
+    incoming: Incoming = kernels().Incoming(history, final)
+    return incoming
 
 
 def _readout(params: Params, y: Array, objective: Objective) -> Readout:
@@ -172,34 +238,28 @@ def _readout(params: Params, y: Array, objective: Objective) -> Readout:
     return readout
 
 
-def _zeros(params: Params, dx: Array) -> Gradients:
-    """Gradients to add to; `dx` is used as it is."""
-    inputs, hidden, outputs = params.input_size, params.hidden_size, params.output_size or 0
-    shapes = ((inputs, hidden), (hidden, hidden), (hidden,), (hidden, outputs), (outputs,))
-    state = np.zeros((dx.shape[1], hidden), dx.dtype)
-    gradients: Gradients = kernels().Gradients(
-        dx, state, *(np.zeros(shape, dx.dtype) for shape in shapes)
-    )
+def _zeros(cell: Cell, params: Params, dx: Array, delta: Array) -> Gradients:
+    """Gradients to add to; `dx` and `delta` are used as they are."""
+    gates, inputs, hidden = cell.gates, params.input_size, params.hidden_size
+    outputs = params.output_size or 0
+    shapes = ((gates, inputs, hidden), (gates, hidden, hidden), (cell.sums, hidden))
+    zeros = (np.zeros(shape, dx.dtype) for shape in (*shapes, (hidden, outputs), (outputs,)))
+    gradients: Gradients = kernels().Gradients(dx, delta, *zeros)
     return gradients
 
 
-@functools.cache
-def _nothing(dtype: str) -> tuple[Array, Readout, Gradients]:
-    """What stands for a delta, readout and gradients that a call does not have."""
-    code = kernels()
-    vector, matrix, cube = (np.empty((0,) * rank, dtype) for rank in (1, 2, 3))
-    ids = np.empty((0, 0), np.int64)
-    readout = code.Readout(0, matrix, vector, cube, ids, matrix, 0.0, cube, matrix)
-    return cube, readout, code.Gradients(cube, matrix, matrix, matrix, vector, matrix, vector)
-
-
-def _grads(params: Params, dx: Array, gradients: Gradients) -> Grads:
+def _grads(cell: Cell, params: Params, incoming: Incoming, gradients: Gradients) -> Grads:
     """All but the readout's gradients, in the layout of the parameters."""
+    w_ih, w_hh = (
+        np.ascontiguousarray(w.transpose(0, 2, 1)).reshape(cell.gates * params.hidden_size, -1)
+        for w in (gradients.w_ih, gradients.w_hh)
+    )
+    bias = gradients.bias
     return Grads(
-        x=dx,
-        state=gradients.state,
-        w_ih=np.ascontiguousarray(gradients.w_ih.T),
-        w_hh=np.ascontiguousarray(gradients.w_hh.T),
-        b_ih=None if params.b_ih is None else gradients.bias.copy(),
-        b_hh=None if params.b_hh is None else gradients.bias,
+        x=gradients.x,
+        state=as_given(tuple(incoming.state)),
+        w_ih=w_ih,
+        w_hh=w_hh,
+        b_ih=None if params.b_ih is None else bias[: cell.gates].ravel().copy(),
+        b_hh=None if params.b_hh is None else bias[list(cell.recurrent_sums)].ravel(),
     )

@@ -7,21 +7,24 @@ child that was forked at any time.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..cells import Cell
 from ..checks import Array
 from ..threads import get_num_threads
 
 if TYPE_CHECKING:
-    from .numba_kernels import Gradients, Layer, Readout
+    from .numba_cells import Pointwise
+    from .numba_kernels import Gradients, Incoming, Layer, Readout, Record
 
 __all__ = ["compile_seconds", "kernels", "run"]
 
@@ -29,6 +32,7 @@ __all__ = ["compile_seconds", "kernels", "run"]
 WORK_PER_THREAD = 1 << 21
 
 _compiled: set[tuple[str, str]] = set()  # entry points with the dtypes they are ready for
+_compiled_cells: dict[tuple[Cell, str], Pointwise] = {}  # by dtype
 _compile_seconds: float | None = None
 _compiling = threading.RLock()
 # Numba's "workqueue" threads, its last resort, abort the process if two callers meet in them.
@@ -52,22 +56,24 @@ def kernels() -> ModuleType:
 
 
 def run(
-    first: int,
-    last: int,
-    cell: str,
+    stages: Array,
+    cell: Cell,
     layer: Layer,
-    y: Array,
-    delta: Array,
-    readout: Readout,
-    gradients: Gradients,
+    record: Record,
+    incoming: Incoming | None = None,
+    readout: Readout | None = None,
+    gradients: Gradients | None = None,
 ) -> None:
-    """Run the stages from `first` to `last`, on up to `get_num_threads` threads."""
-    code = kernels()
+    """Run `stages` one after the other, on up to `get_num_threads` threads."""
+    code, y = kernels(), record.history
     import numba
 
-    serial = (first, last, code.CELL_CODES[cell], layer, y, delta, readout, gradients)
-    work = y.size * (layer.x.shape[2] + y.shape[2]) // WORK_PER_THREAD
-    parts = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS, work)
+    none = _nothing(y.dtype.char)
+    pointwise = _pointwise(cell, y.dtype.char)
+    given = (incoming or none[0], readout or none[1], gradients or none[2])
+    serial = (stages, pointwise, layer, record, *given)
+    work = layer.x.shape[2] * y[0].size + y[0].size * y.shape[3]
+    parts = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS, work // WORK_PER_THREAD)
     if parts <= 1 or _threads_lost:
         _ready(code.run_serially, y.dtype, serial)(*serial)
         return
@@ -82,22 +88,53 @@ def run(
             numba.set_num_threads(before)
 
 
+@functools.cache
+def _nothing(dtype: str) -> tuple[Incoming, Readout, Gradients]:
+    """What stands for the arguments that a call does not have."""
+    code = kernels()
+    vector, matrix, cube, planes = (np.empty((0,) * rank, dtype) for rank in (1, 2, 3, 4))
+    ids = np.empty((0, 0), np.int64)
+    return (
+        code.Incoming(planes, cube),
+        code.Readout(0, matrix, vector, cube, ids, matrix, 0.0, cube, matrix),
+        code.Gradients(cube, planes, cube, cube, matrix, matrix, vector),
+    )
+
+
+def _pointwise(cell: Cell, dtype: str) -> Pointwise:
+    """The functions of `cell`, compiled for `dtype`."""
+    key = (cell, dtype)
+    if key not in _compiled_cells:
+        from .numba_cells import compiled
+
+        with _compilation():
+            _compiled_cells[key] = compiled(cell, dtype)
+    return _compiled_cells[key]
+
+
 def _ready(entry: Any, dtype: np.dtype[Any], arguments: tuple[Any, ...]) -> Callable[..., None]:
-    """`entry`, compiled for `arguments`; the time this takes is added up."""
-    global _compile_seconds
+    """`entry`, compiled for `arguments`."""
     key = (entry.__name__, dtype.char)
     if key not in _compiled:
         import numba
 
-        with _compiling:
-            start = time.perf_counter()
-            try:
-                _compile(entry, tuple(map(numba.typeof, arguments)))
-            finally:
-                _compile_seconds = (_compile_seconds or 0.0) + time.perf_counter() - start
+        with _compilation():
+            _compile(entry, tuple(map(numba.typeof, arguments)))
             _compiled.add(key)
     ready: Callable[..., None] = entry
     return ready
+
+
+@contextlib.contextmanager
+def _compilation() -> Iterator[None]:
+    """One at a time; the time it takes is added up."""
+    global _compile_seconds
+    with _compiling:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _compile_seconds = (_compile_seconds or 0.0) + time.perf_counter() - start
 
 
 def _compile(entry: Any, signature: tuple[Any, ...]) -> None:

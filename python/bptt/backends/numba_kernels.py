@@ -1,16 +1,19 @@
 """The kernels of the Numba backend: recurrence, readout with its loss, BPTT.
 
-    S_t  = f(W_x x_t + b_1 + W_s S_{t-1})                O_t = W_o S_t + b_2
-    dS_t = dy_t + W_o^T dO_t + W_s^T da_{t+1}            da_t = f'(a_t) * dS_t
+    a_t = W_x x_t + b_ih + W_s S_{t-1} + b_hh      (S_t, c_t) = step(a_t, S_{t-1}, c_{t-1})
+    O_t = W_o S_t + b_2
+    dS_t = dy_t + W_o^T dO_t + W_s^T da_{t+1} + what goes straight back from the step after
+    da_t = derivative(dS_t, dc_t)
     dx_t = W_x^T da_t     dW_x = sum_t da_t x_t^T     dW_s = sum_t da_t S_{t-1}^T
+
+for all gates; where a gate takes W_x x_t and W_s S_{t-1} apart, they are two sums, with a da each.
+The step and its derivative come compiled, as pointers (`numba_cells`), so that one specialisation
+for each dtype serves all cells and losses; all arrays are typed alike, C-contiguous and writable.
 
 Importing this module imports Numba. Every loop is vectorised over outputs and never over a sum,
 and threads share out outputs only: the bits of a result depend neither on the number of threads
-nor on the other rows of the batch.
-
-One specialisation for each dtype serves all cells and losses, since all arrays are typed alike:
-C-contiguous and writable. All is in one file, since Numba's cache knows an entry point is out of
-date by its own file only.
+nor on the other rows of the batch. All is in one file, since Numba's cache knows an entry point is
+out of date by its own file only.
 """
 
 from __future__ import annotations
@@ -20,33 +23,33 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit, prange, types
-from numba.extending import overload, register_jitable
+from numba import njit, prange
 
 from ..checks import Array
+from .numba_cells import UNITS, Pointwise
 
 __all__ = [
-    "CELL_CODES",
     "COLLECT",
+    "GATES",
     "LOSS_CODES",
     "PROJECT",
     "RECUR",
     "RECUR_BACK",
     "Gradients",
+    "Incoming",
     "Layer",
     "Readout",
+    "Record",
     "run_in_parallel",
     "run_serially",
 ]
 
-LINEAR, TANH, RELU = range(3)
-CELL_CODES = {"linear": LINEAR, "tanh": TANH, "relu": RELU}
-
 SQUARED_ERROR, CROSS_ENTROPY = range(2)
 LOSS_CODES = {"squared_error": SQUARED_ERROR, "cross_entropy": CROSS_ENTROPY}
 
-# The stages of a call, in their order; `forward` ends with RECUR.
-PROJECT, RECUR, RECUR_BACK, COLLECT = range(4)
+# The stages of a call. A forward pass is PROJECT and RECUR; GATES takes the place of RECUR where
+# the states are known already, and no step has to wait for another.
+PROJECT, RECUR, GATES, RECUR_BACK, COLLECT = range(5)
 
 # Columns of a packed panel: several vectors, so that their sums hide each other's latency.
 PANEL = 32
@@ -57,13 +60,28 @@ _PANEL, _2_PANELS, _3_PANELS = np.uint64(PANEL), np.uint64(2 * PANEL), np.uint64
 
 
 class Layer(NamedTuple):
-    """What the recurrence reads."""
+    """What the recurrence reads, for a cell of G gates, P sums and N states (S, and maybe c)."""
 
     x: Array  # (T, B, I)
-    state: Array  # (B, H)
-    w_ih: Array  # (H, I)
-    w_hh: Array  # (H, H)
-    bias: Array  # (H,), b_ih + b_hh
+    initial: Array  # (N, B, H)
+    w_ih: Array  # (G, H, I)
+    w_hh: Array  # (G, H, H)
+    recurrent: Array  # (G,), the sum that W_s S of each gate goes into
+    bias: Array  # (P, H), what each sum starts from
+
+
+class Record(NamedTuple):
+    """What a forward pass leaves."""
+
+    history: Array  # (N, T, B, H), the states after each step
+    saved: Array  # (P or more, T, B, H), the sums and then, in their place, what the cell saves
+
+
+class Incoming(NamedTuple):
+    """The gradients that come from outside the layer."""
+
+    history: Array  # (N or less, T, B, H), of the first states
+    state: Array  # (N, B, H), of the last states; becomes that of the initial ones
 
 
 class Readout(NamedTuple):
@@ -84,10 +102,10 @@ class Gradients(NamedTuple):
     """What BPTT adds up, from zero. The matrices are transposed: inputs first."""
 
     x: Array  # (T, B, I)
-    state: Array  # (B, H)
-    w_ih: Array  # (I, H)
-    w_hh: Array  # (H, H)
-    bias: Array  # (H,)
+    delta: Array  # (P, T, B, H), da of each sum; may be the record's `saved`
+    w_ih: Array  # (G, I, H)
+    w_hh: Array  # (G, H, H)
+    bias: Array  # (P, H)
     w_ho: Array  # (H, O)
     b_o: Array  # (O,)
 
@@ -124,63 +142,6 @@ def _entry_point(*, parallel: bool) -> Callable[[Kernel], Kernel]:
         return kernel
 
     return decorate
-
-
-# --- tanh ---------------------------------------------------------------------------------------
-
-
-def tanh(a: Any) -> Any:
-    """tanh of a float in code that vectorises; error below 3 ULP."""
-
-
-def _make_tanh(real: Any, bits: Any, mantissa: int, bias: int, limit: float, ln2: Any) -> Any:
-    """tanh |a| = -e / (1 + E) near zero, 1 - 2E / (1 + E) far from it; E = exp(-2|a|) = 1 + e.
-
-    With -2|a| = n ln 2 + r, |r| <= ln(2) / 2, s = 2^n and p = expm1(r), a Taylor polynomial of
-    degree 13: E = s + s p, e = (s - 1) + s p. n is rounded by adding a number so large that
-    n + bias is left in the lowest bits; moved to the place of the exponent, these are 2^n.
-    """
-    magic, log2_e = real(1.5 * 2.0**mantissa + bias), real(1 / math.log(2))
-    ln2_high, ln2_low = real(ln2[0]), real(ln2[1])  # n times the high part is exact
-    one, two, minus_two, near, limit = real(1), real(2), real(-2), real(0.55), real(limit)
-    c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13 = (
-        real(1 / math.factorial(k)) for k in range(2, 14)
-    )
-
-    def implementation(a: Any) -> Any:
-        size = abs(a)
-        z = minus_two * (limit if size > limit else size)
-        shifted = real(z * log2_e + magic)
-        n = shifted - magic
-        r = (z - n * ln2_high) - n * ln2_low
-        tail = c9 + r * (c10 + r * (c11 + r * (c12 + r * c13)))
-        tail = c4 + r * (c5 + r * (c6 + r * (c7 + r * (c8 + r * tail))))
-        p = r + r * r * (c2 + r * (c3 + r * tail))
-        s = bits(real(shifted).view(bits) << bits(mantissa)).view(real)
-        e = (s - one) + s * p
-        far = size > near  # not so for NaN, which comes through p
-        quotient = ((s + s * p) * two if far else -e) / (two + e)
-        return math.copysign(one - quotient if far else quotient, a)
-
-    return register_jitable(implementation)
-
-
-_TANH = {
-    types.float32: _make_tanh(
-        np.float32, np.int32, 23, 127, 9.1, (6.9313812256e-01, 9.0580006145e-06)
-    ),
-    types.float64: _make_tanh(
-        np.float64, np.int64, 52, 1023, 19.1, (6.93147180369123816e-01, 1.90821492927058770e-10)
-    ),
-}
-
-
-def _tanh_of(a: Any) -> Any:
-    """The implementation for the Numba type `a`."""
-    return _TANH.get(a)
-
-
-overload(tanh, jit_options={"error_model": "numpy"})(_tanh_of)
 
 
 # --- products -----------------------------------------------------------------------------------
@@ -304,45 +265,105 @@ def fill_rows(rows: Array, values: Array) -> None:
             rows[row, j] = values[j]
 
 
-@_called
-def activate(cell: int, s: Array) -> None:
-    """S = f(a), in place."""
-    if cell == LINEAR:
-        return
-    zero = s.dtype.type(0)
-    for row in range(s.shape[0]):
-        s_row = s[row]
-        if cell == TANH:
-            for j in range(s_row.size):
-                s_row[j] = tanh(s_row[j])
-        else:
-            for j in range(s_row.size):
-                s_row[j] = zero if s_row[j] <= zero else s_row[j]
+@_inlined
+def copy(target: Array, source: Array) -> None:
+    """target = source as far as both go. Written out for the same reason."""
+    for j in range(min(target.size, source.size)):
+        target[j] = source[j]
 
 
 @_inlined
-def project(part: int, parts: int, layer: Layer, y: Array) -> None:
-    """y_t = W_x x_t + b_1, for a share of all rows (t, b)."""
-    rows = y.shape[0] * y.shape[1]
-    x, projected = layer.x.reshape(rows, layer.x.shape[2]), y.reshape(rows, y.shape[2])
-    packed_ih = pack(transpose(layer.w_ih, np.int64(0), layer.w_ih.shape[1]))
+def pack_transposed(w: Array) -> Array:
+    """Each w[g] (G, N, K), transposed and packed: for products with (M, K)."""
+    packed = pack(transpose(w[0], np.int64(0), w.shape[2]))
+    panels = np.empty((w.shape[0], *packed.shape), w.dtype)
+    for g in range(w.shape[0]):
+        copy(panels[g].ravel(), pack(transpose(w[g], np.int64(0), w.shape[2])).ravel())
+    return panels
+
+
+@_inlined
+def pack_each(w: Array) -> Array:
+    """Each w[g] (G, K, N), packed."""
+    packed = pack(w[0])
+    panels = np.empty((w.shape[0], *packed.shape), w.dtype)
+    for g in range(w.shape[0]):
+        copy(panels[g].ravel(), pack(w[g]).ravel())
+    return panels
+
+
+@_inlined
+def project(part: int, parts: int, layer: Layer, sums: Array) -> None:
+    """W_x x_t + bias of each gate, for a share of all rows (t, b)."""
+    gates, rows = layer.w_ih.shape[0], sums.shape[1] * sums.shape[2]
+    x = layer.x.reshape(rows, layer.x.shape[2])
+    projected = sums.reshape(sums.shape[0], rows, sums.shape[3])
+    packed_ih = pack_transposed(layer.w_ih)
     start, stop = share(part, parts, rows)
     for n in range(start, stop, BLOCK):
         m = min(n + BLOCK, stop)
-        fill_rows(projected[n:m], layer.bias)
-        add_product(x[n:m], packed_ih, projected[n:m])
+        for g in range(gates):
+            fill_rows(projected[g, n:m], layer.bias[g])
+            add_product(x[n:m], packed_ih[g], projected[g, n:m])
 
 
 @_inlined
-def recur(part: int, parts: int, cell: int, layer: Layer, y: Array) -> None:
-    """S_t = f(y_t + W_s S_{t-1}) in the place of y_t, for a share of the batch."""
-    packed_hh = pack(transpose(layer.w_hh, np.int64(0), layer.w_hh.shape[1]))
-    start, stop = share(part, parts, y.shape[1])
-    for t in range(y.shape[0]):
-        previous = y[t - 1, start:stop] if t > 0 else layer.state[start:stop]
-        s = y[t, start:stop]
-        add_product(previous, packed_hh, s)
-        activate(cell, s)
+def steps_of(states: Array) -> Array:
+    """states (N, T, B, H) with all units of a step, of all rows, in one row."""
+    return states.reshape(states.shape[0], states.shape[1], states.shape[2] * states.shape[3])
+
+
+@_called
+def step_forward(
+    pointwise: Pointwise,
+    layer: Layer,
+    record: Record,
+    packed_hh: Array,
+    t: int,
+    start: int,
+    stop: int,
+    keep_states: bool,
+    given: Array,
+    found: Array,
+) -> None:
+    """Step t of the rows from `start` to `stop`: from what is projected to what is saved."""
+    history, saved = record
+    before = history[0, t - 1, start:stop] if t > 0 else layer.initial[0, start:stop]
+    for p in range(packed_hh.shape[0], pointwise.sums):
+        fill_rows(saved[p, t, start:stop], layer.bias[p])
+    for g in range(packed_hh.shape[0]):
+        add_product(before, packed_hh[g], saved[layer.recurrent[g], t, start:stop])
+    flat, states, hidden = steps_of(saved), steps_of(history), history.shape[3]
+    initial = layer.initial.reshape(states.shape[0], states.shape[2])
+    for u in range(start * hidden, stop * hidden, UNITS):
+        v = min(u + UNITS, stop * hidden)
+        for p in range(pointwise.sums):
+            copy(given[p], flat[p, t, u:v])
+        for n in range(pointwise.states):
+            copy(given[pointwise.sums + n], states[n, t - 1, u:v] if t > 0 else initial[n, u:v])
+        pointwise.forward(given.ctypes, found.ctypes, v - u)
+        if keep_states:
+            for n in range(pointwise.states):
+                copy(states[n, t, u:v], found[n])
+        for k in range(pointwise.saved):
+            copy(flat[k, t, u:v], found[pointwise.states + k])
+
+
+@_inlined
+def recur(
+    part: int, parts: int, pointwise: Pointwise, layer: Layer, record: Record, states_known: bool
+) -> None:
+    """All steps of a share of the batch; or where the states are known, a share of the steps."""
+    packed_hh = pack_transposed(layer.w_hh)
+    steps, batch = record.history.shape[1], record.history.shape[2]
+    first, last = share(part, parts, steps) if states_known else (0, steps)
+    start, stop = (0, batch) if states_known else share(part, parts, batch)
+    given = np.empty((pointwise.sums + pointwise.states, UNITS), packed_hh.dtype)
+    found = np.empty((pointwise.states + pointwise.saved, UNITS), packed_hh.dtype)
+    for t in range(first, last):
+        step_forward(
+            pointwise, layer, record, packed_hh, t, start, stop, not states_known, given, found
+        )
 
 
 # --- loss ---------------------------------------------------------------------------------------
@@ -401,58 +422,90 @@ def read_out(readout: Readout, step: int, start: int, s: Array, packed_oh: Array
 # --- backward -----------------------------------------------------------------------------------
 
 
+@_inlined
+def add_rows(target: Array, rows: Array) -> None:
+    """target (M, N) += rows (M, N)."""
+    for row in range(rows.shape[0]):
+        for j in range(rows.shape[1]):
+            target[row, j] += rows[row, j]
+
+
 @_called
-def chain(cell: int, s: Array, ds: Array) -> None:
-    """da = f'(a) dS, written in S = f(a), in place."""
-    if cell == LINEAR:
-        return
-    zero, one = s.dtype.type(0), s.dtype.type(1)
-    for row in range(s.shape[0]):
-        s_row, ds_row = s[row], ds[row]
-        if cell == TANH:
-            for j in range(s_row.size):
-                ds_row[j] *= one - s_row[j] * s_row[j]
-        else:
-            for j in range(s_row.size):
-                ds_row[j] = zero if s_row[j] <= zero else ds_row[j]
+def step_back(
+    pointwise: Pointwise,
+    layer: Layer,
+    record: Record,
+    delta: Array,
+    d_state: Array,
+    t: int,
+    start: int,
+    stop: int,
+    given: Array,
+    found: Array,
+) -> None:
+    """da_t of the rows from `start` to `stop`, and what goes straight to the states before."""
+    history, saved = record
+    flat, states, hidden = steps_of(saved), steps_of(history), history.shape[3]
+    initial = layer.initial.reshape(states.shape[0], states.shape[2])
+    da, ds = steps_of(delta), d_state.reshape(states.shape[0], states.shape[2])
+    now = pointwise.saved + pointwise.states
+    for u in range(start * hidden, stop * hidden, UNITS):
+        v = min(u + UNITS, stop * hidden)
+        for k in range(pointwise.saved):
+            copy(given[k], flat[k, t, u:v])
+        for n in range(pointwise.states):
+            copy(given[pointwise.saved + n], states[n, t - 1, u:v] if t > 0 else initial[n, u:v])
+            copy(given[now + n], states[n, t, u:v])
+            copy(given[now + pointwise.states + n], ds[n, u:v])
+        pointwise.backward(given.ctypes, found.ctypes, v - u)
+        for p in range(pointwise.sums):
+            copy(da[p, t, u:v], found[p])
+        for n in range(pointwise.states):
+            copy(ds[n, u:v], found[pointwise.sums + n])
 
 
 @_inlined
 def recur_back(
     part: int,
     parts: int,
-    cell: int,
+    pointwise: Pointwise,
     layer: Layer,
-    y: Array,
-    delta: Array,
+    record: Record,
+    incoming: Incoming,
     readout: Readout,
-    d_state: Array,
+    delta: Array,
 ) -> None:
-    """da_t in the place of dy_t, which delta (T, B, H) holds, for a share of the batch."""
-    packed_hh, packed_ho = pack(layer.w_hh), pack(readout.w_ho)
+    """da_t of all steps, and the gradient of the initial state, for a share of the batch."""
+    packed_hh, packed_ho = pack_each(layer.w_hh), pack(readout.w_ho)
     packed_oh = pack(transpose(readout.w_ho, np.int64(0), readout.w_ho.shape[1]))
+    y, d_state = record.history[0], incoming.state
     start, stop = share(part, parts, y.shape[1])
     first_read = y.shape[0] - readout.d_o.shape[0]
+    given = np.empty((pointwise.saved + 3 * pointwise.states, UNITS), y.dtype)
+    found = np.empty((pointwise.sums + pointwise.states, UNITS), y.dtype)
+    ds = d_state[0, start:stop]
     for t in range(y.shape[0] - 1, -1, -1):
-        s, ds = y[t, start:stop], delta[t, start:stop]
-        if t + 1 < y.shape[0]:
-            add_product(delta[t + 1, start:stop], packed_hh, ds)
+        for n in range(incoming.history.shape[0]):
+            add_rows(d_state[n, start:stop], incoming.history[n, t, start:stop])
         if t >= first_read:
+            s = y[t, start:stop]
             add_product(read_out(readout, t - first_read, start, s, packed_oh), packed_ho, ds)
-        chain(cell, s, ds)
-    add_product(delta[0, start:stop], packed_hh, d_state[start:stop])
+        step_back(pointwise, layer, record, delta, d_state, t, start, stop, given, found)
+        for g in range(packed_hh.shape[0]):
+            add_product(delta[layer.recurrent[g], t, start:stop], packed_hh[g], ds)
 
 
 @_inlined
 def input_gradient(part: int, parts: int, layer: Layer, delta: Array, dx: Array) -> None:
     """dx_t = W_x^T da_t, for a share of all rows (t, b)."""
     rows = dx.shape[0] * dx.shape[1]
-    da, dx_rows = delta.reshape(rows, delta.shape[2]), dx.reshape(rows, dx.shape[2])
-    packed_hi = pack(layer.w_ih)
+    da, dx_rows = delta.reshape(delta.shape[0], rows, delta.shape[3]), dx.reshape(rows, dx.shape[2])
+    packed_hi = pack_each(layer.w_ih)
     start, stop = share(part, parts, rows)
     for n in range(start, stop, BLOCK):
         m = min(n + BLOCK, stop)
-        add_product(da[n:m], packed_hi, dx_rows[n:m])
+        for g in range(packed_hi.shape[0]):
+            add_product(da[g, n:m], packed_hi[g], dx_rows[n:m])
 
 
 @_called
@@ -485,18 +538,20 @@ def parameter_gradients(
     parts: int,
     layer: Layer,
     y: Array,
-    delta: Array,
     readout: Readout,
     gradients: Gradients,
 ) -> None:
     """A share of every parameter's gradient, each entry summed over (t, b) in order."""
     batch, rows = y.shape[1], y.shape[0] * y.shape[1]
     x, s = layer.x.reshape(rows, layer.x.shape[2]), y.reshape(rows, y.shape[2])
-    da = delta.reshape(rows, y.shape[2])
-    accumulate(part, parts, x, da, gradients.w_ih)
-    accumulate(part, parts, layer.state, da[:batch], gradients.w_hh)
-    accumulate(part, parts, s[: rows - batch], da[batch:], gradients.w_hh)
-    accumulate_bias(part, parts, da, gradients.bias)
+    da = gradients.delta.reshape(gradients.delta.shape[0], rows, y.shape[2])
+    for g in range(layer.recurrent.size):
+        recurrent = da[layer.recurrent[g]]
+        accumulate(part, parts, x, da[g], gradients.w_ih[g])
+        accumulate(part, parts, layer.initial[0], recurrent[:batch], gradients.w_hh[g])
+        accumulate(part, parts, s[: rows - batch], recurrent[batch:], gradients.w_hh[g])
+    for p in range(gradients.bias.shape[0]):
+        accumulate_bias(part, parts, da[p], gradients.bias[p])
     read = readout.d_o.shape[0] * batch
     d_o = readout.d_o.reshape(read, readout.d_o.shape[2])
     accumulate(part, parts, s[rows - read :], d_o, gradients.w_ho)
@@ -512,55 +567,64 @@ def run_part(
     stage: int,
     part: int,
     parts: int,
-    cell: int,
+    pointwise: Pointwise,
     layer: Layer,
-    y: Array,
-    delta: Array,
+    record: Record,
+    incoming: Incoming,
     readout: Readout,
     gradients: Gradients,
 ) -> None:
     """One part of one stage; it reads what all parts of the stages before it wrote."""
     if stage == PROJECT:
-        project(part, parts, layer, y)
-    elif stage == RECUR:
-        recur(part, parts, cell, layer, y)
+        project(part, parts, layer, record.saved)
+    elif stage in (RECUR, GATES):
+        recur(part, parts, pointwise, layer, record, stage == GATES)
     elif stage == RECUR_BACK:
-        recur_back(part, parts, cell, layer, y, delta, readout, gradients.state)
+        recur_back(part, parts, pointwise, layer, record, incoming, readout, gradients.delta)
     else:
-        input_gradient(part, parts, layer, delta, gradients.x)
-        parameter_gradients(part, parts, layer, y, delta, readout, gradients)
+        input_gradient(part, parts, layer, gradients.delta, gradients.x)
+        parameter_gradients(part, parts, layer, record.history[0], readout, gradients)
 
 
 @_entry_point(parallel=False)
 def run_serially(
-    first: int,
-    last: int,
-    cell: int,
+    stages: Array,
+    pointwise: Pointwise,
     layer: Layer,
-    y: Array,
-    delta: Array,
+    record: Record,
+    incoming: Incoming,
     readout: Readout,
     gradients: Gradients,
 ) -> None:
-    """The stages from `first` to `last`."""
+    """The stages, one after the other."""
     part, parts = np.int64(0), np.int64(1)
-    for stage in range(first, last + 1):
-        run_part(stage, part, parts, cell, layer, y, delta, readout, gradients)
+    for n in range(stages.size):
+        run_part(stages[n], part, parts, pointwise, layer, record, incoming, readout, gradients)
 
 
 @_entry_point(parallel=True)
 def run_in_parallel(
     parts: int,
-    first: int,
-    last: int,
-    cell: int,
+    stages: Array,
+    pointwise: Pointwise,
     layer: Layer,
-    y: Array,
-    delta: Array,
+    record: Record,
+    incoming: Incoming,
     readout: Readout,
     gradients: Gradients,
 ) -> None:
     """`run_serially` in parts, one for each thread."""
-    for stage in range(first, last + 1):
+    for n in range(stages.size):
+        stage = stages[n]
         for part in prange(parts):
-            run_part(stage, np.int64(part), parts, cell, layer, y, delta, readout, gradients)
+            run_part(
+                stage,
+                np.int64(part),
+                parts,
+                pointwise,
+                layer,
+                record,
+                incoming,
+                readout,
+                gradients,
+            )

@@ -1,16 +1,10 @@
 """The reference: BPTT as a textbook writes it, in NumPy, for any float dtype.
 
-Read it beside ``docs/math.md``. One step of a cell is written in terms of the two affine maps
-
-    g_i = W_x x_t + b_ih        g_h = W_s S_{t-1} + b_hh
-
-which every cell has (an Elman cell adds them, a GRU gates the second alone). Its adjoint returns
-the gradients of both maps and of the part of S_{t-1} that does not pass through them.
+Read it beside ``docs/math.md``. The steps of the cells are in `numpy_cells`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,89 +18,10 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
+from .numpy_cells import STEPS, step_of
 from .protocol import Forward, State
 
 __all__ = ["NumpyBackend"]
-
-# (g_i, g_h, state) -> (new state, saved for the adjoint)
-StepForward = Callable[[Array, Array, State], tuple[State, tuple[Array, ...]]]
-# (saved, dstate) -> (dg_i, dg_h, direct part of the previous state's gradient)
-StepBackward = Callable[[tuple[Array, ...], State], tuple[Array, Array, State]]
-
-
-def _elman(
-    activation: Callable[[Array], Array], chain: Callable[[Array, Array], Array]
-) -> tuple[StepForward, StepBackward]:
-    """S_t = f(g_i + g_h); ``chain(dS, S)`` is f'(a) * dS, written in S = f(a)."""
-
-    def forward(g_i: Array, g_h: Array, state: State) -> tuple[State, tuple[Array, ...]]:
-        s = activation(g_i + g_h)
-        return (s,), (s,)
-
-    def backward(saved: tuple[Array, ...], dstate: State) -> tuple[Array, Array, State]:
-        da = chain(dstate[0], saved[0])
-        return da, da, (np.zeros_like(da),)
-
-    return forward, backward
-
-
-def _sigmoid(a: Array) -> Array:
-    """1 / (1 + e^-a), by an exponential that cannot overflow."""
-    e = np.exp(-np.abs(a))
-    s: Array = np.where(a >= 0, 1, e) / (1 + e)
-    return s
-
-
-def _lstm_forward(g_i: Array, g_h: Array, state: State) -> tuple[State, tuple[Array, ...]]:
-    """c_t = f c_{t-1} + i g and S_t = o tanh(c_t) (Gers, Schmidhuber, Cummins 2000)."""
-    a_i, a_f, a_g, a_o = np.split(g_i + g_h, 4, axis=-1)
-    i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), np.tanh(a_g), _sigmoid(a_o)
-    c_previous = state[1]
-    c = f * c_previous + i * g
-    return (o * np.tanh(c), c), (i, f, g, o, c_previous, c)
-
-
-def _lstm_backward(saved: tuple[Array, ...], dstate: State) -> tuple[Array, Array, State]:
-    i, f, g, o, c_previous, c = saved
-    ds, dc = dstate
-    tanh_c = np.tanh(c)
-    dc = dc + ds * o * (1 - tanh_c * tanh_c)
-    da_i = dc * g * i * (1 - i)
-    da_f = dc * c_previous * f * (1 - f)
-    da_g = dc * i * (1 - g * g)
-    da_o = ds * tanh_c * o * (1 - o)
-    da = np.concatenate([da_i, da_f, da_g, da_o], axis=-1)
-    return da, da, (np.zeros_like(ds), dc * f)
-
-
-def _gru_forward(g_i: Array, g_h: Array, state: State) -> tuple[State, tuple[Array, ...]]:
-    """S_t = (1 - z) n + z S_{t-1} (Cho et al. 2014), r inside the recurrent map, as cuDNN."""
-    i_r, i_z, i_n = np.split(g_i, 3, axis=-1)
-    h_r, h_z, h_n = np.split(g_h, 3, axis=-1)
-    r, z = _sigmoid(i_r + h_r), _sigmoid(i_z + h_z)
-    n = np.tanh(i_n + r * h_n)
-    s_previous = state[0]
-    return ((1 - z) * n + z * s_previous,), (r, z, n, h_n, s_previous)
-
-
-def _gru_backward(saved: tuple[Array, ...], dstate: State) -> tuple[Array, Array, State]:
-    r, z, n, h_n, s_previous = saved
-    (ds,) = dstate
-    da_n = ds * (1 - z) * (1 - n * n)
-    da_z = ds * (s_previous - n) * z * (1 - z)
-    da_r = da_n * h_n * r * (1 - r)
-    dg_i = np.concatenate([da_r, da_z, da_n], axis=-1)
-    dg_h = np.concatenate([da_r, da_z, da_n * r], axis=-1)
-    return dg_i, dg_h, (ds * z,)
-
-
-STEPS: dict[str, tuple[StepForward, StepBackward]] = {
-    "linear": _elman(lambda a: a, lambda ds, s: ds),
-    "tanh": _elman(np.tanh, lambda ds, s: ds * (1 - s * s)),
-    "relu": _elman(lambda a: np.maximum(a, 0), lambda ds, s: np.where(s <= 0, 0, ds)),
-    "lstm": (_lstm_forward, _lstm_backward),
-    "gru": (_gru_forward, _gru_backward),
-}
 
 
 def _squared_error(o: Array, target: Array) -> tuple[Array, Array]:
@@ -144,7 +59,7 @@ class NumpyBackend:
         return f"the reference, NumPy {np.__version__}, any float dtype"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
-        return cell.name in STEPS
+        return cell.step is not None or cell.name in STEPS
 
     def forward(
         self,
@@ -184,7 +99,7 @@ class NumpyBackend:
         out: Grads | None = None,
         accumulate: bool = False,
     ) -> Grads:
-        _, step = STEPS[cell.name]
+        _, step = step_of(cell)
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
         d_b_ih, d_b_hh = np.zeros_like(params.w_hh[:, 0]), np.zeros_like(params.w_hh[:, 0])
         checks.require_memory(x.nbytes, "the gradient of x")
@@ -256,7 +171,7 @@ def _step(cell: Cell, params: Params, x_t: Array, state: State) -> tuple[State, 
     """The next state, and what the adjoint of this step needs."""
     g_i = _affine(x_t, params.w_ih, params.b_ih)
     g_h = _affine(state[0], params.w_hh, params.b_hh)
-    return STEPS[cell.name][0](g_i, g_h, state)
+    return step_of(cell)[0](g_i, g_h, state)
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:
