@@ -78,7 +78,7 @@ RANKS = (
     ("backends",),
     ("tape", "info", "plan"),
     ("gradient",),
-    ("gradient_check",),
+    ("gradient_check", "lags"),
     ("__init__",),
     ("torch", "jax"),
     ("cli",),
@@ -163,6 +163,7 @@ def test_optional_packages_are_imported_where_they_are_used_and_nowhere_else(
     package: str,
 ) -> None:
     homes = {"numba": ("backends",), "torch": ("torch", "layouts"), "jax": ("jax",)}
+    homes |= {"matplotlib": ("cli", "lags"), "tqdm": ("cli", "lags")}
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text())):
             names = []

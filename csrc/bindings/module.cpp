@@ -124,11 +124,11 @@ Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx,
                             py::handle b_ih, py::handle b_hh) {
   const Index sums = shape_of(p.cell).gates * p.hidden;
   const State<T> initial = output_parts<T>("dstate", dstate, p.cell, {p.batch, p.hidden});
-  return {output<T>("dx", dx, {p.steps, p.batch, p.inputs}),
+  return {optional_output<T>("dx", dx, {p.steps, p.batch, p.inputs}),
           initial.s,
           initial.c,
-          output<T>("dw_ih", w_ih, {sums, p.inputs}),
-          output<T>("dw_hh", w_hh, {sums, p.hidden}),
+          optional_output<T>("dw_ih", w_ih, {sums, p.inputs}),
+          optional_output<T>("dw_hh", w_hh, {sums, p.hidden}),
           optional_output<T>("db_ih", b_ih, {sums}),
           optional_output<T>("db_hh", b_hh, {sums}),
           nullptr,
@@ -151,18 +151,25 @@ void py_forward(const std::string& cell, int threads, const py::array& x, const 
   });
 }
 
-// `saved` is None where it is to be computed again; `dhistory` may have None for an array.
+// `saved` is None where it is to be computed again; `dhistory` may have None for an array, and so
+// may the gradients for what is not wanted.
 void py_backward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
                  const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
                  const py::tuple& history, py::handle saved, const py::tuple& dhistory,
                  const std::optional<py::tuple>& dstate, bool accumulate, py::handle dx,
                  const py::tuple& dstate_out, py::handle dw_ih, py::handle dw_hh, py::handle db_ih,
-                 py::handle db_hh) {
+                 py::handle db_hh, py::handle deltas, const std::optional<py::tuple>& dstates) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
-    const auto gradients =
-        read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
+    auto gradients = read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
+    gradients.deltas = optional_output<T>("deltas", deltas,
+                                          {shape_of(p.cell).deltas(), p.steps, p.batch, p.hidden});
+    if (dstates) {
+      const auto every = output_parts<T>("dstates", *dstates, p.cell, {p.steps, p.batch, p.hidden});
+      gradients.states = every.s;
+      gradients.memories = every.c;
+    }
     const auto all = input_parts<T>("history", history, p.cell, {p.steps, p.batch, p.hidden});
     const Record<const T> record{
         all.s, all.c,

@@ -45,19 +45,23 @@ struct Objective {
 // Whether gradients replace what their arrays hold, or are added to it.
 enum class Write { overwrite, add };
 
-// Where gradients are written, and how: all of them in the same way.
+// Where gradients are written, and how: all of them in the same way. Null is not computed.
 template <class T>
 struct Gradients {
-  T* x;      // (T, B, I)
+  T* x;      // (T, B, I) or null
   T* state;  // (B, H)
   T* c;      // (B, H), or null in a cell without c
-  T* w_ih;   // (G H, I)
-  T* w_hh;   // (G H, H)
+  T* w_ih;   // (G H, I) or null
+  T* w_hh;   // (G H, H) or null
   T* b_ih;   // (G H) or null
   T* b_hh;   // (G H) or null
   T* w_ho;   // (O, H); null without an objective
   T* b_o;    // (O) or null
   Write write = Write::overwrite;
+  // What passes by on the way, of every step; always overwritten, or null.
+  T* deltas = nullptr;    // (deltas, T, B, H) da_t of each plane
+  T* states = nullptr;    // (T, B, H) dL/dS_t
+  T* memories = nullptr;  // (T, B, H) dL/dc_t, beside what S_t = o tanh(c_t) adds
 };
 
 }  // namespace bptt

@@ -68,7 +68,18 @@ Gradients<T> SliceSums<T>::of(Index slice) {
   T* const b_ih = w_hh + w_hh_;
   T* const b_hh = b_ih + b_ih_;
   T* const w_ho = b_hh + b_hh_;
-  return {nullptr, nullptr, nullptr, w_ih, w_hh, b_ih, b_hh, w_ho, w_ho + w_ho_, Write::add};
+  const Gradients<T>& g = gradients_;
+  const auto if_wanted = [](const T* gradient, T* sum) { return gradient ? sum : nullptr; };
+  return {nullptr,
+          nullptr,
+          nullptr,
+          if_wanted(g.w_ih, w_ih),
+          if_wanted(g.w_hh, w_hh),
+          if_wanted(g.b_ih, b_ih),
+          if_wanted(g.b_hh, b_hh),
+          if_wanted(g.w_ho, w_ho),
+          if_wanted(g.b_o, w_ho + w_ho_),
+          Write::add};
 }
 
 template <class T>

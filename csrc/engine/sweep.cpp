@@ -127,10 +127,28 @@ struct BackwardSweep<T>::Step {
 };
 
 template <class T>
-void BackwardSweep<T>::run_step(const Step& step) const {
-  kernels_.product(step.product);
+void BackwardSweep<T>::run_pointwise(const Step& step) const {
   const CellKernels<T>& cell = kernels_.cells[static_cast<int>(problem_.cell)];
   cell_.gated() ? cell.gates_backward(step.gates) : cell.backward(step.pointwise);
+}
+
+// dL/dS_t of a step, between its product and its pointwise pass; and dL/dc_t.
+template <class T>
+void BackwardSweep<T>::write_state_gradient(const Place& block, const Step& step, Index t,
+                                            Range rows, Range units) const {
+  const Problem<T>& p = problem_;
+  const Strips<T>& sums = step.product.out;
+  for (Index row = 0; row < rows.size(); ++row) {
+    const Index out = (t * p.batch + rows.begin + row) * p.hidden;
+    const T* const carry = carry_.get() + (rows.begin - block.batch.begin + row) * padded_hidden_;
+    for (Index u = units.begin; u < units.end; ++u) {
+      const T* const strip = sums.data + u / kernels_.lanes * sums.strip_stride;
+      const T ds = strip[row * sums.row_stride + u % kernels_.lanes];
+      gradients_.states[out + u] = cell_.gated() && cell_.states == 1 ? ds + carry[u] : ds;
+      if (!gradients_.memories) continue;
+      gradients_.memories[out + u] = carry[u] + (in_.dc ? in_.dc[out + u] : T(0));
+    }
+  }
 }
 
 // da_t of every step of the block; false if interrupted.
@@ -144,7 +162,9 @@ bool BackwardSweep<T>::recur(const Place& block, int member) {
   if (in_.sums && !compute_gates(block, rows, units)) return false;
   Step step = step_at(block, block.steps.end - 1, rows, units);
   for (Index t = block.steps.end - 1; t >= block.steps.begin; --t) {
-    run_step(step);
+    kernels_.product(step.product);
+    if (gradients_.states) write_state_gradient(block, step, t, rows, units);
+    run_pointwise(step);
     if (plan_.split == Split::hidden && !barrier_.wait()) return false;
     interrupt_.progress(step_flops);
     if (interrupt_.stopped()) return false;
@@ -327,7 +347,8 @@ void BackwardSweep<T>::pack(const Block& block, Part part) {
 // What does not wait for other steps: dx, the weight gradients, and at the end the initial state's.
 template <class T>
 void BackwardSweep<T>::products(const Place& block, Part part) {
-  input_gradient(block, part);
+  if (gradients_.x) input_gradient(block, part);
+  if (gradients_.deltas) write_deltas(block, part);
   weight_gradients(block, part);
   if (block.number == 0) initial_state_gradient(block, part);
 }
@@ -347,6 +368,27 @@ void BackwardSweep<T>::input_gradient(const Place& block, Part part) {
       product.segments[g] = {delta_rows(block.delta, g, row), p.hidden, weights_.w_ih_t[g].get()};
     }
     kernels_.product(product);
+  });
+}
+
+// da_t as plain arrays.
+template <class T>
+void BackwardSweep<T>::write_deltas(const Place& block, Part part) {
+  const Problem<T>& p = problem_;
+  const Index lanes = kernels_.lanes;
+  const Range mine = share(block.rows(), kRowGrain, part.member, part.members);
+  for_each_run(block, p.batch, mine, [&](Index row, Index array_row, Index rows) {
+    for (Index plane = 0; plane < cell_.deltas(); ++plane) {
+      T* const out = gradients_.deltas + (plane * p.steps * p.batch + array_row) * p.hidden;
+      for (Index unit = 0; unit < p.hidden; unit += lanes) {
+        const Strips<const T> strip = delta_rows(block.delta, plane, row);
+        const T* from = strip.data + unit / lanes * strip.strip_stride;
+        const Index width = std::min(lanes, p.hidden - unit);
+        for (Index r = 0; r < rows; ++r, from += lanes) {
+          std::copy_n(from, width, out + r * p.hidden + unit);
+        }
+      }
+    }
   });
 }
 
@@ -373,7 +415,7 @@ void BackwardSweep<T>::add_weight_gradients(const Place& block, Range batch, Ran
   };
   // One gate's rows of a weight gradient, from its deltas at some steps and what they meet.
   const auto add = [&](Index plane, Range some, const Operand<T>& right, Index columns, T* out) {
-    if (some.size() <= 0) return;
+    if (!out || some.size() <= 0) return;
     kernels_.outer({{some.size(), batch.size()},
                     delta(plane, some.begin),
                     step,
@@ -389,9 +431,9 @@ void BackwardSweep<T>::add_weight_gradients(const Place& block, Range batch, Ran
   const Range later{std::max<Index>(steps.begin, 1), steps.end};
   for (Index gate = 0; gate < cell_.gates; ++gate) {
     const Index recurrent = cell_.recurrent_delta(gate);
-    T* const w_hh = g.w_hh + gate * hidden * hidden;
-    add(gate, steps, inputs_.x(block, steps.begin, batch.begin), inputs,
-        g.w_ih + gate * hidden * inputs);
+    T* const w_ih = g.w_ih ? g.w_ih + gate * hidden * inputs : nullptr;
+    T* const w_hh = g.w_hh ? g.w_hh + gate * hidden * hidden : nullptr;
+    add(gate, steps, inputs_.x(block, steps.begin, batch.begin), inputs, w_ih);
     if (steps.begin == 0) {
       add(recurrent, {0, 1}, inputs_.previous(block, 0, batch.begin), hidden, w_hh);
     }

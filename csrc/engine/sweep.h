@@ -64,7 +64,9 @@ class BackwardSweep {
   void start_carry(const Block& block, Range rows, Range units);
   Step step_at(const Place& block, Index t, Range rows, Range units);
   GatesBackward<T> gates_at(const Place& block, Index t, Range rows, Range units);
-  void run_step(const Step& step) const;
+  void run_pointwise(const Step& step) const;
+  void write_state_gradient(const Place& block, const Step& step, Index t, Range rows,
+                            Range units) const;
   void advance(Step& step, const Place& block, Index t, Range rows) const;
   void fetch_next(Step& step, const Block& block, Index t, Range rows) const;
   Strips<const T> state_gradient(const Block& block, Index t, Range rows) const;
@@ -74,6 +76,7 @@ class BackwardSweep {
   void pack(const Block& block, Part part);
   void products(const Place& block, Part part);
   void input_gradient(const Place& block, Part part);
+  void write_deltas(const Place& block, Part part);
   void weight_gradients(const Place& block, Part part);
   void add_weight_gradients(const Place& block, Range batch, Range steps, const Gradients<T>& g,
                             Part part);

@@ -13,6 +13,7 @@ from .gradient import value_and_grad
 from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
 from .info import Info, info
+from .lags import LagGradients, LagTerm, lag_gradients, lag_terms
 from .params import Params, init_params
 from .plan import Plan, plan
 from .tape import Tape, forward
@@ -28,6 +29,8 @@ __all__ = [
     "GradientCheck",
     "Grads",
     "Info",
+    "LagGradients",
+    "LagTerm",
     "Params",
     "Plan",
     "Tape",
@@ -39,6 +42,8 @@ __all__ = [
     "get_num_threads",
     "info",
     "init_params",
+    "lag_gradients",
+    "lag_terms",
     "plan",
     "set_num_threads",
     "value_and_grad",

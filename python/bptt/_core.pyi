@@ -62,12 +62,14 @@ def backward(
     dhistory: tuple[_Array | None, ...],  # (T, B, H)
     dlast: _Parts | None,  # (B, H)
     accumulate: bool,  # whether to add to what the arrays hold
-    dx: _Array,  # (T, B, I)
+    dx: _Array | None,  # (T, B, I); None here and below: not wanted
     dstate: _Parts,  # (B, H)
-    dw_ih: _Array,  # (G H, I)
-    dw_hh: _Array,  # (G H, H)
+    dw_ih: _Array | None,  # (G H, I)
+    dw_hh: _Array | None,  # (G H, H)
     db_ih: _Array | None,  # (G H,)
     db_hh: _Array | None,  # (G H,)
+    deltas: _Array | None,  # (sums, T, B, H)
+    dstates: _Parts | None,  # (T, B, H)
     /,
 ) -> None: ...
 def value_and_grad(

@@ -15,7 +15,7 @@ from ..losses import Objective
 from ..params import Params
 from ..states import as_given, as_tuple
 from ..threads import get_num_threads
-from .protocol import Forward, State
+from .protocol import Forward, State, Trace
 
 _core: Any
 _why_missing: str | None = None
@@ -84,8 +84,12 @@ class NativeBackend:
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
+        *,
+        wanted: str = "all",
+        trace: Trace | None = None,
     ) -> Grads:
-        grads = _empty_grads(params, x, state) if out is None else out
+        grads = _empty_grads(params, x, state, wanted) if out is None else out
+        weights = wanted != "state"
         _core.backward(
             cell.name,
             get_num_threads(),
@@ -100,14 +104,19 @@ class NativeBackend:
             dhistory,
             dstate,
             accumulate,
-            grads.x,
+            grads.x if wanted == "all" else None,
             as_tuple(grads.state),
-            grads.w_ih,
-            grads.w_hh,
-            grads.b_ih,
-            grads.b_hh,
+            grads.w_ih if weights else None,
+            grads.w_hh if weights else None,
+            grads.b_ih if weights else None,
+            grads.b_hh if weights else None,
+            None if trace is None else trace.deltas,
+            None if trace is None else trace.dstates,
         )
         return grads
+
+    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
     def value_and_grad(
         self,
@@ -164,13 +173,18 @@ def _empty_record(cell: Cell, params: Params, x: Array, state: State, save: str)
     return Forward(history, tuple(map(np.empty_like, state)), saved)
 
 
-def _empty_grads(params: Params, x: Array, state: State) -> Grads:
-    """Unwritten gradients of everything but the readout."""
+def _empty_grads(params: Params, x: Array, state: State, wanted: str = "all") -> Grads:
+    """Unwritten gradients of everything but the readout; of no size where they are not wanted."""
+
+    def like(array: Array, is_wanted: bool) -> Array:
+        return np.empty_like(array) if is_wanted else np.empty(0, x.dtype)
+
+    weights = wanted != "state"
     return Grads(
-        x=np.empty_like(x),
+        x=like(x, wanted == "all"),
         state=as_given(tuple(map(np.empty_like, state))),
-        w_ih=np.empty_like(params.w_ih),
-        w_hh=np.empty_like(params.w_hh),
-        b_ih=None if params.b_ih is None else np.empty_like(params.b_ih),
-        b_hh=None if params.b_hh is None else np.empty_like(params.b_hh),
+        w_ih=like(params.w_ih, weights),
+        w_hh=like(params.w_hh, weights),
+        b_ih=None if params.b_ih is None else like(params.b_ih, weights),
+        b_hh=None if params.b_hh is None else like(params.b_hh, weights),
     )

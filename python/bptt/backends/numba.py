@@ -21,7 +21,7 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from .numba_calls import compile_seconds, kernels, run
-from .protocol import Forward, State
+from .protocol import Forward, State, Trace
 
 if TYPE_CHECKING:
     from .numba_kernels import Gradients, Incoming, Layer, Readout, Record
@@ -86,6 +86,9 @@ class NumbaBackend:
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
+        *,
+        wanted: str = "all",
+        trace: Trace | None = None,
     ) -> Grads:
         checks.require_memory(
             x.nbytes + cell.sums * forward.y.nbytes, f"BPTT through {len(x)} steps"
@@ -94,12 +97,25 @@ class NumbaBackend:
         again = cell.saved > 0 and not forward.saved
         delta = record.saved if again else np.empty((cell.sums, *forward.y.shape), x.dtype)
         gradients = _zeros(cell, params, np.zeros_like(x), delta)
+        if trace is not None:
+            states = np.empty_like(record.history)
+            gradients = gradients._replace(states=states)
         incoming = _incoming(state, dhistory, dstate)
         if forward.y.size:
             gates = ("PROJECT", "GATES") if again else ()
-            stages, layer = _stages(*gates, "RECUR_BACK", "COLLECT"), _layer(cell, params, x, state)
+            collect = () if wanted == "state" else ("COLLECT",)
+            stages, layer = _stages(*gates, "RECUR_BACK", *collect), _layer(cell, params, x, state)
             run(stages, cell, layer, record, incoming, gradients=gradients)
+            if trace is not None:
+                if trace.deltas is not None:
+                    np.copyto(trace.deltas, delta[: cell.sums])
+                for part, written in zip(trace.dstates, gradients.states, strict=True):
+                    np.copyto(part, written)
         return deliver(_grads(cell, params, incoming, gradients), out, accumulate)
+
+    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        planes = (np.ascontiguousarray(s[:, steps]) for s in saved)
+        return tuple(s.reshape(len(s), 1, -1, s.shape[-1]) for s in planes)
 
     def value_and_grad(
         self,
@@ -244,7 +260,8 @@ def _zeros(cell: Cell, params: Params, dx: Array, delta: Array) -> Gradients:
     outputs = params.output_size or 0
     shapes = ((gates, inputs, hidden), (gates, hidden, hidden), (cell.sums, hidden))
     zeros = (np.zeros(shape, dx.dtype) for shape in (*shapes, (hidden, outputs), (outputs,)))
-    gradients: Gradients = kernels().Gradients(dx, delta, *zeros)
+    no_states = np.empty((0, 0, 0, 0), dx.dtype)
+    gradients: Gradients = kernels().Gradients(dx, delta, no_states, *zeros)
     return gradients
 
 

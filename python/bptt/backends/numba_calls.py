@@ -97,7 +97,7 @@ def _nothing(dtype: str) -> tuple[Incoming, Readout, Gradients]:
     return (
         code.Incoming(planes, cube),
         code.Readout(0, matrix, vector, cube, ids, matrix, 0.0, cube, matrix),
-        code.Gradients(cube, planes, cube, cube, matrix, matrix, vector),
+        code.Gradients(cube, planes, planes, cube, cube, matrix, matrix, vector),
     )
 
 

@@ -103,6 +103,7 @@ class Gradients(NamedTuple):
 
     x: Array  # (T, B, I)
     delta: Array  # (P, T, B, H), da of each sum; may be the record's `saved`
+    states: Array  # (N, T, B, H), written: the gradient of all states; N = 0 if it is not wanted
     w_ih: Array  # (G, I, H)
     w_hh: Array  # (G, H, H)
     bias: Array  # (P, H)
@@ -430,6 +431,13 @@ def add_rows(target: Array, rows: Array) -> None:
             target[row, j] += rows[row, j]
 
 
+@_inlined
+def copy_rows(target: Array, rows: Array) -> None:
+    """target (M, N) = rows (M, N)."""
+    for row in range(rows.shape[0]):
+        copy(target[row], rows[row])
+
+
 @_called
 def step_back(
     pointwise: Pointwise,
@@ -473,12 +481,12 @@ def recur_back(
     record: Record,
     incoming: Incoming,
     readout: Readout,
-    delta: Array,
+    gradients: Gradients,
 ) -> None:
     """da_t of all steps, and the gradient of the initial state, for a share of the batch."""
     packed_hh, packed_ho = pack_each(layer.w_hh), pack(readout.w_ho)
     packed_oh = pack(transpose(readout.w_ho, np.int64(0), readout.w_ho.shape[1]))
-    y, d_state = record.history[0], incoming.state
+    y, d_state, delta = record.history[0], incoming.state, gradients.delta
     start, stop = share(part, parts, y.shape[1])
     first_read = y.shape[0] - readout.d_o.shape[0]
     given = np.empty((pointwise.saved + 3 * pointwise.states, UNITS), y.dtype)
@@ -490,6 +498,8 @@ def recur_back(
         if t >= first_read:
             s = y[t, start:stop]
             add_product(read_out(readout, t - first_read, start, s, packed_oh), packed_ho, ds)
+        for n in range(gradients.states.shape[0]):
+            copy_rows(gradients.states[n, t, start:stop], d_state[n, start:stop])
         step_back(pointwise, layer, record, delta, d_state, t, start, stop, given, found)
         for g in range(packed_hh.shape[0]):
             add_product(delta[layer.recurrent[g], t, start:stop], packed_hh[g], ds)
@@ -580,7 +590,7 @@ def run_part(
     elif stage in (RECUR, GATES):
         recur(part, parts, pointwise, layer, record, stage == GATES)
     elif stage == RECUR_BACK:
-        recur_back(part, parts, pointwise, layer, record, incoming, readout, gradients.delta)
+        recur_back(part, parts, pointwise, layer, record, incoming, readout, gradients)
     else:
         input_gradient(part, parts, layer, gradients.delta, gradients.x)
         parameter_gradients(part, parts, layer, record.history[0], readout, gradients)

@@ -19,7 +19,7 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from .numpy_cells import STEPS, step_of
-from .protocol import Forward, State
+from .protocol import Forward, State, Trace
 
 __all__ = ["NumpyBackend"]
 
@@ -98,6 +98,9 @@ class NumpyBackend:
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
+        *,
+        wanted: str = "all",
+        trace: Trace | None = None,
     ) -> Grads:
         _, step = step_of(cell)
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
@@ -112,6 +115,8 @@ class NumpyBackend:
             if not saved:
                 _, saved = _step(cell, params, x[t], previous)
             dg_i, dg_h, direct = step(saved, ds)
+            if trace is not None:
+                _write_trace(cell, trace, t, ds, dg_i, dg_h)
             d_w_ih += dg_i.T @ x[t]  # dS_t/dW_x
             d_w_hh += dg_h.T @ previous[0]  # dS_t/dW_s
             d_b_ih += dg_i.sum(axis=0)
@@ -127,6 +132,9 @@ class NumpyBackend:
             b_hh=None if params.b_hh is None else d_b_hh,
         )
         return deliver(fresh, out, accumulate)
+
+    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
     def value_and_grad(
         self,
@@ -172,6 +180,17 @@ def _step(cell: Cell, params: Params, x_t: Array, state: State) -> tuple[State, 
     g_i = _affine(x_t, params.w_ih, params.b_ih)
     g_h = _affine(state[0], params.w_hh, params.b_hh)
     return step_of(cell)[0](g_i, g_h, state)
+
+
+def _write_trace(cell: Cell, trace: Trace, t: int, dstate: State, dg_i: Array, dg_h: Array) -> None:
+    for part, ds in zip(trace.dstates, dstate, strict=True):
+        part[t] = ds
+    if trace.deltas is None:
+        return
+    gates = zip(np.split(dg_i, cell.gates, -1), np.split(dg_h, cell.gates, -1), strict=True)
+    for gate, (da_i, da_h) in enumerate(gates):
+        trace.deltas[gate, t] = da_i
+        trace.deltas[cell.recurrent_sums[gate], t] = da_h
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:

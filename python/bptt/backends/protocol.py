@@ -13,11 +13,14 @@ from ..grads import Grads
 from ..losses import Objective
 from ..params import Params
 
-__all__ = ["SAVE", "Backend", "Forward", "State"]
+__all__ = ["SAVE", "WANTED", "Backend", "Forward", "State", "Trace"]
 
 # What a forward pass keeps for the way back beside the states: the gates, or nothing, so that
 # they have to be computed again.
 SAVE = ("gates", "minimal")
+
+# Gradients that a backward pass is asked for: all of them, all but that of x, that of the state.
+WANTED = ("all", "params", "state")
 
 # One (B, H) array for each state of the cell: (h,), and (h, c) for an LSTM.
 State = tuple[Array, ...]
@@ -46,6 +49,29 @@ class Forward:
     def y(self) -> Array:
         """(T, B, H), the hidden state after every step."""
         return self.history[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What passes by on the way back, of every step; arrays that a backward pass writes.
+
+    Attributes
+    ----------
+    deltas : (sums, T, B, H), or None
+        da of each sum of the cell, if it is wanted.
+    dstates : tuple of (T, B, H)
+        The gradient with respect to each part of the state after the step, as if it were free of
+        the other part.
+    """
+
+    deltas: Array | None
+    dstates: tuple[Array, ...]
+
+    @classmethod
+    def empty(cls, cell: Cell, like: Array) -> Trace:
+        """Unwritten arrays for states like `like` (T, B, H)."""
+        deltas = np.empty((cell.sums, *like.shape), like.dtype)
+        return cls(deltas, tuple(np.empty_like(like) for _ in cell.states))
 
 
 class Backend(Protocol):
@@ -100,11 +126,18 @@ class Backend(Protocol):
         dstate: State | None,
         out: Grads | None = None,
         accumulate: bool = False,
+        *,
+        wanted: str = "all",
+        trace: Trace | None = None,
     ) -> Grads:
         """Pull the gradients of the history, (T, B, H) each, and of the final state back.
 
-        `out` gives the arrays to write to, or to add to, apart from all that is read.
+        `out` gives the arrays to write to, or to add to, apart from all that is read. `wanted` is
+        one of `WANTED`; what is not wanted need not be computed, and is then an empty array.
         """
+
+    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        """``Forward.saved`` of some steps as that of a single step, with a row for each (t, b)."""
 
     def value_and_grad(
         self,

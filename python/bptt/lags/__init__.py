@@ -1,0 +1,13 @@
+"""The gradient resolved by lag.
+
+The gradient of the losses L_t is a sum over the steps k that they reach back to,
+
+    dL/dW = sum_lag sum_t  dL_t/dS_t · ( prod_{j=t-lag+1..t} dS_j/dS_{j-1} ) · dS_{t-lag}/dW
+
+and these modules compute each term of the sum over lags, lag = t - k.
+"""
+
+from .gradients import lag_gradients, lag_terms
+from .result import LagGradients, LagTerm
+
+__all__ = ["LagGradients", "LagTerm", "lag_gradients", "lag_terms"]

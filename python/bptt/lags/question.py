@@ -1,0 +1,202 @@
+"""What is asked of `lag_gradients`, checked, and with all that does not depend on the lag."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backends import resolve
+from ..cells import Cell, get_cell
+from ..checks import Array
+from ..losses import At, Objective, make_objective
+from ..params import Params, Seed, generator_of
+from ..states import GivenState
+from ..tape import read_inputs
+from .recorded import Named, Recorded
+from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
+
+__all__ = ["Question", "read_question"]
+
+# Groups of sequences between which a sample's results are compared.
+MOST_GROUPS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Iterate to get the terms of each lag: one for each group of sequences."""
+
+    cell: Cell
+    route: str | None
+    lags: Array
+    groups: list[Terms]
+    readout: Named
+    loss: float | None
+    steps: int
+    one_step: bool
+    sampled: bool
+
+    def __iter__(self) -> Iterator[list[Term]]:
+        return map(list, zip(*self.groups, strict=True))
+
+    def check(self) -> float:
+        """The largest relative difference between the total and the sum of all terms.
+
+        Raises
+        ------
+        RuntimeError
+            If it is more than rounding.
+        """
+        worst = 0.0
+        for group in self.groups:
+            again = group.sum_of_all()
+            for name, g in group.total.items():
+                size = float(np.linalg.norm(g.astype(np.float64)))
+                gap = float(np.linalg.norm(g.astype(np.float64) - again[name]))
+                worst = max(worst, gap / size if size > 0 else gap)
+        if worst > 1e-3 if self.groups[0].total["w_hh"].dtype == np.float32 else worst > 1e-9:
+            raise RuntimeError(f"the terms of all lags do not add up to the gradient: {worst:.2g}")
+        return worst
+
+
+def read_question(
+    cell: str | Cell,
+    params: Params,
+    x: Array,
+    target: Array | None = None,
+    *,
+    dy: Array | None = None,
+    loss: str | None = None,
+    at: At = "all",
+    reduction: str = "mean",
+    state: GivenState | None = None,
+    backend: str = "auto",
+    max_lag: int | None = None,
+    lags: Iterable[int] | None = None,
+    route: str | None = None,
+    sample: int | None = None,
+    rng: Seed = 0,
+) -> Question:
+    """Check all arguments of `lag_gradients`, run the forward pass and the sweep of all lags.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that does not fit.
+    """
+    kind = get_cell(cell)
+    params, x, initial = read_inputs(kind, params, x, state)
+    steps, batch, _ = x.shape
+    if not steps or not batch:
+        raise ValueError(f"x: expected at least one step and one sequence, got shape {x.shape}")
+    _check_route(kind, route)
+    given = {"target": target, "loss": loss}
+    incoming = _read_incoming(params, x, dy, given, at, reduction)
+    chosen = resolve(backend, kind, x.dtype)
+    step = incoming.step if isinstance(incoming, Objective) else None
+    walked = steps if step is None else step + 1
+    asked = _read_lags(max_lag, lags, walked)
+    groups: list[Terms] = []
+    readout: Named = {}
+    total_loss = 0.0
+    for rows, factor in _read_sample(sample, rng, batch):
+        start = tuple(np.ascontiguousarray(s[rows]) for s in initial)
+        inputs = np.ascontiguousarray(x[:walked, rows])
+        recorded = Recorded(kind, chosen, params, inputs, start)
+        part = _rows_of(incoming, rows, factor)
+        if isinstance(part, Objective):
+            value, part, of_readout = recorded.readout_gradient(part)
+            readout = {name: readout.get(name, 0) + g for name, g in of_readout.items()}
+            total_loss += value
+        groups.append((AtEveryStep if step is None else AtOneStep)(recorded, part, asked, route))
+    loss_found = total_loss if dy is None else None
+    return Question(
+        kind, route, asked, groups, readout, loss_found, steps, step is not None, sample is not None
+    )
+
+
+def _check_route(cell: Cell, route: object) -> None:
+    if route is None:
+        return
+    checks.choice("route", route, ROUTES)
+    if cell.keeps is None and cell.step is None:
+        raise ValueError(f"route: cell {cell.name!r} has one route only, got {route!r}")
+
+
+def _read_incoming(
+    params: Params,
+    x: Array,
+    dy: Array | None,
+    given: dict[str, Any],
+    at: Any,
+    reduction: str,
+) -> Objective | Array:
+    """What gives the states their gradients: a loss of the readout, or an array."""
+    steps, batch, _ = x.shape
+    if dy is not None:
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: expected None beside dy, got {type(value).__name__}")
+        array = checks.as_float_array("dy", dy, ("w_hh", params.dtype))
+        checks.expect_shape("dy", array, (steps, batch, params.hidden_size), "x and w_hh")
+        return checks.readable(array)
+    for name, value in given.items():
+        if value is None:
+            raise TypeError(f"{name}: expected it, or dy in place of target and loss, got None")
+    if params.w_ho is None:
+        raise ValueError("params: a loss needs the readout weights w_ho, got None")
+    objective = make_objective(params, steps, batch, given["target"], given["loss"], at, reduction)
+    if objective.weights is not None and not objective.weights.any():
+        raise ValueError("at: expected a loss at one step at least, got weights that are all zero")
+    return objective
+
+
+def _read_lags(max_lag: object, lags: Iterable[int] | None, steps: int) -> Array:
+    """The lags that are computed, sorted."""
+    if lags is None:
+        last = steps - 1 if max_lag is None else checks.size("max_lag", max_lag, least=0)
+        if last >= steps:
+            raise ValueError(f"max_lag: expected at most {steps - 1}, the first step, got {last}")
+        return np.arange(last + 1)
+    if max_lag is not None:
+        raise ValueError("lags: expected either lags or max_lag, got both")
+    if isinstance(lags, str) or not isinstance(lags, Iterable):
+        raise TypeError(f"lags: expected integers, got {type(lags).__name__}")
+    found = [checks.size("lags", lag, least=0) for lag in lags]
+    if not found:
+        raise ValueError("lags: expected one at least, got none")
+    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
+        raise ValueError(f"lags: expected them sorted and each of them once, got {found}")
+    if found[-1] >= steps:
+        raise ValueError(f"lags: expected at most {steps - 1}, the first step, got {found[-1]}")
+    return np.array(found)
+
+
+def _read_sample(sample: object, rng: Seed, batch: int) -> list[tuple[Any, float]]:
+    """Groups of sequences, and the factor by which each of them counts: for those left out too."""
+    if sample is None:
+        return [(slice(None), 1.0)]
+    count = checks.size("sample", sample, least=2)
+    if count > batch:
+        raise ValueError(f"sample: expected at most {batch}, the sequences of x, got {count}")
+    drawn = np.sort(generator_of(rng).choice(batch, count, replace=False))
+    return [(rows, batch / count) for rows in np.array_split(drawn, min(MOST_GROUPS, count))]
+
+
+def _rows_of(incoming: Objective | Array, rows: Any, factor: float) -> Objective | Array:
+    """The part of some sequences, times `factor`."""
+    if isinstance(incoming, Objective):
+        cut = rows if incoming.step is not None else (slice(None), rows)
+        weights = incoming.weights
+        return replace(
+            incoming,
+            target=np.ascontiguousarray(incoming.target[cut]),
+            weights=None if weights is None else np.ascontiguousarray(weights[:, rows]),
+            scale=incoming.scale * factor,
+        )
+    part: Array = np.ascontiguousarray(incoming[:, rows]) * incoming.dtype.type(factor)
+    return part

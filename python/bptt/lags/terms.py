@@ -1,0 +1,187 @@
+"""The terms of the gradient, lag by lag: one parallel pass for each lag, or one sweep for all.
+
+With a loss at many steps, a lag takes one `Recorded.pull_back`. With a loss at one step, delta of a
+lag lives at one step of time alone, and a single sweep back through time passes by all of them.
+
+The routes of a gated cell differ in the weights that a gradient meets on its way: along the direct
+route W_s is zero (f_t dc_t of an LSTM, z_t dS_t of a GRU, from step to step), and the recurrent
+route is what the whole has beyond that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backends.protocol import State, Trace
+from ..checks import Array
+from ..params import Params
+from .recorded import Named, Recorded, without_recurrence
+
+__all__ = ["ROUTES", "AtEveryStep", "AtOneStep", "Term", "Terms"]
+
+ROUTES = ("direct", "recurrent")
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """What one lag adds to the gradient. Arrays are valid until the next one is asked for.
+
+    Attributes
+    ----------
+    lag : int
+    params : dict
+        Its part of each parameter's gradient.
+    rest : dict
+        What all larger lags add.
+    steps : slice
+        The steps k at which delta may differ from zero.
+    dstates : tuple of (n, B, H)
+        delta at these steps.
+    rest_dstates : tuple of (m, B, H)
+        The sum of delta of all larger lags, at the first m steps; zero at others.
+    """
+
+    lag: int
+    params: Named
+    rest: Named
+    steps: slice
+    dstates: State
+    rest_dstates: State
+
+
+class Terms:
+    """All lags of one gradient: iterate to get the `Term` of each of `lags`, which are sorted."""
+
+    def __init__(self, recorded: Recorded, dy: Array, lags: Array, route: str | None) -> None:
+        self._recorded, self._lags = recorded, lags
+        whole, direct = recorded.params, without_recurrence(recorded.params)
+        self._chains: list[tuple[int, Params]] = {
+            None: [(1, whole)],
+            "direct": [(1, direct)],
+            "recurrent": [(1, whole), (-1, direct)],
+        }[route]
+        self._incoming = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
+        self.total, self.total_dstates = self._sweep()
+
+    def __iter__(self) -> Iterator[Term]:
+        raise NotImplementedError
+
+    def sum_of_all(self) -> Named:
+        """The total once more, by the way that the terms are computed."""
+        raise NotImplementedError
+
+    def _trace(self) -> Trace:
+        raise NotImplementedError
+
+    def _keep(self, traces: list[Trace]) -> None:
+        """Keep what the sweeps passed by."""
+
+    def _sweep(self) -> tuple[Named, State]:
+        """The sum of all lags, of the parameters' gradients and of delta."""
+        traces, totals = [], []
+        for _, params in self._chains:
+            traces.append(self._trace())
+            totals.append(self._recorded.sweep(self._incoming, params, traces[-1])[0])
+        self._keep(traces)
+        return self._named(totals), self._parts([trace.dstates for trace in traces])
+
+    def _sum(self, of_chains: list[Array]) -> Array:
+        total = of_chains[0]
+        for (sign, _), array in list(zip(self._chains, of_chains, strict=True))[1:]:
+            total = total + sign * array
+        return total
+
+    def _named(self, of_chains: list[Named]) -> Named:
+        return {name: self._sum([found[name] for found in of_chains]) for name in of_chains[0]}
+
+    def _parts(self, of_chains: list[State]) -> State:
+        return tuple(self._sum(list(parts)) for parts in zip(*of_chains, strict=True))
+
+
+class AtEveryStep(Terms):
+    """For a loss at any number of steps."""
+
+    def _trace(self) -> Trace:
+        recorded = self._recorded
+        return Trace(None, tuple(np.empty_like(a) for a in recorded.after))
+
+    def sum_of_all(self) -> Named:
+        return self._recorded.pull_back(self.total_dstates, self._recorded.params, weights=True)[0]
+
+    def __iter__(self) -> Iterator[Term]:
+        wanted = {int(lag) for lag in self._lags}
+        rest_dstates = tuple(d.copy() for d in self.total_dstates)
+        rest = {name: g.copy() for name, g in self.total.items()}
+        deltas = [self._incoming for _ in self._chains]
+        without_gap = True
+        for lag in range(max(wanted, default=-1) + 1):
+            dstates = self._parts(deltas)
+            steps = slice(0, len(dstates[0]))
+            for remaining, d in zip(rest_dstates, dstates, strict=True):
+                remaining[steps] -= d
+            found = [
+                self._recorded.pull_back(d, params, weights=lag in wanted)
+                for d, (_, params) in zip(deltas, self._chains, strict=True)
+            ]
+            deltas = [tuple(part[1:] for part in before) for _, before in found]
+            without_gap &= lag in wanted
+            if lag not in wanted:
+                continue
+            term = self._named([params for params, _ in found])
+            if without_gap:
+                for name, g in rest.items():
+                    g -= term[name]
+            else:
+                params = self._recorded.params
+                rest, _ = self._recorded.pull_back(rest_dstates, params, weights=True)
+            yield Term(lag, term, rest, steps, dstates, rest_dstates)
+
+
+class AtOneStep(Terms):
+    """For a loss at the last step of the recorded ones."""
+
+    def _trace(self) -> Trace:
+        return Trace.empty(self._recorded.cell, self._recorded.y)
+
+    def _keep(self, traces: list[Trace]) -> None:
+        self._deltas = self._sum([trace.deltas for trace in traces if trace.deltas is not None])
+
+    def sum_of_all(self) -> Named:
+        return self._gradients(slice(None))
+
+    def __iter__(self) -> Iterator[Term]:
+        rest = {name: g.copy() for name, g in self.total.items()}
+        after = len(self._recorded.x)  # the first step that is out of `rest`
+        for lag in map(int, self._lags):
+            step = len(self._recorded.x) - 1 - lag
+            term = self._gradients(slice(step, step + 1))
+            skipped = self._gradients(slice(step + 1, after)) if step + 1 < after else {}
+            for name, g in rest.items():
+                g -= term[name]
+                if skipped:
+                    g -= skipped[name]
+            after, steps = step, slice(step, step + 1)
+            dstates = tuple(d[steps] for d in self.total_dstates)
+            yield Term(lag, term, rest, steps, dstates, tuple(d[:step] for d in self.total_dstates))
+
+    def _gradients(self, steps: slice) -> Named:
+        """What some steps add to each parameter's gradient."""
+        r, cell = self._recorded, self._recorded.cell
+        deltas = self._deltas[:, steps].reshape(cell.sums, -1, self._deltas.shape[-1])
+        inputs, recurrent = deltas[: cell.gates], deltas[list(cell.recurrent_sums)]
+        x, h = (a[steps].reshape(-1, a.shape[-1]) for a in (r.x, r.before[0]))
+        found = {
+            "w_ih": _by_rows(inputs.transpose(0, 2, 1) @ x),
+            "w_hh": _by_rows(recurrent.transpose(0, 2, 1) @ h),
+            "b_ih": inputs.sum(axis=1).ravel(),
+            "b_hh": recurrent.sum(axis=1).ravel(),
+        }
+        return {name: found[name] for name in self.total}
+
+
+def _by_rows(gates: Array) -> Array:
+    """(G, H, K) as (G H, K)."""
+    return gates.reshape(-1, gates.shape[-1])
