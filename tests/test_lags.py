@@ -144,3 +144,33 @@ def test_every_lags_term_is_that_of_brute_force(
         np.testing.assert_allclose(g, total[name], rtol=1e-12, atol=1e-13, err_msg=name)
     assert lags.check < 1e-12
     assert sum(lags.share["params"]) == pytest.approx(1, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    "shape", [SHAPE, (20, 1, 8, 16, 3), (7, 33, 17, 65, 2), (40, 5, 300, 31, 2)]
+)
+@pytest.mark.parametrize("route", [None, "direct", "recurrent"])
+def test_without_its_terms_a_lag_is_measured_the_same(
+    route: str | None, shape: tuple[int, ...], cell: str, dtype: str, backend: str
+) -> None:
+    """The native backend has a kernel for it, where the loss is at one step."""
+    if route and bptt.CELLS[cell].keeps is None:
+        pytest.skip(f"{cell} has one route only")
+    p = make_problem(cell, *shape, dtype=dtype, seed=5)
+    for lags in (None, [0, 1, 3, 6]):
+        options = {"loss": "cross_entropy", "at": "last", "route": route, "lags": lags}
+        call = {"state": p.state, "backend": backend, **options}
+        one = bptt.lag_gradients(cell, p.params, p.x, p.ids[-1], terms=True, **call)
+        other = bptt.lag_gradients(cell, p.params, p.x, p.ids[-1], **call)
+        close = (
+            {"rtol": 1e-9, "atol": 1e-12} if dtype == "float64" else {"rtol": 2e-3, "atol": 1e-6}
+        )
+        np.testing.assert_allclose(one.signal, other.signal, **close)
+        for curve in ("norm", "error", "cosine", "share"):
+            for name, values in getattr(one, curve).items():
+                np.testing.assert_allclose(
+                    getattr(other, curve)[name],
+                    values,
+                    err_msg=f"{curve} of {name} of {p}",
+                    **close,
+                )

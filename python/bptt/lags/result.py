@@ -66,7 +66,7 @@ class LagGradients:
         that is cut beyond this lag. 0 if the total is zero and nothing is cut.
     cosine : dict of (N,)
         Between the sum of the terms up to this lag and the total; 1 if both are zero, and 0 if one
-        of them is.
+        of them is, or is no more than rounding beside the other.
     share : dict of (N,)
         ``<term, total> / ||total||^2``: what the term adds along the total. Over all lags the
         shares sum to 1. 0 if the total is zero.

@@ -116,6 +116,8 @@ class AtEveryStep(Terms):
         rest_dstates = tuple(d.copy() for d in self.total_dstates)
         rest = {name: g.copy() for name, g in self.total.items()}
         deltas = [self._incoming for _ in self._chains]
+        # Two sets of arrays for each chain: what is read, and what is written.
+        written = [[tuple(map(np.empty_like, d)) for _ in range(2)] for d in deltas]
         without_gap = True
         for lag in range(max(wanted, default=-1) + 1):
             dstates = self._parts(deltas)
@@ -123,8 +125,8 @@ class AtEveryStep(Terms):
             for remaining, d in zip(rest_dstates, dstates, strict=True):
                 remaining[steps] -= d
             found = [
-                self._recorded.pull_back(d, params, weights=lag in wanted)
-                for d, (_, params) in zip(deltas, self._chains, strict=True)
+                self._recorded.pull_back(d, params, weights=lag in wanted, into=arrays[lag % 2])
+                for d, (_, params), arrays in zip(deltas, self._chains, written, strict=True)
             ]
             deltas = [tuple(part[1:] for part in before) for _, before in found]
             without_gap &= lag in wanted
@@ -166,6 +168,10 @@ class AtOneStep(Terms):
             after, steps = step, slice(step, step + 1)
             dstates = tuple(d[steps] for d in self.total_dstates)
             yield Term(lag, term, rest, steps, dstates, tuple(d[:step] for d in self.total_dstates))
+
+    def products(self) -> Array | None:
+        """``Backend.lag_products`` of all lags, without their terms."""
+        return self._recorded.lag_products(self._deltas, self.total, self._lags)
 
     def _gradients(self, steps: slice) -> Named:
         """What some steps add to each parameter's gradient."""
