@@ -9,7 +9,7 @@ from typing import Any
 
 import bptt
 
-from . import task_digits
+from . import task_adding, task_digits
 from .backend_choice import backends_used
 from .errors import CommandError
 from .folder import DEFAULT_FOLDER, open_folder
@@ -18,7 +18,7 @@ from .interrupt import Interrupt
 __all__ = ["add_parser", "run"]
 
 # Each is a module with CELLS, Settings, file_names, train_all, write_report and summary.
-_TASKS = {"digits": task_digits}
+_TASKS = {"digits": task_digits, "adding": task_adding}
 
 # What the extra `demo` brings: the module that is imported, and the name pip knows.
 _EXTRA = {
@@ -40,7 +40,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         choices=tuple(_TASKS),
         default="digits",
         help="digits: linear, tanh, GRU and LSTM networks on scikit-learn's digits, each image a "
-        "sequence of 64 pixels",
+        "sequence of 64 pixels (the default); adding: tanh, GRU and LSTM on the adding problem of "
+        "Hochreiter & Schmidhuber, over 50, 100 and 200 steps",
     )
     parser.add_argument("--quick", action="store_true", help="train a tenth as long")
     parser.add_argument("--seed", type=_seed, default=0, help="an integer from 0 (default: 0)")
