@@ -68,7 +68,8 @@ def lag_gradients(
         Keep the terms themselves, of all lags; `lag_terms` holds one at a time.
     sample : int, optional
         Take so many sequences, drawn without replacement, in place of all; `standard_error` says
-        what that costs. At least 2.
+        what that costs. At least 2. Where sequences disagree, the norm of a mean over few is
+        larger than that over many; the error does not show that.
     rng : seed or Generator
         For `sample`.
     progress : bool
@@ -124,7 +125,7 @@ def lag_gradients(
         _require_memory_for_terms(question)
     curves = Curves(question)
     group = question.groups[0]
-    if isinstance(group, AtOneStep) and not (terms or question.sampled):
+    if isinstance(group, AtOneStep) and question.factor is None and not terms:
         count = curves.add_all(group)
         if count is not None:
             overflow = None if count == len(question.lags) else int(question.lags[count])

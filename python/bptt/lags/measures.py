@@ -43,15 +43,28 @@ class Curves:
         """The next lag: its term for each group of sequences."""
         groups = self._question.groups
         self.lags.append(parts[0].lag)
-        self._products.append(_products(parts, groups))
+        self._products.append(self._scaled(_products(parts, groups), 1.0))
         self._signal.append(self._signal_of(parts))
-        if self._question.sampled:
+        if self._question.factor is not None:
+            others = len(groups) / (len(groups) - 1)
             self._without.append(
                 [
-                    _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :])
+                    self._scaled(
+                        _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :]), others
+                    )
                     for i in range(len(groups))
                 ]
             )
+
+    def _scaled(self, products: Array, by: float) -> Array:
+        """With each sequence counting `by` as much, for others that were left out.
+
+        A sum of terms over sequences grows by this factor, and so does a sum of squares of delta,
+        which the factor of the sample is in twice.
+        """
+        products[:-1] *= by**2
+        products[-1] *= by / (self._question.factor or 1.0)
+        return products
 
     def add_all(self, group: AtOneStep) -> int | None:
         """All lags of a loss at one step, if the backend has a kernel for them.
@@ -64,7 +77,7 @@ class Curves:
         totals = np.array([dot(g, g) for g in group.total.values()])
         if self._question.lags[0] == 0:
             self._gap = _gap(found[0], totals)
-        finite = np.isfinite(found).all(axis=(1, 2))
+        finite = np.isfinite(found[..., 0]).all(axis=1)  # the terms; their sum may overflow first
         count = len(found) if finite.all() else int(np.argmin(finite))
         lags = self._question.lags[:count]
         self.lags = lags.tolist()
@@ -89,7 +102,7 @@ class Curves:
         for term in parts:
             for d in term.dstates:
                 squares[term.steps] += _squares_by_step(d)
-        return np.sqrt(squares)
+        return np.sqrt(squares / (self._question.factor or 1.0))
 
     def result(
         self, complete: bool, overflow_lag: int | None, terms: list[LagTerm] | None
@@ -106,7 +119,7 @@ class Curves:
             check=q.check() if self._gap is None else q.expect_small(self._gap),
             overflow_lag=overflow_lag,
             complete=complete,
-            standard_error=self._standard_error() if q.sampled else None,
+            standard_error=None if q.factor is None else self._standard_error(),
             terms=terms,
             **self._measures(self._products),
         )
@@ -116,17 +129,8 @@ class Curves:
         keys = [*self._total, "params", "state"]
         eps = float(np.finfo(self._total["w_hh"].dtype).eps)
         of = np.array(products).reshape(-1, len(keys), _PRODUCTS).transpose(2, 1, 0)
-        term, term_total, rest, rest_total, part, total = of
-        nothing = total == 0
-        whole = np.where(nothing, 1, total)
-        seen = part > (_ROUNDING * eps) ** 2 * total
-        along = (total - rest_total) / np.sqrt(np.where(seen, part, 1) * whole)
-        curves = {
-            "norm": np.sqrt(term),
-            "error": np.where(nothing & (rest > 0), np.inf, np.sqrt(rest / whole)),
-            "cosine": np.where(seen, np.minimum(along, 1), nothing & (part == 0)),
-            "share": np.where(nothing, 0, term_total / whole),
-        }
+        with np.errstate(all="ignore"):  # a total that overflowed: nan
+            curves = _curves(*of, rounding=(_ROUNDING * eps) ** 2)
         return {
             name: dict(zip(keys, rows.astype(np.float64), strict=True))
             for name, rows in curves.items()
@@ -144,6 +148,28 @@ class Curves:
             }
             for curve in left_out[0]
         }
+
+
+def _curves(
+    term: Array,
+    term_total: Array,
+    rest: Array,
+    rest_total: Array,
+    part: Array,
+    total: Array,
+    *,
+    rounding: float,
+) -> dict[str, Array]:
+    nothing = total == 0
+    whole = np.where(nothing, 1, total)
+    seen = ~(part <= rounding * total)  # also nan
+    along = (total - rest_total) / np.sqrt(np.where(seen, part, 1) * whole)
+    return {
+        "norm": np.sqrt(term),
+        "error": np.where(nothing & (rest > 0), np.inf, np.sqrt(rest / whole)),
+        "cosine": np.where(seen, np.minimum(along, 1), nothing & (part == 0)),
+        "share": np.where(nothing, 0, term_total / whole),
+    }
 
 
 def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:

@@ -138,7 +138,7 @@ class AtEveryStep(Terms):
                     g -= term[name]
             else:
                 params = self._recorded.params
-                rest, _ = self._recorded.pull_back(rest_dstates, params, weights=True)
+                rest = self._recorded.pull_back(rest_dstates, params, weights=True)[0]
             yield Term(lag, term, rest, steps, dstates, rest_dstates)
 
 
