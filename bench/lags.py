@@ -1,9 +1,10 @@
 """``python -m bench lags``: what the gradient by lag costs, beside BPTT and beside brute force.
 
 Figures with their goals: one lag of a loss at every step against a backward sweep of the same
-engine; all lags of a loss at the last step against forward and backward; all lags of a loss at every
-step against autograd with a copy of the weights for each step; and the memory of many lags against
-that of a plain backward pass. Pairs are timed in alternation; a figure is the median of their ratios.
+engine; all lags of a loss at the last step against forward and backward; all lags of a loss at
+every step against autograd with a copy of the weights for each step; and the memory of many lags
+against that of a plain backward pass. Pairs are timed in alternation; a figure is the median of
+their ratios.
 """
 
 from __future__ import annotations
