@@ -200,9 +200,12 @@ CUTS: list[dict[str, int]] = [{"truncate": 0}, {"truncate": 3}, {"detach_every":
 
 @pytest.mark.parametrize("options", CUTS, ids=str)
 @pytest.mark.parametrize("at", ["last", "all", "step", "weights"])
-def test_both_calls_agree(options: dict, at: str, loss: str, cell: str, backend: str) -> None:
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_both_calls_agree(
+    options: dict, at: str, outputs: int, loss: str, cell: str, backend: str
+) -> None:
     """The fused call, and the tape with the readout's gradient by hand."""
-    p = make_problem(cell, *SHAPE, seed=7)
+    p = make_problem(cell, *SHAPE[:4], outputs, seed=7)
     _, full = value_and_grad(p, backend, loss, at)
     value, found = value_and_grad(p, backend, loss, at, **options)
     assert value == pytest.approx(value_and_grad(p, backend, loss, at)[0], rel=1e-12)
@@ -213,10 +216,10 @@ def test_both_calls_agree(options: dict, at: str, loss: str, cell: str, backend:
     expect_equal(found, expected, p)
 
 
-def readout_gradient(p: Problem, loss: str, at: str) -> np.ndarray:
+def readout_gradient(p: Problem, loss: str, at: str, hidden: int = 5) -> np.ndarray:
     """dL/dS of each state's own loss: that in x of a network which hands its input on."""
     y = bptt.forward(p.cell, p.params, p.x, p.state, backend="numpy").y
-    eye, nothing = np.eye(5), np.zeros((5, 5))
+    eye, nothing = np.eye(hidden), np.zeros((hidden, hidden))
     identity = bptt.Params(eye, nothing, w_ho=p.params.w_ho, b_o=p.params.b_o)
     where, target = p.loss_at(at, loss)
     _, grads = bptt.value_and_grad("linear", identity, y, target, loss=loss, at=where)
@@ -267,6 +270,15 @@ def test_few_steps_and_no_rows_are_like_any_other(
         assert np.isfinite(found.w_hh).all()
     tape = bptt.forward(p.cell, p.params, p.x, p.state, backend=backend)
     assert p.backward(tape, **options).x.shape == p.x.shape
+
+
+def test_a_long_way_to_the_last_steps_is_walked_in_parts(cell: str, backend: str) -> None:
+    p = make_problem(cell, 300, 2, 2, 3, 2, seed=12)
+    _, found = value_and_grad(p, backend, "squared_error", "last", truncate=4)
+    tape = bptt.forward(p.cell, p.params, p.x, p.state, backend=backend)
+    only = tape.backward(readout_gradient(p, "squared_error", "last", hidden=3), truncate=4)
+    np.testing.assert_allclose(found.w_hh, only.w_hh, **CLOSE)
+    np.testing.assert_allclose(found.x, only.x, **CLOSE)
 
 
 @pytest.mark.parametrize("options", CUTS, ids=str)

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import checks
 from .backends import Backend
-from .backends.protocol import State
+from .backends.protocol import Forward, State
 from .cells import Cell
 from .checks import Array
 from .grads import Grads
@@ -31,7 +31,10 @@ from .states import as_given, as_tuple
 
 __all__ = ["Truncation", "read_truncation", "truncated_backward", "truncated_value_and_grad"]
 
-# One step of the state's history, of each part: (T, B, H), or None where nothing comes in.
+# So many states fit a cache, and are many enough for one call.
+_STEPS_AT_ONCE = 128
+
+# What comes in at all steps, for each part of the state: (T, B, H), or None.
 History = tuple[Array | None, ...]
 
 
@@ -207,5 +210,13 @@ def _add_lags(lags: int, recorded: Recorded, incoming: State, into: Grads) -> No
 
 
 def _state_after(cell: Cell, backend: Backend, params: Params, x: Array, state: State) -> State:
-    """The state after all steps of x."""
-    return backend.forward(cell, params, x, state, "minimal").state
+    """The state after all steps of x; those between are not kept, as nothing comes back to them."""
+    into: Forward | None = None
+    for start in range(0, len(x), _STEPS_AT_ONCE):
+        some = x[start : start + _STEPS_AT_ONCE]
+        if into is not None:
+            history = tuple(states[: len(some)] for states in into.history)
+            into = Forward(history, into.state, into.saved)
+        into = backend.forward(cell, params, some, state, "minimal", into)
+        state = tuple(s.copy() for s in into.state)
+    return state
