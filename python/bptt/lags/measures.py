@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checks import Array
+from ..recorded import Named
 from .question import Question
-from .recorded import Named
 from .result import LagGradients, LagTerm
 from .terms import AtOneStep, Term, Terms
 

@@ -15,9 +15,9 @@ from ..cells import Cell, get_cell
 from ..checks import Array
 from ..losses import At, Objective, make_objective
 from ..params import Params, Seed, generator_of
+from ..recorded import Named, Recorded
 from ..states import GivenState
 from ..tape import read_inputs
-from .recorded import Named, Recorded
 from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
 
 __all__ = ["Question", "read_question"]

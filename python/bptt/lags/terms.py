@@ -18,7 +18,7 @@ import numpy as np
 from ..backends.protocol import State, Trace
 from ..checks import Array
 from ..params import Params
-from .recorded import Named, Recorded, without_recurrence
+from ..recorded import Named, Recorded, without_recurrence
 
 __all__ = ["ROUTES", "AtEveryStep", "AtOneStep", "Term", "Terms"]
 
