@@ -103,7 +103,8 @@ def one_lag(cell: str, sizes: Sequence[int], goal: float, rounds: int) -> Figure
     tape = bptt.forward(cell, params, x)
     grads = bptt.Grads.zeros(params, len(x), x.shape[1], cell=cell)
     (terms,) = read_question(cell, params, x, dy=dy).groups
-    recorded, deltas = terms.recorded, terms.incoming
+    recorded = terms.recorded
+    deltas = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
     into = tuple(map(np.empty_like, deltas))
     return _ratio(
         f"{cell} {_shown(sizes)}: one lag / a backward sweep",

@@ -11,7 +11,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
-from bptt.lags.recorded import Recorded
+from bptt.recorded import Recorded
 from bptt.states import as_tuple
 from problems import Problem, make_problem
 

@@ -126,11 +126,16 @@ class Recorded:
         return loss, dy, {name: g for name, g in found.items() if g is not None}
 
     def sweep(
-        self, dstates: State, params: Params, trace: Trace | None = None
+        self,
+        dhistory: tuple[Array | None, ...],
+        dstate: State | None,
+        params: Params,
+        trace: Trace | None = None,
     ) -> tuple[Named, State]:
         """BPTT through all steps: the parameters' gradients, and that of S_0.
 
-        `dstates` has what comes into each state from outside, (T, B, H); `trace` is written to.
+        `dhistory` has what comes into each state from outside, (T, B, H), and `dstate` into the
+        last one, (B, H); `trace` is written to.
         """
         grads = self._backend.backward(
             self.cell,
@@ -138,8 +143,8 @@ class Recorded:
             self.x,
             self.initial,
             self._record,
-            dstates,
-            None,
+            dhistory,
+            dstate,
             wanted="params",
             trace=trace,
         )

@@ -135,11 +135,10 @@ def lag_gradients(
     complete, overflow = True, None
     try:
         for parts in _watched(question, progress):
-            if not _finite(parts):
+            if not curves.add(parts):
                 overflow = parts[0].lag
                 _warn_of_overflow(overflow)
                 break
-            curves.add(parts)
             if terms:
                 kept.append(kept_term(parts))
     except KeyboardInterrupt:
@@ -202,14 +201,6 @@ def _require_memory_for_terms(question: Question) -> None:
 def _warn_of_overflow(lag: int | None) -> None:
     if lag is not None:
         warnings.warn(f"the term of lag {lag} overflows", RuntimeWarning, stacklevel=3)
-
-
-def _finite(parts: list[Term]) -> bool:
-    return all(
-        np.isfinite(array).all()
-        for term in parts
-        for array in (*term.params.values(), *term.dstates)
-    )
 
 
 def kept_term(parts: list[Term]) -> LagTerm:

@@ -11,6 +11,7 @@ from ..checks import Array
 from ..recorded import Named
 from .question import Question
 from .result import LagGradients, LagTerm
+from .scalar import dot, squares_of
 from .terms import AtOneStep, Term, Terms
 
 __all__ = ["Curves"]
@@ -39,11 +40,14 @@ class Curves:
         self._signal: list[Array] = []
         self._gap: float | None = None  # between the total and the sum of all terms
 
-    def add(self, parts: list[Term]) -> None:
-        """The next lag: its term for each group of sequences."""
+    def add(self, parts: list[Term]) -> bool:
+        """The next lag: its term for each group of sequences. False if that is not finite."""
         groups = self._question.groups
+        products = self._scaled(_products(parts, groups), 1.0)
+        if not np.isfinite(products[:, 0]).all():
+            return False
         self.lags.append(parts[0].lag)
-        self._products.append(self._scaled(_products(parts, groups), 1.0))
+        self._products.append(products)
         self._signal.append(self._signal_of(parts))
         if self._question.factor is not None:
             others = len(groups) / (len(groups) - 1)
@@ -55,6 +59,7 @@ class Curves:
                     for i in range(len(groups))
                 ]
             )
+        return True
 
     def _scaled(self, products: Array, by: float) -> Array:
         """With each sequence counting `by` as much, for others that were left out.
@@ -74,7 +79,7 @@ class Curves:
         found = group.products()
         if found is None:
             return None
-        totals = np.array([dot(g, g) for g in group.total.values()])
+        totals = np.array(list(group.squares.values()))
         if self._question.lags[0] == 0:
             self._gap = _gap(found[0], totals)
         finite = np.isfinite(found[..., 0]).all(axis=1)  # the terms; their sum may overflow first
@@ -176,14 +181,17 @@ def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:
     """(keys, 6) of one lag, for the sequences of some groups."""
     term, rest = _sum([t.params for t in parts]), _sum([t.rest for t in parts])
     total = _sum([group.total for group in groups])
-    of_params = np.array([_of_arrays(term[name], rest[name], g) for name, g in total.items()])
+    squares = squares_of(total) if len(groups) > 1 else groups[0].squares
+    of_params = np.array(
+        [_of_arrays(term[name], rest[name], g, squares[name]) for name, g in total.items()]
+    )
     of_states = np.sum(
         [_of_dstates(t, group) for t, group in zip(parts, groups, strict=True)], axis=0
     )
     return np.concatenate([of_params, [of_params.sum(axis=0), of_states]])
 
 
-def _of_arrays(term: Array, rest: Array, total: Array) -> tuple[float, ...]:
+def _of_arrays(term: Array, rest: Array, total: Array, total_total: float) -> tuple[float, ...]:
     part = total - rest
     return (
         dot(term, term),
@@ -191,15 +199,16 @@ def _of_arrays(term: Array, rest: Array, total: Array) -> tuple[float, ...]:
         dot(rest, rest),
         dot(rest, total),
         dot(part, part),
-        dot(total, total),
+        total_total,
     )
 
 
 def _of_dstates(term: Term, group: Terms) -> Array:
     """Of delta, as one vector over all steps."""
     found = np.zeros(_PRODUCTS)
-    for d, rest, total in zip(term.dstates, term.rest_dstates, group.total_dstates, strict=True):
-        whole, cut = dot(total, total), dot(rest, rest)
+    arrays = (term.dstates, term.rest_dstates, group.total_dstates, group.dstates_squares)
+    for d, rest, total, whole in zip(*arrays, strict=True):
+        cut = dot(rest, rest)
         along = dot(rest, total[: len(rest)])
         part = max(whole - 2 * along + cut, 0.0)
         found += (dot(d, d), dot(d, total[term.steps]), cut, along, part, whole)
@@ -234,12 +243,3 @@ def _sum(named: Sequence[Named]) -> Named:
     if len(named) == 1:
         return dict(named[0])
     return {name: sum((each[name] for each in named[1:]), named[0][name]) for name in named[0]}
-
-
-def dot(a: Array, b: Array) -> float:
-    """The scalar product; in float64 where that of float32 would overflow."""
-    left, right = a.reshape(-1), b.reshape(-1)
-    product = float(np.dot(left, right))
-    if math.isfinite(product) or left.dtype == np.float64:
-        return product
-    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))

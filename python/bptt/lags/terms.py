@@ -19,6 +19,7 @@ from ..backends.protocol import State, Trace
 from ..checks import Array
 from ..params import Params
 from ..recorded import Named, Recorded, without_recurrence
+from .scalar import dot, squares_of
 
 __all__ = ["ROUTES", "AtEveryStep", "AtOneStep", "Term", "Terms"]
 
@@ -63,8 +64,10 @@ class Terms:
             "direct": [(1, direct)],
             "recurrent": [(1, whole), (-1, direct)],
         }[route]
-        self.incoming = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
+        self.dy = dy
         self.total, self.total_dstates = self._sweep()
+        self.squares = squares_of(self.total)
+        self.dstates_squares = [dot(d, d) for d in self.total_dstates]
 
     def __iter__(self) -> Iterator[Term]:
         raise NotImplementedError
@@ -76,6 +79,10 @@ class Terms:
     def _trace(self) -> Trace:
         raise NotImplementedError
 
+    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+        """What comes into all states, and into the last one."""
+        raise NotImplementedError
+
     def _keep(self, traces: list[Trace]) -> None:
         """Keep what the sweeps passed by."""
 
@@ -84,7 +91,7 @@ class Terms:
         traces, totals = [], []
         for _, params in self._chains:
             traces.append(self._trace())
-            totals.append(self.recorded.sweep(self.incoming, params, traces[-1])[0])
+            totals.append(self.recorded.sweep(*self._incoming(), params, traces[-1])[0])
         self._keep(traces)
         return self._named(totals), self._parts([trace.dstates for trace in traces])
 
@@ -108,6 +115,9 @@ class AtEveryStep(Terms):
         recorded = self.recorded
         return Trace(None, tuple(np.empty_like(a) for a in recorded.after))
 
+    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+        return (self.dy, *(None for _ in self.recorded.after[1:])), None
+
     def sum_of_all(self) -> Named:
         return self.recorded.pull_back(self.total_dstates, self.recorded.params, weights=True)[0]
 
@@ -115,30 +125,35 @@ class AtEveryStep(Terms):
         wanted = {int(lag) for lag in self._lags}
         rest_dstates = tuple(d.copy() for d in self.total_dstates)
         rest = {name: g.copy() for name, g in self.total.items()}
-        deltas = [self.incoming for _ in self._chains]
         # Two sets of arrays for each chain: what is read, and what is written.
-        written = [[tuple(map(np.empty_like, d)) for _ in range(2)] for d in deltas]
+        after = self.recorded.after
+        arrays = [[tuple(map(np.empty_like, after)) for _ in range(2)] for _ in self._chains]
+        deltas: list[State] = [(self.dy, *one[1][1:]) for one in arrays]
+        for first in deltas:
+            for zeros in first[1:]:
+                zeros[:] = 0
         without_gap = True
         for lag in range(max(wanted, default=-1) + 1):
             dstates = self._parts(deltas)
             steps = slice(0, len(dstates[0]))
             for remaining, d in zip(rest_dstates, dstates, strict=True):
                 remaining[steps] -= d
+            without_gap &= lag in wanted
+            write = [one[lag % 2] for one in arrays]
+            if lag in wanted and not without_gap:
+                params = self.recorded.params
+                rest = self.recorded.pull_back(rest_dstates, params, weights=True, into=write[0])[0]
             found = [
-                self.recorded.pull_back(d, params, weights=lag in wanted, into=arrays[lag % 2])
-                for d, (_, params), arrays in zip(deltas, self._chains, written, strict=True)
+                self.recorded.pull_back(d, params, weights=lag in wanted, into=into)
+                for d, (_, params), into in zip(deltas, self._chains, write, strict=True)
             ]
             deltas = [tuple(part[1:] for part in before) for _, before in found]
-            without_gap &= lag in wanted
             if lag not in wanted:
                 continue
             term = self._named([params for params, _ in found])
             if without_gap:
                 for name, g in rest.items():
                     g -= term[name]
-            else:
-                params = self.recorded.params
-                rest = self.recorded.pull_back(rest_dstates, params, weights=True)[0]
             yield Term(lag, term, rest, steps, dstates, rest_dstates)
 
 
@@ -147,6 +162,11 @@ class AtOneStep(Terms):
 
     def _trace(self) -> Trace:
         return Trace.empty(self.recorded.cell, self.recorded.y)
+
+    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+        last = self.dy[-1]
+        nothing = tuple(None for _ in self.recorded.after)
+        return nothing, (last, *(np.zeros_like(last) for _ in nothing[1:]))
 
     def _keep(self, traces: list[Trace]) -> None:
         self._deltas = self._sum([trace.deltas for trace in traces if trace.deltas is not None])
