@@ -5,9 +5,9 @@ that depends on the data is one number for each unit, sum and part of the state,
 
     dS_t[p] = sum_q slopes[p, q] * da_q + sum_r direct[p, r] * dS_{t-1}[r]
 
-with the sums a = W_x x_t + b_ih + W_s S_{t-1} + b_hh of the gates: da = W_s dS_{t-1}[0] + what comes
-from x and the parameters. The cell's own backward pass yields these numbers, of all steps at once:
-what it returns of a gradient of one in part p, with W_s = 0.
+with the sums a = W_x x_t + b_ih + W_s S_{t-1} + b_hh of the gates: da = W_s dS_{t-1}[0] + what
+comes of x and the parameters. The cell's own backward pass yields these numbers, of all steps at
+once: it returns them of a gradient of one in part p, with W_s = 0.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from .backends.protocol import Backend, Forward, State, Trace
 from .cells import Cell
-from .checks import Array, require_memory
+from .checks import Array
 from .params import Params
 from .states import as_tuple
 
