@@ -20,13 +20,17 @@ from bptt.cli.digits import load_digits
 from bptt.cli.distance import far_over_near, gradient_by_distance, gradient_by_loss_step
 from bptt.cli.errors import CommandError
 from bptt.cli.folder import open_folder
+from bptt.cli.gates import memory_gate
 from bptt.cli.plan import Settings
-from bptt.cli.training import Adam, accuracy, global_norm, train
+from bptt.cli.sizes import equal_hidden_size, parameter_count
+from bptt.cli.task_digits import training
+from bptt.cli.training import Adam, accuracy, global_norm
 
 NETWORKS = [
     f"{cell}-radius-{radius}" for cell in ("linear", "tanh") for radius in ("0.8", "1.0", "1.2")
 ]
-FIGURES = ("learning", "regimes", "distance", "share", "cut", "readout")
+NETWORKS += ["gru-radius-0.8", "lstm-radius-0.8"]
+FIGURES = ("learning", "regimes", "distance", "share", "cut", "readout", "gated")
 
 
 def _needs_demo_extra() -> None:
@@ -124,8 +128,8 @@ def test_demo_parameters_reproduce_the_accuracy_that_was_written(demo: Path) -> 
     data = load_digits(results["data"]["held_out_images"], results["settings"]["seed"])
     for network in results["networks"]:
         params = bptt.Params.load(demo / network["params_file"])
-        last = bptt.forward(network["network"]["cell"], params, data.x_test).state
-        found = accuracy(params, last, data.y_test)
+        y = bptt.forward(network["network"]["cell"], params, data.x_test).y
+        found = accuracy(params, y[-1], data.y_test)
         assert found == pytest.approx(network["history"]["accuracy"][-1], abs=1e-6)
 
 
@@ -142,7 +146,7 @@ def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
     for network in _read_results(demo)["networks"]:
         for when in ("before", "after"):
             gradient = network[when]["gradient"]
-            assert gradient["check"] < 1e-12
+            assert gradient["check"] < 1e-12, network["params_file"]
             assert gradient["w_hh_error"][-1] == pytest.approx(0, abs=1e-12)
             assert gradient["w_hh"][-1] == 0  # it multiplies S_0
 
@@ -152,6 +156,25 @@ def test_gradient_of_readout_does_not_fade_with_distance(demo: Path) -> None:
     moved = network["by_loss_step"]
     assert moved["oldest"][-1] < 1e-4 * moved["oldest"][0]
     assert moved["w_ho"][-1] > 0.5 * moved["w_ho"][0]
+
+
+def test_compared_networks_have_nearly_as_many_parameters(demo: Path) -> None:
+    counts = {}
+    for network in _read_results(demo)["networks"]:
+        with np.load(demo / network["params_file"]) as stored:
+            assert network["parameters"] == sum(stored[name].size for name in stored.files)
+        counts[Path(network["params_file"]).stem] = network["parameters"]
+    compared = [counts[f"{cell}-radius-0.8"] for cell in ("tanh", "gru", "lstm")]
+    assert max(compared) < 1.05 * min(compared)
+
+
+def test_untrained_gates_hold_the_gradient_that_tanh_loses(demo: Path) -> None:
+    far = {
+        Path(network["params_file"]).stem: network["before"]["gradient"]["relative"][-1]
+        for network in _read_results(demo)["networks"]
+    }
+    assert far["tanh-radius-0.8"] < 1e-5
+    assert min(far["gru-radius-0.8"], far["lstm-radius-0.8"]) > 1e-2
 
 
 def test_report_needs_no_other_file(demo: Path) -> None:
@@ -169,8 +192,8 @@ def test_demo_is_reproducible_by_its_seed(tmp_path: Path) -> None:
     for seed in (3, 3, 4):
         settings = Settings.make(seed=seed, backend="auto", quick=True)
         data = load_digits(settings.test_images, seed)
-        params = settings.init_params(settings.networks()[0])
-        steps = train("linear", params, data, settings)
+        network = settings.networks()[0]
+        steps = training(network, settings.init_params(network), settings, data)
         losses.append([next(steps).loss for _ in range(3)])
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
@@ -313,10 +336,10 @@ def test_ctrl_c_before_the_first_network_leaves_an_honest_report(
         signal.raise_signal(signal.SIGINT)
         return load_digits(test_images, seed)
 
-    monkeypatch.setattr("bptt.cli.demo.load_digits", interrupted_while_reading)
+    monkeypatch.setattr("bptt.cli.task_digits.load_digits", interrupted_while_reading)
     assert main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 130
     assert _read_results(tmp_path / "out")["networks"] == []
-    assert "0 of 6 networks" in (tmp_path / "out" / "report.html").read_text()
+    assert "0 of 8 networks" in (tmp_path / "out" / "report.html").read_text()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -329,7 +352,7 @@ def test_second_ctrl_c_stops_at_once(
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("bptt.cli.demo.load_digits", interrupted_twice)
+    monkeypatch.setattr("bptt.cli.task_digits.load_digits", interrupted_twice)
     assert main(["demo", "--quick", "--out", str(tmp_path / "out")]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -386,8 +409,77 @@ def test_three_measurements_agree_where_they_meet() -> None:
     moved = gradient_by_loss_step("tanh", params, x, target, loss_steps=np.array([2, 6]))
     assert moved.oldest[-1] == pytest.approx(whole.w_hh[-2])
     assert moved.w_ho[-1] == pytest.approx(whole.w_ho)
-    y = bptt.forward("tanh", params, x).y
-    assert far_over_near("tanh", params, y, x, target) == pytest.approx(whole.relative[-1])
+    tape = bptt.forward("tanh", params, x)
+    assert far_over_near("tanh", params, tape, x, target) == pytest.approx(whole.relative[-1])
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_terms_of_a_gated_cell_are_those_of_its_full_jacobian(cell: str) -> None:
+    """dL/dS_k of the whole state by central differences of the loss of the steps that follow."""
+    rng = np.random.default_rng(2)
+    params = bptt.init_params(
+        cell, input_size=2, hidden_size=3, output_size=1, rng=rng, dtype="float64"
+    )
+    x, target = rng.standard_normal((5, 1, 2)), rng.standard_normal((1, 1))
+    found = gradient_by_distance(cell, params, x, target, loss="squared_error")
+    assert found.check < 1e-13
+    tape = bptt.forward(cell, params, x)
+    parts = [tape.y, tape.c] if cell == "lstm" else [tape.y]
+
+    def loss_after(k: int, state: np.ndarray[Any, Any]) -> float:
+        rows = list(np.split(state, len(parts), axis=1))
+        last = bptt.forward(cell, params, x[k + 1 :], tuple(rows) if cell == "lstm" else rows[0])
+        value, _ = bptt.value_and_grad(
+            "linear",
+            bptt.Params(np.zeros((3, 1)), np.eye(3), w_ho=params.w_ho, b_o=params.b_o),
+            np.zeros((1, 1, 1)),
+            target,
+            loss="squared_error",
+            at="last",
+            state=last.state[0] if cell == "lstm" else last.state,
+        )
+        return value
+
+    for k in range(5):
+        state = np.hstack([part[k] for part in parts])
+        step = 1e-6 * np.eye(state.shape[1])
+        ds = [loss_after(k, state + s) - loss_after(k, state - s) for s in step[:, None]]
+        assert found.state[4 - k] == pytest.approx(np.linalg.norm(ds) / 2e-6, rel=1e-6)
+
+
+def test_memory_gate_is_the_direct_route_of_the_lstm() -> None:
+    """c_t = f_t * c_{t-1} + i_t * g_t: with i_t shut, f_t is c_t / c_{t-1}."""
+    rng = np.random.default_rng(3)
+    params = bptt.init_params("lstm", input_size=2, hidden_size=4, rng=rng, dtype="float64")
+    assert params.b_ih is not None
+    params.b_ih[:4] = -1e3
+    x, c = rng.standard_normal((1, 3, 2)), rng.standard_normal((3, 4))
+    after = bptt.forward("lstm", params, x, (np.zeros((3, 4)), c)).c[0]
+    np.testing.assert_allclose(after / c, memory_gate("lstm", params, x)[0])
+
+
+def test_memory_gate_is_the_direct_route_of_the_gru() -> None:
+    """S_t = (1 - z_t) * n_t + z_t * S_{t-1}: with n_t = 1, z_t is (1 - S_t) / (1 - S_{t-1})."""
+    rng = np.random.default_rng(3)
+    params = bptt.init_params("gru", input_size=2, hidden_size=4, rng=rng, dtype="float64")
+    assert params.b_ih is not None
+    params.b_ih[8:] = 1e3
+    x = rng.standard_normal((6, 3, 2))
+    y = bptt.forward("gru", params, x).y
+    before = np.concatenate((np.zeros_like(y[:1]), y[:-1]))
+    found = memory_gate("gru", params, x)
+    np.testing.assert_allclose((1 - y) / (1 - before), found, rtol=1e-8)
+
+
+@pytest.mark.parametrize("cell", sorted(bptt.CELLS))
+def test_equal_hidden_size_comes_nearest_to_the_parameters_wanted(cell: str) -> None:
+    params = bptt.init_params(cell, input_size=3, hidden_size=7, output_size=5)
+    count = sum(array.size for array in params.arrays().values())
+    assert parameter_count(cell, 3, 7, 5) == count
+    wanted = parameter_count("tanh", 3, 40, 5)
+    size = equal_hidden_size(cell, 3, 5, like=("tanh", 40))
+    off = [abs(parameter_count(cell, 3, near, 5) - wanted) for near in (size - 1, size, size + 1)]
+    assert off[1] == min(off)
 
 
 def test_adam_makes_its_first_step_of_the_size_of_the_rate() -> None:
@@ -406,10 +498,11 @@ def test_gradient_that_is_not_finite_is_reported_but_not_applied() -> None:
     _needs_demo_extra()
     settings = Settings.make(seed=0, backend="numpy", quick=True)
     data = load_digits(settings.test_images, settings.seed)
-    params = settings.init_params(settings.networks()[0])
+    network = settings.networks()[0]
+    params = settings.init_params(network)
     data.x_train[:] = np.inf
     before = params.w_ih.copy()
     with np.errstate(all="ignore"):
-        step = next(train("linear", params, data, settings))
+        step = next(training(network, params, settings, data))
     assert not math.isfinite(step.norm)
     np.testing.assert_array_equal(params.w_ih, before)

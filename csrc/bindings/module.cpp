@@ -12,6 +12,7 @@
 #include "bindings/arrays.h"
 #include "dispatch/dispatch.h"
 #include "engine/engine.h"
+#include "engine/lag_products.h"
 #include "engine/peak.h"
 
 namespace bptt {
@@ -234,6 +235,40 @@ double py_value_and_grad(const std::string& cell, int threads, const py::array& 
   });
 }
 
+// (lags, parameters, scalar products); a total that is None is left out.
+py::array py_lag_products(const std::string& cell, int threads, const py::array& x,
+                          const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
+                          const py::array& y, const py::array& deltas, const py::tuple& totals,
+                          const py::array_t<std::int64_t, py::array::c_style>& lags) {
+  return with_dtype(x, [&](auto zero) -> py::array {
+    using T = decltype(zero);
+    const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
+    const CellShape shape = shape_of(p.cell);
+    const Index sums = shape.gates * p.hidden;
+    if (totals.size() != kLayerParams) throw py::value_error("totals: unexpected length");
+    for (py::ssize_t i = 0; i < lags.size(); ++i) {
+      const Index lag = lags.data()[i];
+      if (lag < (i ? lags.data()[i - 1] + 1 : 0) || lag >= p.steps) {
+        throw py::value_error("lags: out of range or order");
+      }
+    }
+    py::array_t<double> products(
+        {lags.size(), py::ssize_t{kLayerParams}, py::ssize_t{kScalarProducts}});
+    const LagProducts<T> asked{
+        input<T>("y", y, {p.steps, p.batch, p.hidden}),
+        input<T>("deltas", deltas, {shape.deltas(), p.steps, p.batch, p.hidden}),
+        {input<T>("totals[0]", totals[0], {sums, p.inputs}),
+         input<T>("totals[1]", totals[1], {sums, p.hidden}),
+         optional_input<T>("totals[2]", totals[2], {sums}),
+         optional_input<T>("totals[3]", totals[3], {sums})},
+        lags.data(),
+        lags.size(),
+        products.mutable_data()};
+    run_interruptibly([&](Interrupt& interrupt) { lag_products(p, asked, threads, interrupt); });
+    return products;
+  });
+}
+
 // An elementary function of the active kernels over a dense array, for tests of its accuracy.
 template <class Choose>
 py::array map_array(const py::array& x, Choose choose) {
@@ -304,6 +339,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("exp", [](const py::array& x) { return map_array(x, [](auto& k) { return k.exp; }); });
   m.def("forward", py_forward);
   m.def("backward", py_backward);
+  m.def("lag_products", py_lag_products);
   m.def("value_and_grad", py_value_and_grad);
 }
 

@@ -113,6 +113,19 @@ struct ColumnSums {
   T* out[2];         // (units), either may be null
 };
 
+// Of so many values: adds the scalar products of gemm/scalar_products.h to `sums`, and `term` to
+// `rest`.
+inline constexpr int kScalarProducts = 5;
+
+template <class T>
+struct ScalarProducts {
+  Index size;
+  const T* term;
+  T* rest;
+  const T* total;
+  double* sums;  // (kScalarProducts)
+};
+
 // The part of an Elman cell's step that acts on each unit by itself, in place.
 template <class T>
 struct Pointwise {
@@ -222,6 +235,7 @@ struct Kernels {
   void (*product)(const Product<T>&);
   void (*outer)(const Outer<T>&);
   void (*column_sums)(const ColumnSums<T>&);
+  void (*scalar_products)(const ScalarProducts<T>&);
   CellKernels<T> cells[kCells];
   void (*losses[kLosses])(const LossRows<T>&);
   // Elementary functions over n values, for the tests of their accuracy.

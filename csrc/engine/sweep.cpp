@@ -138,15 +138,22 @@ void BackwardSweep<T>::write_state_gradient(const Place& block, const Step& step
                                             Range rows, Range units) const {
   const Problem<T>& p = problem_;
   const Strips<T>& sums = step.product.out;
+  const Index lanes = kernels_.lanes;
   for (Index row = 0; row < rows.size(); ++row) {
     const Index out = (t * p.batch + rows.begin + row) * p.hidden;
+    T* const ds = gradients_.states + out;
+    for (Index u = units.begin; u < units.end; u += lanes) {
+      const T* const from = sums.data + u / lanes * sums.strip_stride + row * sums.row_stride;
+      std::copy_n(from, std::min(lanes, units.end - u), ds + u);
+    }
+    if (!cell_.gated()) continue;
+    // What is carried is the gradient of the last part of the state.
     const T* const carry = carry_.get() + (rows.begin - block.batch.begin + row) * padded_hidden_;
+    T* const last = cell_.states > 1 ? gradients_.memories + out : ds;
+    const T* const outside = in_.dc ? in_.dc + out : nullptr;
     for (Index u = units.begin; u < units.end; ++u) {
-      const T* const strip = sums.data + u / kernels_.lanes * sums.strip_stride;
-      const T ds = strip[row * sums.row_stride + u % kernels_.lanes];
-      gradients_.states[out + u] = cell_.gated() && cell_.states == 1 ? ds + carry[u] : ds;
-      if (!gradients_.memories) continue;
-      gradients_.memories[out + u] = carry[u] + (in_.dc ? in_.dc[out + u] : T(0));
+      const T before = cell_.states == 1 ? ds[u] : outside ? outside[u] : T(0);
+      last[u] = before + carry[u];
     }
   }
 }

@@ -9,6 +9,7 @@
 #include "gemm/outer.h"
 #include "gemm/pack.h"
 #include "gemm/product.h"
+#include "gemm/scalar_products.h"
 #include "losses/losses.h"
 #include "simd/math.h"
 #include "simd/partial.h"
@@ -53,6 +54,7 @@ constexpr Kernels<T> kernels_of() {
       product<T>,
       outer<T>,
       column_sums<T>,
+      scalar_products<T>,
       {elman_kernels<T, Linear<T>>(), elman_kernels<T, Tanh<T>>(), elman_kernels<T, Relu<T>>(),
        lstm_kernels<T>(), gru_kernels<T>()},
       {squared_error<T>, cross_entropy<T>},

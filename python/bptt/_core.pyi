@@ -72,6 +72,19 @@ def backward(
     dstates: _Parts | None,  # (T, B, H)
     /,
 ) -> None: ...
+def lag_products(
+    cell: str,
+    threads: int,
+    x: _Array,  # (T, B, I)
+    state: _Parts,  # (B, H)
+    w_ih: _Array,  # (G H, I)
+    w_hh: _Array,  # (G H, H)
+    y: _Array,  # (T, B, H)
+    deltas: _Array,  # (sums, T, B, H)
+    totals: tuple[_Array, _Array, _Array | None, _Array | None],  # like w_ih, w_hh, b_ih, b_hh
+    lags: _Array,  # (L,) int64, sorted
+    /,
+) -> _Array: ...  # (L, 4, 5) float64: csrc/gemm/scalar_products.h
 def value_and_grad(
     cell: str,
     threads: int,

@@ -155,11 +155,15 @@ def _expect_apart(written: dict[str, Array], name: str, array: Array) -> None:
             raise ValueError(f"{other}: expected memory of its own, got memory shared with {name}")
 
 
-def deliver(fresh: Grads, out: Grads | None, accumulate: bool) -> Grads:
-    """`fresh`, or `out` after `fresh` was copied or added into it."""
+# The gradients that a backward pass is asked for, by what ``Backend.backward`` calls them.
+_NAMES = {"all": ("x", *PARAM_NAMES), "params": PARAM_NAMES, "state": ()}
+
+
+def deliver(fresh: Grads, out: Grads | None, accumulate: bool, wanted: str = "all") -> Grads:
+    """`fresh`, or `out` after what is wanted of `fresh` was copied or added into it."""
     if out is None:
         return fresh
-    pairs = [(getattr(out, name), getattr(fresh, name)) for name in ("x", *PARAM_NAMES)]
+    pairs = [(getattr(out, name), getattr(fresh, name)) for name in _NAMES[wanted]]
     pairs += zip(as_tuple(out.state), as_tuple(fresh.state), strict=True)
     for target, array in pairs:
         if array is None:

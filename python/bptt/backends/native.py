@@ -115,8 +115,37 @@ class NativeBackend:
         )
         return grads
 
+    def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        return tuple(s[steps] for s in saved)
+
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
+
+    def lag_products(
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        y: Array,
+        deltas: Array,
+        totals: dict[str, Array],
+        lags: Array,
+    ) -> Array | None:
+        names = ("w_ih", "w_hh", "b_ih", "b_hh")
+        found: Array = _core.lag_products(
+            cell.name,
+            get_num_threads(),
+            x,
+            state,
+            params.w_ih,
+            params.w_hh,
+            y,
+            deltas,
+            tuple(totals.get(name) for name in names),
+            lags,
+        )
+        return found[:, [name in totals for name in names]]
 
     def value_and_grad(
         self,

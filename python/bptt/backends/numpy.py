@@ -131,10 +131,16 @@ class NumpyBackend:
             b_ih=None if params.b_ih is None else d_b_ih,
             b_hh=None if params.b_hh is None else d_b_hh,
         )
-        return deliver(fresh, out, accumulate)
+        return deliver(fresh, out, accumulate, wanted)
+
+    def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        return tuple(s[steps] for s in saved)
 
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
+
+    def lag_products(self, *arguments: Any) -> None:
+        """There is no kernel for them; `bptt.lags` computes them term by term."""
 
     def value_and_grad(
         self,

@@ -136,8 +136,29 @@ class Backend(Protocol):
         one of `WANTED`; what is not wanted need not be computed, and is then an empty array.
         """
 
+    def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        """``Forward.saved`` of some steps."""
+
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         """``Forward.saved`` of some steps as that of a single step, with a row for each (t, b)."""
+
+    def lag_products(
+        self,
+        cell: Cell,
+        params: Params,
+        x: Array,
+        state: State,
+        y: Array,
+        deltas: Array,
+        totals: dict[str, Array],
+        lags: Array,
+    ) -> Array | None:
+        """Of a loss at the last step, scalar products of each of `lags`, for each of `totals`.
+
+        Returns (L, parameters, 5) float64: of the lag's term with itself and with the total, of the
+        sum of all larger lags with itself and with the total, and of the total less that sum with
+        itself. None if the backend has no kernel for them.
+        """
 
     def value_and_grad(
         self,

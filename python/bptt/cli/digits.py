@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from bptt.checks import Array
 
-__all__ = ["CLASSES", "Digits", "load_digits"]
+__all__ = ["CLASSES", "STEPS", "Digits", "load_digits"]
 
 CLASSES = 10
+STEPS = 64  # pixels of an image
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,18 @@ class Digits:
             "pixel_mean": self.mean,
             "pixel_deviation": self.deviation,
         }
+
+    def minibatches(self, size: int, seed: int) -> Iterator[tuple[Array, Array]]:
+        """Pixels and labels of `size` training images, without end; every epoch in a new order.
+
+        An epoch has ``len(y_train) // size`` of them.
+        """
+        random = np.random.default_rng(seed)
+        while True:
+            order = random.permutation(len(self.y_train))
+            for end in range(size, len(order) + 1, size):
+                rows = order[end - size : end]
+                yield self.x_train.take(rows, axis=1), self.y_train[rows]
 
 
 def load_digits(test_images: int, seed: int) -> Digits:

@@ -9,11 +9,15 @@ oldest term when the loss moves away, and `far_over_near` one number for both en
 sequence in segments with the public `bptt.forward` and ``Tape.backward``: the segment that is
 step k alone, given dL/dS_k, returns the term of step k as its ``w_hh`` gradient and dL/dS_{k-1} as
 its ``state`` gradient. This module is the only place that knows how the figures are measured.
+
+The state of an LSTM is the pair S_k = (h_k, c_k), and dL/dS_k the pair of both gradients: its norm
+is that of the two as one vector. The last one is (dL/dh_t, 0), since the readout reads h alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +32,9 @@ __all__ = [
     "gradient_by_loss_step",
 ]
 
+# One (B, H) array, or the pair (h, c) of an LSTM.
+State = Any
+
 
 @dataclass(frozen=True, eq=False)
 class ByDistance:
@@ -36,13 +43,13 @@ class ByDistance:
     Attributes
     ----------
     state : (T,)
-        Median over the images of ||dL/dS_k||, each image's own loss; nats per unit of state.
+        Median over the sequences of ||dL/dS_k||, each one's own loss, by unit of state.
     state_low, state_high : (T,)
-        Its 10th and 90th percentile over the images.
+        Its 10th and 90th percentile over the sequences.
     relative : (T,)
-        Median over the images of ||dL/dS_k|| / ||dL/dS_T||.
+        Median over the sequences of ||dL/dS_k|| / ||dL/dS_T||.
     w_hh : (T,)
-        Frobenius norm of the term of step k in dL/dW_s, L being the mean loss of the images. The
+        Frobenius norm of the term of step k in dL/dW_s, L being the mean loss of the sequences. The
         last entry is zero: it multiplies S_0 = 0.
     w_hh_error : (T,)
         || sum of the terms up to distance d  -  dL/dW_s || / || dL/dW_s ||.
@@ -80,7 +87,7 @@ class ByLossStep:
     w_ho : (N,)
         ||dL_t/dW_o||: no product, whatever t.
     state : (N,)
-        Root mean square over the images of ||S_t||, which dL_t/dW_o is proportional to.
+        Root mean square over the sequences of ||S_t||, which dL_t/dW_o is proportional to.
     """
 
     step: Array
@@ -90,40 +97,51 @@ class ByLossStep:
 
 
 def far_over_near(
-    cell: str, params: bptt.Params, y: Array, x: Array, target: Array, *, backend: str = "auto"
+    cell: str,
+    params: bptt.Params,
+    tape: bptt.Tape,
+    x: Array,
+    target: Array,
+    *,
+    backend: str = "auto",
 ) -> float:
-    """Median over the images of ||dL/dS_1|| / ||dL/dS_T||, given y, the states over x (T, B, I).
+    """Median over the sequences of ||dL/dS_1|| / ||dL/dS_T||, given the tape of x (T, B, I).
 
     A single number for how far back the gradient reaches, cheap enough to follow in training:
     one pass over steps 2..T, and none of their terms.
     """
-    near = _gradient_at_state(params, y[-1], target, backend)
-    with bptt.forward(cell, params, x[1:], y[0], backend=backend) as tape:
-        far = tape.backward(dstate=near).state
-    norms = [np.linalg.norm(ds.astype("float64"), axis=1) for ds in (far, near)]
-    return float(_median_ratio(*norms))
+    near = _gradient_at_state(cell, params, tape.y[-1], target, backend)
+    with bptt.forward(cell, params, x[1:], _state(tape, 0), backend=backend) as rest:
+        far = rest.backward(dstate=near).state
+    return float(_median_ratio(_norm(far), _norm(near)))
 
 
 def gradient_by_distance(
-    cell: str, params: bptt.Params, x: Array, target: Array, *, backend: str = "auto"
+    cell: str,
+    params: bptt.Params,
+    x: Array,
+    target: Array,
+    *,
+    loss: str = "cross_entropy",
+    backend: str = "auto",
 ) -> ByDistance:
-    """Every term of dL/dW_s for the mean cross-entropy at the last step of x (T, B, I).
+    """Every term of dL/dW_s for the mean loss at the last step of x (T, B, I).
 
     It is computed in float64, so that terms many decades apart are exact in the figures.
     """
     params, x = params.astype("float64"), x.astype("float64")
-    y = bptt.forward(cell, params, x, backend=backend).y
+    if target.dtype.kind == "f":  # not the ids of classes
+        target = target.astype("float64")
+    tape = bptt.forward(cell, params, x, backend=backend)
     steps, batch, _ = x.shape
-    ds = _gradient_at_state(params, y[-1], target, backend)
+    ds = _gradient_at_state(cell, params, tape.y[-1], target, backend, loss)
     norms = np.empty((steps, batch))
     terms = np.empty((steps, *params.w_hh.shape))
     for distance in range(steps):
-        norms[distance] = np.linalg.norm(ds, axis=1)
-        terms[distance], ds = _step_back(cell, params, x, y, steps - 1 - distance, ds, backend)
+        norms[distance] = _norm(ds)
+        terms[distance], ds = _step_back(params, x, tape, steps - 1 - distance, ds)
     partial = np.cumsum(terms, axis=0)
-    _, grads = bptt.value_and_grad(
-        cell, params, x, target, loss="cross_entropy", at="last", backend=backend
-    )
+    _, grads = bptt.value_and_grad(cell, params, x, target, loss=loss, at="last", backend=backend)
     whole = np.linalg.norm(grads.w_hh)
     low, median, high = np.percentile(norms, (10, 50, 90), axis=1)
     return ByDistance(
@@ -150,10 +168,10 @@ def gradient_by_loss_step(
 ) -> ByLossStep:
     """The oldest term of dL_t/dW_s, and dL_t/dW_o, for the loss at each t of `loss_steps`."""
     params, x = params.astype("float64"), x.astype("float64")
-    y = bptt.forward(cell, params, x, backend=backend).y
+    tape = bptt.forward(cell, params, x, backend=backend)
     oldest, w_ho = np.empty(len(loss_steps)), np.empty(len(loss_steps))
     for n, t in enumerate(loss_steps):
-        # With y[t - 1] = S_t: the last step alone for W_o, and steps 3..t for dL_t/dS_2.
+        # The last step alone for W_o, and steps 3..t for dL_t/dS_2.
         _, last = bptt.value_and_grad(
             cell,
             params,
@@ -161,19 +179,27 @@ def gradient_by_loss_step(
             target,
             loss="cross_entropy",
             at="last",
-            state=y[t - 2],
+            state=_state(tape, t - 2),
             backend=backend,
         )
         w_ho[n] = np.linalg.norm(last.w_ho)  # type: ignore[arg-type]
-        with bptt.forward(cell, params, x[2:t], y[1], backend=backend) as tape:
-            ds = tape.backward(dstate=_gradient_at_state(params, y[t - 1], target, backend)).state
-        oldest[n] = np.linalg.norm(_step_back(cell, params, x, y, 1, ds, backend)[0])
-    state = np.sqrt(np.mean(np.sum(y[loss_steps - 1] ** 2, axis=2), axis=1))
+        ds = _gradient_at_state(cell, params, tape.y[t - 1], target, backend)
+        with bptt.forward(cell, params, x[2:t], _state(tape, 1), backend=backend) as segment:
+            ds = segment.backward(dstate=ds).state
+        oldest[n] = np.linalg.norm(_step_back(params, x, tape, 1, ds)[0])
+    state = np.sqrt(np.mean(np.sum(tape.y[loss_steps - 1] ** 2, axis=2), axis=1))
     return ByLossStep(step=loss_steps, oldest=oldest, w_ho=w_ho, state=state)
 
 
-def _gradient_at_state(params: bptt.Params, s: Array, target: Array, backend: str) -> Array:
-    """(B, H), dL/dS of each image's own loss read from the state `s`: dL/dO · dO/dS.
+def _gradient_at_state(
+    cell: str,
+    params: bptt.Params,
+    h: Array,
+    target: Array,
+    backend: str,
+    loss: str = "cross_entropy",
+) -> State:
+    """dL/dS of each sequence's own loss, read from the hidden state `h` (B, H): dL/dO · dO/dS.
 
     It is the ``state`` gradient of one step of the identity network, whose Jacobian is one.
     """
@@ -181,24 +207,40 @@ def _gradient_at_state(params: bptt.Params, s: Array, target: Array, backend: st
     identity = bptt.Params(
         np.zeros((hidden, 1), dtype), np.eye(hidden, dtype=dtype), w_ho=params.w_ho, b_o=params.b_o
     )
-    nothing = np.zeros((1, len(s), 1), dtype)
+    nothing = np.zeros((1, len(h), 1), dtype)
     _, grads = bptt.value_and_grad(
         "linear",
         identity,
         nothing,
         target,
-        loss="cross_entropy",
+        loss=loss,
         at="last",
         reduction="sum",
-        state=s,
+        state=h,
         backend=backend,
     )
-    gradient: Array = grads.state
-    return gradient
+    dh = grads.state
+    return (dh, np.zeros_like(dh)) if _has_memory(cell) else dh
+
+
+def _state(tape: bptt.Tape, index: int) -> State:
+    """The state after step `index`, counted from zero."""
+    return (tape.y[index], tape.c[index]) if _has_memory(tape.cell) else tape.y[index]
+
+
+def _has_memory(cell: str) -> bool:
+    """Whether a state has the part c beside h."""
+    return len(bptt.CELLS[cell].states) > 1
+
+
+def _norm(ds: State) -> Array:
+    """(B,), for each sequence the norm of its gradient, with all parts of the state as one."""
+    whole = np.hstack(ds) if isinstance(ds, tuple) else ds
+    return np.asarray(np.linalg.norm(whole.astype("float64"), axis=1))
 
 
 def _median_ratio(norms: Array, to: Array) -> Array:
-    """Median of norms (..., B) / to (B,), without images whose gradient is rounded to zero."""
+    """Median of norms (..., B) / to (B,), without sequences whose gradient is rounded to zero."""
     held = to > 0
     if not held.any():
         return np.full(norms.shape[:-1], np.nan)
@@ -206,10 +248,11 @@ def _median_ratio(norms: Array, to: Array) -> Array:
 
 
 def _step_back(
-    cell: str, params: bptt.Params, x: Array, y: Array, index: int, ds: Array, backend: str
-) -> tuple[Array, Array]:
-    """The step that made y[index], alone: its term of the mean dL/dW_s, and dL/dS before it."""
-    before = y[index - 1] if index > 0 else None
-    with bptt.forward(cell, params, x[index : index + 1], before, backend=backend) as tape:
-        grads = tape.backward(dstate=ds)
-    return grads.w_hh / len(ds), grads.state
+    params: bptt.Params, x: Array, tape: bptt.Tape, index: int, ds: State
+) -> tuple[Array, State]:
+    """Step `index` of the tape, alone: its term of the mean dL/dW_s, and dL/dS before it."""
+    before = _state(tape, index - 1) if index > 0 else None
+    step = x[index : index + 1]
+    with bptt.forward(tape.cell, params, step, before, backend=tape.backend) as segment:
+        grads = segment.backward(dstate=ds)
+    return grads.w_hh / x.shape[1], grads.state

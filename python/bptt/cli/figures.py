@@ -1,6 +1,6 @@
 """The demo's figures, each drawn from `Results` alone.
 
-In all of them colour is the spectral radius rho that a network's W_s started from; a formula's
+In all but the last colour is the spectral radius rho that a network's W_s started from; a formula's
 line is dashed, a measured one solid.
 """
 
@@ -119,7 +119,7 @@ def regimes(results: Results) -> Figure:
     radii = results.radii
     figure, axes = panels.grid(1, len(radii), height=3.7, sharey="all")
     for axis, radius in zip(axes[0], radii, strict=True):
-        for result in results.networks:
+        for result in results.elman:
             if result.network.radius == radius:
                 relative = result.before.gradient.relative
                 width = _CELL_WIDTH[result.network.cell]
@@ -155,6 +155,32 @@ def readout(results: Results) -> Figure:
     return figure
 
 
+def gated(results: Results) -> Figure:
+    """The cells of equal size: accuracy, time, and how the gradient depends on the distance."""
+    figure, axes = panels.grid(1, 3, height=3.9, sharey="none", sharex=False)
+    accuracy, seconds, reach = axes[0]
+    per_epoch = results.data["train_images"] // results.settings.batch_size
+    for row, result in enumerate(results.compared):
+        history, colour = result.history, panels.cell_colour(result.network.cell)
+        epochs = np.array(history.evaluated) / per_epoch
+        accuracy.plot(epochs, np.multiply(100, history.accuracy), color=colour)
+        seconds.barh(row, 1000 * history.median_epoch_seconds, color=colour)
+        reach.semilogy(result.before.gradient.relative, color=colour, **panels.BEFORE)
+        reach.semilogy(result.after.gradient.relative, color=colour)
+    panels.reference_line(accuracy, 100 / CLASSES, "guessing: 10 %")
+    accuracy.set(title="held-out accuracy (%)", xlabel="epoch", ylim=(0, 102))
+    accuracy.set_xlim(0, results.settings.epochs)
+    seconds.set(title="milliseconds per epoch", xlabel=f"{per_epoch} steps (median)")
+    seconds.set_yticks(range(len(results.compared)), [r.network.cell for r in results.compared])
+    seconds.invert_yaxis()
+    reach.set_title(r"$\|\partial L/\partial S_k\|$ / $\|\partial L/\partial S_t\|$")
+    panels.distance_axis(reach, results.data["steps"], every=16)
+    reach.set_xlabel("distance $t-k$  (steps)")
+    parameters = {r.network.cell: r.parameters for r in results.compared}
+    panels.cell_legend(figure, parameters, before_and_after=True)
+    return figure
+
+
 def _before_and_after(
     results: Results, panel: _DrawMeasured, *, sharey: panels.Share
 ) -> tuple[Figure, panels.AxesGrid]:
@@ -178,4 +204,5 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "figures/share.png": share,
     "figures/cut.png": cut,
     "figures/readout.png": readout,
+    "figures/gated.png": gated,
 }

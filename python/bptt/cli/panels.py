@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 __all__ = [
+    "BEFORE",
     "AxesGrid",
     "Share",
+    "cell_colour",
+    "cell_legend",
     "colour",
     "distance_axis",
     "formula_line",
@@ -35,12 +38,14 @@ __all__ = [
 ]
 
 AxesGrid = npt.NDArray[Any]
-Share = Literal["all", "row"]
+Share = Literal["all", "row", "none"]
 
 _WIDTH = 9.0  # inches; the report shows it 900 pixels wide
 _DPI = 150
 _GREY = "#444444"
 _DASHES = (0, (3, 3))
+# Of a line that shows an untrained network beside the trained one.
+BEFORE: dict[str, Any] = {"ls": (0, (1, 1)), "lw": 1.6}
 _STYLE: dict[Any, Any] = {
     "font.size": 10.5,
     "axes.titlesize": 11,
@@ -77,12 +82,14 @@ def to_png(draw: Callable[[], Figure]) -> bytes:
     return png.getvalue()
 
 
-def grid(rows: int, columns: int, *, height: float, sharey: Share) -> tuple[Figure, AxesGrid]:
+def grid(
+    rows: int, columns: int, *, height: float, sharey: Share, sharex: bool = True
+) -> tuple[Figure, AxesGrid]:
     """A figure of report width, `height` inches high, and its (rows, columns) panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height))
-    axes = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
+    axes = figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False)
     return figure, axes
 
 
@@ -91,10 +98,15 @@ def colour(radius: float) -> str:
     return "#0072B2" if radius < 1 else "#009E73" if radius == 1 else "#D55E00"
 
 
-def distance_axis(axes: Axes, steps: int) -> None:
-    """The distances 0 .. steps - 1, with a tick at every row of pixels."""
+def cell_colour(cell: str) -> str:
+    """Where cells are compared: black, orange and blue, which no radius has."""
+    return {"tanh": "#000000", "gru": "#E69F00", "lstm": "#56B4E9"}[cell]
+
+
+def distance_axis(axes: Axes, steps: int, *, every: int = 8) -> None:
+    """The distances 0 .. steps - 1; ticks are a row of pixels apart if not said otherwise."""
     axes.set_xlim(0, steps - 1)
-    axes.set_xticks(range(0, steps, 8))
+    axes.set_xticks(range(0, steps, every))
     axes.set_xlabel("distance $t-k$ from the loss  (steps)")
 
 
@@ -130,6 +142,17 @@ def line_legend(figure: Figure, widths: dict[str, float], *, formula: str = "") 
     """One line above the panels: what a line of which width is, and the dashed formula."""
     handles = [_line(label, _GREY, lw=width) for label, width in widths.items()]
     _legend_above(figure, handles, formula)
+
+
+def cell_legend(
+    figure: Figure, parameters: dict[str, int], *, before_and_after: bool = False
+) -> None:
+    """One line above the panels: which colour is which cell, and how many `parameters` it has."""
+    handles = [_line("parameters:", "none")]
+    handles += [_line(f"{cell} ({count})", cell_colour(cell)) for cell, count in parameters.items()]
+    if before_and_after:
+        handles += [_line("before", _GREY, **BEFORE), _line("after training", _GREY)]
+    _legend_above(figure, handles, "")
 
 
 def _legend_above(figure: Figure, handles: list[Line2D], formula: str) -> None:

@@ -1,10 +1,9 @@
-"""What the demo found, and ``results.json``, which holds all of it."""
+"""What the demo on digits found; ``results.json`` holds all of it."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 import bptt
 
 from .distance import ByDistance, ByLossStep
+from .gates import DirectRoute
 from .plan import Network, Settings
 from .training import TrainingStep
 
@@ -26,6 +26,8 @@ class History:
     ----------
     loss, norm : list of float
         For each step: mean loss of the minibatch in nats; gradient norm before clipping.
+    epoch_seconds : list of float
+        Wall-clock time of each epoch's steps, without the evaluation that follows.
     evaluated : list of int
         After how many steps the held-out images were looked at; 0 is before training.
     accuracy : list of float
@@ -36,6 +38,7 @@ class History:
 
     loss: list[float] = field(default_factory=list)
     norm: list[float] = field(default_factory=list)
+    epoch_seconds: list[float] = field(default_factory=list)
     evaluated: list[int] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     far_over_near: list[float] = field(default_factory=list)
@@ -49,6 +52,11 @@ class History:
         self.accuracy.append(accuracy)
         self.far_over_near.append(far_over_near)
 
+    @property
+    def median_epoch_seconds(self) -> float:
+        """NaN before the end of the first epoch."""
+        return float(np.median(self.epoch_seconds)) if self.epoch_seconds else math.nan
+
     def recent_loss(self, steps: int) -> float:
         """Mean loss of the last `steps` steps; NaN before the first."""
         recent = self.loss[-steps:]
@@ -57,10 +65,20 @@ class History:
 
 @dataclass
 class Measured:
-    """One network at one moment: the spectral radius of its W_s, and its gradient by distance."""
+    """One network at one moment.
+
+    Attributes
+    ----------
+    radius : float
+        Spectral radius of W_s, the largest of all gates.
+    gradient : ByDistance
+    route : DirectRoute or None
+        What the gate on the direct route lets through, if there is one.
+    """
 
     radius: float
     gradient: ByDistance
+    route: DirectRoute | None
 
 
 @dataclass
@@ -71,6 +89,8 @@ class NetworkResult:
     ----------
     params_file : str
         The trained parameters, relative to the demo's folder.
+    parameters : int
+        How many numbers were trained.
     before, after : Measured
         Early (before the first step) and late (after the last).
     by_loss_step : ByLossStep
@@ -81,6 +101,7 @@ class NetworkResult:
 
     network: Network
     params_file: str
+    parameters: int
     before: Measured
     by_loss_step: ByLossStep
     history: History
@@ -117,39 +138,36 @@ class Results:
         return self.status == "interrupted"
 
     @property
+    def elman(self) -> list[NetworkResult]:
+        """The networks of the text, which differ in cell and radius."""
+        return [result for result in self.networks if not result.network.gated]
+
+    @property
+    def compared(self) -> list[NetworkResult]:
+        """Those of equal start and size: tanh and the gated cells."""
+        radius = self.settings.compared_radius
+        return [
+            result
+            for result in self.networks
+            if result.network.radius == radius and result.network.cell != "linear"
+        ]
+
+    @property
     def cells(self) -> list[str]:
-        """The cells that training has come to."""
-        return list(dict.fromkeys(result.network.cell for result in self.networks))
+        """The text's cells that training has come to."""
+        return list(dict.fromkeys(result.network.cell for result in self.elman))
 
     @property
     def radii(self) -> list[float]:
         """The spectral radii that training has come to."""
-        return list(dict.fromkeys(result.network.radius for result in self.networks))
+        return list(dict.fromkeys(result.network.radius for result in self.elman))
 
     def of_cell(self, cell: str) -> list[NetworkResult]:
         return [result for result in self.networks if result.network.cell == cell]
 
-    def to_json(self) -> str:
-        """As strict JSON: numbers to seven digits, null where a number is not finite."""
-        found = {**_plain(self), "bptt": bptt.info().to_dict()}
-        return json.dumps(found, indent=1, allow_nan=False) + "\n"
-
 
 def spectral_radius(params: bptt.Params) -> float:
-    """Largest modulus of the eigenvalues of W_s."""
-    return float(np.abs(np.linalg.eigvals(params.w_hh.astype("float64"))).max())
-
-
-def _plain(value: Any) -> Any:
-    """`value` as dicts, lists, strings and numbers that JSON knows."""
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else None
-    return value
+    """Largest modulus of the eigenvalues of W_s, of all gates."""
+    hidden = params.hidden_size
+    gates = params.w_hh.astype("float64").reshape(-1, hidden, hidden)
+    return float(np.abs(np.linalg.eigvals(gates)).max())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from .distance import ByDistance
-from .results import NetworkResult, Results
+from .gates import DirectRoute
+from .results import Measured, NetworkResult, Results
 
-__all__ = ["TABLES", "label", "number"]
+__all__ = ["TABLES", "html_table", "label", "number", "oldest_over_nearest"]
 
+_Row = TypeVar("_Row")
 _Columns = dict[str, Callable[[NetworkResult], str]]
 
 _FIRST_OVER_LAST = "‖∂L/∂S<sub>1</sub>‖ / ‖∂L/∂S<sub>t</sub>‖"
@@ -40,7 +43,7 @@ def learning(results: Results) -> str:
         return f"{np.mean(norms > results.settings.clip_norm):.0%}" if len(norms) else "&ndash;"
 
     return _table(
-        results,
+        results.elman,
         {
             "held-out accuracy": lambda r: f"{r.history.accuracy[-1]:.1%}",
             "&rho; after training": lambda r: f"{r.after.radius:.2f}",
@@ -59,7 +62,7 @@ def regimes(results: Results) -> str:
         return number(result.network.radius**far) if result.network.cell == "linear" else "&ndash;"
 
     return _table(
-        results,
+        results.elman,
         {
             f"{_FIRST_OVER_LAST}, measured": lambda r: number(r.before.gradient.relative[-1]),
             f"formula &rho;<sup>{far}</sup>": formula,
@@ -70,7 +73,7 @@ def regimes(results: Results) -> str:
 def share(results: Results) -> str:
     """The whole gradient, its oldest term, and how many terms make up 95 % of it."""
     return _table(
-        results,
+        results.elman,
         {
             "before: ‖∂L/∂W<sub>s</sub>‖": lambda r: number(r.before.gradient.w_hh_whole),
             "its oldest term": lambda r: number(_oldest(r.before.gradient)),
@@ -86,7 +89,7 @@ def readout(results: Results) -> str:
     """Both gradients for the nearest and the farthest loss that was tried."""
     near, far = results.settings.loss_steps[0], results.settings.loss_steps[-1]
     return _table(
-        results,
+        results.elman,
         {
             f"oldest term of ∂L<sub>t</sub>/∂W<sub>s</sub>, t = {near}": lambda r: number(
                 r.by_loss_step.oldest[0]
@@ -98,28 +101,92 @@ def readout(results: Results) -> str:
     )
 
 
+def gated(results: Results) -> str:
+    """The cells of equal size: accuracy, time, and the far end of the gradient over the near."""
+
+    def time(result: NetworkResult) -> str:
+        seconds = result.history.median_epoch_seconds
+        return f"{1000 * seconds:.1f} ms" if result.history.epoch_seconds else "&ndash;"
+
+    return _table(
+        results.compared,
+        {
+            "units": lambda r: str(r.network.hidden_size),
+            "parameters": lambda r: str(r.parameters),
+            "held-out accuracy": lambda r: f"{r.history.accuracy[-1]:.1%}",
+            "time per epoch": time,
+            f"{_FIRST_OVER_LAST} before": lambda r: number(r.before.gradient.relative[-1]),
+            "after": lambda r: number(r.after.gradient.relative[-1]),
+            "oldest / nearest term of ∂L/∂W<sub>s</sub> before": lambda r: number(
+                oldest_over_nearest(r.before.gradient)
+            ),
+            "after ": lambda r: number(oldest_over_nearest(r.after.gradient)),
+        },
+    )
+
+
+def route(results: Results) -> str:
+    """What the gate on the direct route lets through."""
+    gates = {"lstm": "f<sub>t</sub>", "gru": "z<sub>t</sub>"}
+    rows = [result for result in results.compared if result.network.gated]
+    far = results.data["steps"] - 1
+    return _table(
+        rows,
+        {
+            "gate": lambda r: gates[r.network.cell],
+            "mean before": lambda r: number(_route(r.before).gate),
+            f"product over {far} steps": lambda r: number(_route(r.before).product),
+            "mean after": lambda r: number(_route(r.after).gate),
+            f"product over {far} steps ": lambda r: number(_route(r.after).product),
+        },
+    )
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "learning": learning,
     "regimes": regimes,
     "share": share,
     "readout": readout,
+    "gated": gated,
+    "route": route,
 }
 
 
-def _table(results: Results, columns: _Columns) -> str:
+def _table(networks: list[NetworkResult], columns: _Columns) -> str:
     """An HTML table; headers are HTML, and so is what the columns return."""
-    if not results.networks:
+    return html_table([label(r) for r in networks], networks, columns)
+
+
+def html_table(
+    names: Sequence[str], rows: Sequence[_Row], columns: dict[str, Callable[[_Row], str]]
+) -> str:
+    """One row for each name; headers are HTML, and so is what the columns return."""
+    if not rows:
         return ""
     head = "".join(f"<th>{name}</th>" for name in ("network", *columns))
-    rows = [[label(r), *(column(r) for column in columns.values())] for r in results.networks]
-    cells = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
-    body = "\n".join(f"<tr>{row}</tr>" for row in cells)
+    lines = [
+        [name, *(column(row) for column in columns.values())]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines
+    )
     return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
+
+
+def _route(measured: Measured) -> DirectRoute:
+    assert measured.route is not None
+    return measured.route
 
 
 def _oldest(gradient: ByDistance) -> float:
     """Norm of the term of step 2; that of step 1 multiplies S_0 = 0."""
     return float(gradient.w_hh[-2])
+
+
+def oldest_over_nearest(gradient: ByDistance) -> float:
+    """Norm of the term of step 2 over that of the last step."""
+    return _oldest(gradient) / float(gradient.w_hh[0])
 
 
 def _horizon(gradient: ByDistance, error: float = 0.05) -> int:

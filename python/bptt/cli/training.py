@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 import bptt
 from bptt.checks import Array
 
-from .digits import Digits
-from .plan import Settings
-
-__all__ = ["Adam", "TrainingStep", "accuracy", "global_norm", "steps_per_epoch", "train"]
+__all__ = ["Adam", "TrainingStep", "accuracy", "global_norm", "read_out", "train"]
 
 
 @dataclass(frozen=True)
@@ -24,16 +22,13 @@ class TrainingStep:
     Attributes
     ----------
     loss : float
-        Mean cross-entropy of the minibatch before the step, in nats.
+        Mean loss of the minibatch before the step.
     norm : float
         Norm of the whole gradient before clipping.
-    epoch_ends : bool
-        Whether every training image has been seen once more.
     """
 
     loss: float
     norm: float
-    epoch_ends: bool
 
 
 class Adam:
@@ -65,49 +60,44 @@ def global_norm(grads: dict[str, Array]) -> float:
     return math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in grads.values()))
 
 
-def steps_per_epoch(data: Digits, settings: Settings) -> int:
-    """Full minibatches in the training images."""
-    return len(data.y_train) // settings.batch_size
-
-
 def train(
-    cell: str, params: bptt.Params, data: Digits, settings: Settings
+    cell: str,
+    params: bptt.Params,
+    batches: Iterable[tuple[Array, Array]],
+    *,
+    loss: str,
+    steps: int,
+    learning_rate: float,
+    clip_norm: float,
+    backend: str = "auto",
 ) -> Iterator[TrainingStep]:
     """Train `params` in place, yielding after every step; stop iterating to stop training.
 
+    `batches` gives x and target of each step; the loss is read at the last step of a sequence.
     The learning rate falls to zero along half a cosine (Loshchilov & Hutter 2017). A gradient
     that is not finite is reported but not applied.
     """
-    order = np.random.default_rng(settings.seed)
     adam = Adam(params)
-    per_epoch = steps_per_epoch(data, settings)
-    total = settings.epochs * per_epoch
-    for step in range(total):
-        at = step % per_epoch
-        if at == 0:
-            images = order.permutation(len(data.y_train))
-        rows = images[at * settings.batch_size : (at + 1) * settings.batch_size]
-        loss, grads = bptt.value_and_grad(
-            cell,
-            params,
-            data.x_train.take(rows, axis=1),
-            data.y_train[rows],
-            loss="cross_entropy",
-            at="last",
-            backend=settings.backend,
+    for step, (x, target) in enumerate(islice(batches, steps)):
+        value, grads = bptt.value_and_grad(
+            cell, params, x, target, loss=loss, at="last", backend=backend
         )
         arrays = grads.arrays()
         norm = global_norm(arrays)
         if math.isfinite(norm):
-            shrink = np.float32(min(1.0, settings.clip_norm / max(norm, 1e-30)))
-            rate = settings.learning_rate * (1 + math.cos(math.pi * step / total)) / 2
+            shrink = np.float32(min(1.0, clip_norm / max(norm, 1e-30)))
+            rate = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
             adam.update({name: g * shrink for name, g in arrays.items()}, rate)
-        yield TrainingStep(loss, norm, at == per_epoch - 1)
+        yield TrainingStep(value, norm)
+
+
+def read_out(params: bptt.Params, last: Array) -> Array:
+    """(B, O), the outputs W_o S + b_2 of the states `last` (B, H)."""
+    assert params.w_ho is not None
+    assert params.b_o is not None
+    return np.asarray(last @ params.w_ho.T + params.b_o)
 
 
 def accuracy(params: bptt.Params, last: Array, labels: Array) -> float:
     """Share of the rows of `last` (B, H), the last states, whose largest output is the label."""
-    assert params.w_ho is not None
-    assert params.b_o is not None
-    chosen = np.argmax(last @ params.w_ho.T + params.b_o, axis=1)
-    return float(np.mean(chosen == labels))
+    return float(np.mean(np.argmax(read_out(params, last), axis=1) == labels))

@@ -17,7 +17,7 @@ from ..states import GivenState
 from .measures import Curves
 from .question import Question, read_question
 from .result import LagGradients, LagTerm
-from .terms import Term
+from .terms import AtOneStep, Term
 
 __all__ = ["lag_gradients", "lag_terms"]
 
@@ -68,7 +68,8 @@ def lag_gradients(
         Keep the terms themselves, of all lags; `lag_terms` holds one at a time.
     sample : int, optional
         Take so many sequences, drawn without replacement, in place of all; `standard_error` says
-        what that costs. At least 2.
+        what that costs. At least 2. Where sequences disagree, the norm of a mean over few is
+        larger than that over many; the error does not show that.
     rng : seed or Generator
         For `sample`.
     progress : bool
@@ -123,13 +124,20 @@ def lag_gradients(
     if terms:
         _require_memory_for_terms(question)
     curves = Curves(question)
+    group = question.groups[0]
+    if isinstance(group, AtOneStep) and question.factor is None and not terms:
+        count = curves.add_all(group)
+        if count is not None:
+            overflow = None if count == len(question.lags) else int(question.lags[count])
+            _warn_of_overflow(overflow)
+            return curves.result(True, overflow, None)
     kept: list[LagTerm] = []
     complete, overflow = True, None
     try:
         for parts in _watched(question, progress):
             if not _finite(parts):
                 overflow = parts[0].lag
-                warnings.warn(f"the term of lag {overflow} overflows", RuntimeWarning, stacklevel=2)
+                _warn_of_overflow(overflow)
                 break
             curves.add(parts)
             if terms:
@@ -189,6 +197,11 @@ def _require_memory_for_terms(question: Question) -> None:
         f"the terms of {len(question.lags)} lags; bptt.lag_terms holds one at a time, and lags= "
         "takes fewer",
     )
+
+
+def _warn_of_overflow(lag: int | None) -> None:
+    if lag is not None:
+        warnings.warn(f"the term of lag {lag} overflows", RuntimeWarning, stacklevel=3)
 
 
 def _finite(parts: list[Term]) -> bool:

@@ -4,53 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from ..checks import Array
+from ..recorded import Named
 from .question import Question
-from .recorded import Named
 from .result import LagGradients, LagTerm
-from .terms import Term, Terms
+from .terms import AtOneStep, Term, Terms
 
 __all__ = ["Curves"]
 
-_SLICE = 1 << 16  # values that are widened to float64 at a time
 
+# Units of eps below which a sum of terms is nothing beside the total.
+_ROUNDING = 16
 
-class Products(NamedTuple):
-    """Scalar products of a term, of the rest beyond it, and of the total."""
+# Scalar products of a term, of the rest beyond it, of the part up to it, and of the total:
+# term·term, term·total, rest·rest, rest·total, part·part, total·total.
+_PRODUCTS = 6
 
-    term: float  # with itself
-    term_total: float
-    rest: float
-    rest_total: float
-    part: float  # of what is up to the term
-    total: float
-
-    def __add__(self, other: object) -> Products:
-        assert isinstance(other, Products)
-        return Products(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-class Measures(NamedTuple):
-    """What is said of a term in the end."""
-
-    norm: float
-    error: float
-    cosine: float
-    share: float
-
-    @classmethod
-    def of(cls, p: Products) -> Measures:
-        if p.total == 0:
-            nothing = p.part == 0
-            return cls(math.sqrt(p.term), 0.0 if p.rest == 0 else math.inf, float(nothing), 0.0)
-        along = p.total - p.rest_total
-        cosine = along / math.sqrt(p.part * p.total) if p.part > 0 else 0.0
-        error = math.sqrt(p.rest / p.total)
-        return cls(math.sqrt(p.term), error, min(cosine, 1.0), p.term_total / p.total)
+# By curve and then by key, (L,) each.
+Found = dict[str, dict[str, Array]]
 
 
 class Curves:
@@ -59,32 +33,76 @@ class Curves:
     def __init__(self, question: Question) -> None:
         self._question = question
         self._total = _sum([group.total for group in question.groups])
-        self._total_squares = {name: dot(g, g) for name, g in self._total.items()}
         self.lags: list[int] = []
-        self._rows: list[dict[str, Measures]] = []
-        self._without: list[list[dict[str, Measures]]] = []  # leaving out each group
+        self._products: list[Array] = []  # (keys, 6) of each lag
+        self._without: list[list[Array]] = []  # leaving out each group
         self._signal: list[Array] = []
+        self._gap: float | None = None  # between the total and the sum of all terms
 
     def add(self, parts: list[Term]) -> None:
         """The next lag: its term for each group of sequences."""
         groups = self._question.groups
         self.lags.append(parts[0].lag)
-        self._rows.append(_measures(parts, groups))
+        self._products.append(self._scaled(_products(parts, groups), 1.0))
         self._signal.append(self._signal_of(parts))
-        if self._question.sampled:
+        if self._question.factor is not None:
+            others = len(groups) / (len(groups) - 1)
             self._without.append(
                 [
-                    _measures(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :])
+                    self._scaled(
+                        _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :]), others
+                    )
                     for i in range(len(groups))
                 ]
             )
+
+    def _scaled(self, products: Array, by: float) -> Array:
+        """With each sequence counting `by` as much, for others that were left out.
+
+        A sum of terms over sequences grows by this factor, and so does a sum of squares of delta,
+        which the factor of the sample is in twice.
+        """
+        products[:-1] *= by**2
+        products[-1] *= by / (self._question.factor or 1.0)
+        return products
+
+    def add_all(self, group: AtOneStep) -> int | None:
+        """All lags of a loss at one step, if the backend has a kernel for them.
+
+        Returns how many were added; None if there is no kernel.
+        """
+        found = group.products()
+        if found is None:
+            return None
+        totals = np.array([dot(g, g) for g in group.total.values()])
+        if self._question.lags[0] == 0:
+            self._gap = _gap(found[0], totals)
+        finite = np.isfinite(found[..., 0]).all(axis=1)  # the terms; their sum may overflow first
+        count = len(found) if finite.all() else int(np.argmin(finite))
+        lags = self._question.lags[:count]
+        self.lags = lags.tolist()
+        params = np.concatenate(
+            [found[:count], np.broadcast_to(totals[:, None], (count, len(totals), 1))], axis=2
+        )
+        squares = np.sum([_squares_by_step(d) for d in group.total_dstates], axis=0)
+        steps = len(squares) - 1 - lags
+        signal = np.zeros((count, self._question.steps))
+        signal[np.arange(count), steps] = np.sqrt(squares[steps])
+        self._signal = list(signal)
+        self._products = list(
+            np.concatenate(
+                [params, params.sum(axis=1, keepdims=True), _of_states(squares, steps)[:, None]],
+                axis=1,
+            )
+        )
+        return count
 
     def _signal_of(self, parts: list[Term]) -> Array:
         squares = np.zeros(self._question.steps)
         for term in parts:
             for d in term.dstates:
-                squares[term.steps] += [dot(step, step) for step in d]
-        return np.sqrt(squares)
+                squares[term.steps] += _squares_by_step(d)
+        return np.sqrt(squares / (self._question.factor or 1.0))
 
     def result(
         self, complete: bool, overflow_lag: int | None, terms: list[LagTerm] | None
@@ -98,54 +116,76 @@ class Curves:
             total={**self._total, **(q.readout if q.route is None else {})},
             loss=q.loss,
             steps=q.steps,
-            check=q.check(),
+            check=q.check() if self._gap is None else q.expect_small(self._gap),
             overflow_lag=overflow_lag,
             complete=complete,
-            standard_error=self._standard_error() if q.sampled else None,
+            standard_error=None if q.factor is None else self._standard_error(),
             terms=terms,
-            **_curves(self._rows, _keys(self._total)),
+            **self._measures(self._products),
         )
 
-    def _standard_error(self) -> dict[str, dict[str, Array]]:
+    def _measures(self, products: list[Array]) -> Found:
+        """Norm, error, cosine and share, from the products of each lag."""
+        keys = [*self._total, "params", "state"]
+        eps = float(np.finfo(self._total["w_hh"].dtype).eps)
+        of = np.array(products).reshape(-1, len(keys), _PRODUCTS).transpose(2, 1, 0)
+        with np.errstate(all="ignore"):  # a total that overflowed: nan
+            curves = _curves(*of, rounding=(_ROUNDING * eps) ** 2)
+        return {
+            name: dict(zip(keys, rows.astype(np.float64), strict=True))
+            for name, rows in curves.items()
+        }
+
+    def _standard_error(self) -> Found:
         """By the jackknife over groups (Efron 1982): sqrt((G - 1) / G sum (v_i - mean)^2)."""
         groups = len(self._question.groups)
-        keys = _keys(self._total)
-        left_out = [_curves([lag[i] for lag in self._without], keys) for i in range(groups)]
+        left_out = [self._measures([lag[i] for lag in self._without]) for i in range(groups)]
         factor = (groups - 1) / math.sqrt(groups)
         return {
             curve: {
-                key: factor * np.std([of[curve][key] for of in left_out], axis=0) for key in keys
+                key: factor * np.std([of[curve][key] for of in left_out], axis=0)
+                for key in left_out[0][curve]
             }
-            for curve in Measures._fields
+            for curve in left_out[0]
         }
 
 
-def _keys(total: Named) -> list[str]:
-    return [*total, "params", "state"]
-
-
-def _curves(rows: list[dict[str, Measures]], keys: list[str]) -> dict[str, dict[str, Array]]:
+def _curves(
+    term: Array,
+    term_total: Array,
+    rest: Array,
+    rest_total: Array,
+    part: Array,
+    total: Array,
+    *,
+    rounding: float,
+) -> dict[str, Array]:
+    nothing = total == 0
+    whole = np.where(nothing, 1, total)
+    seen = ~(part <= rounding * total)  # also nan
+    along = (total - rest_total) / np.sqrt(np.where(seen, part, 1) * whole)
     return {
-        curve: {key: np.array([getattr(row[key], curve) for row in rows]) for key in keys}
-        for curve in Measures._fields
+        "norm": np.sqrt(term),
+        "error": np.where(nothing & (rest > 0), np.inf, np.sqrt(rest / whole)),
+        "cosine": np.where(seen, np.minimum(along, 1), nothing & (part == 0)),
+        "share": np.where(nothing, 0, term_total / whole),
     }
 
 
-def _measures(parts: Sequence[Term], groups: Sequence[Terms]) -> dict[str, Measures]:
-    """The measures of one lag, for the sequences of some groups."""
+def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:
+    """(keys, 6) of one lag, for the sequences of some groups."""
     term, rest = _sum([t.params for t in parts]), _sum([t.rest for t in parts])
     total = _sum([group.total for group in groups])
-    found = {name: _products(term[name], rest[name], g) for name, g in total.items()}
-    found["params"] = sum_of(list(found.values()))
-    found["state"] = sum_of(
-        [_state_products(t, group) for t, group in zip(parts, groups, strict=True)]
+    of_params = np.array([_of_arrays(term[name], rest[name], g) for name, g in total.items()])
+    of_states = np.sum(
+        [_of_dstates(t, group) for t, group in zip(parts, groups, strict=True)], axis=0
     )
-    return {name: Measures.of(products) for name, products in found.items()}
+    return np.concatenate([of_params, [of_params.sum(axis=0), of_states]])
 
 
-def _products(term: Array, rest: Array, total: Array) -> Products:
+def _of_arrays(term: Array, rest: Array, total: Array) -> tuple[float, ...]:
     part = total - rest
-    return Products(
+    return (
         dot(term, term),
         dot(term, total),
         dot(rest, rest),
@@ -155,30 +195,39 @@ def _products(term: Array, rest: Array, total: Array) -> Products:
     )
 
 
-def _state_products(term: Term, group: Terms) -> Products:
-    """Of delta, as one vector over all steps; the total's other steps count where it does."""
-    found = []
+def _of_dstates(term: Term, group: Terms) -> Array:
+    """Of delta, as one vector over all steps."""
+    found = np.zeros(_PRODUCTS)
     for d, rest, total in zip(term.dstates, term.rest_dstates, group.total_dstates, strict=True):
-        whole, near = dot(total, total), total[: len(rest)]
-        cut, along = dot(rest, rest), dot(rest, near)
-        found.append(
-            Products(
-                dot(d, d),
-                dot(d, total[term.steps]),
-                cut,
-                along,
-                max(whole - 2 * along + cut, 0.0),
-                whole,
-            )
-        )
-    return sum_of(found)
+        whole, cut = dot(total, total), dot(rest, rest)
+        along = dot(rest, total[: len(rest)])
+        part = max(whole - 2 * along + cut, 0.0)
+        found += (dot(d, d), dot(d, total[term.steps]), cut, along, part, whole)
+    return found
 
 
-def sum_of(products: list[Products]) -> Products:
-    total = products[0]
-    for each in products[1:]:
-        total = total + each
-    return total
+def _of_states(squares: Array, steps: Array) -> Array:
+    """(L, 6) of delta where each lag has a step of its own, from ||delta||^2 of each step."""
+    here, until = squares[steps], np.cumsum(squares)
+    cut = until[steps] - here
+    whole = np.full_like(here, until[-1])
+    return np.stack([here, here, cut, cut, whole - cut, whole], axis=1)
+
+
+def _gap(of_params: Array, totals: Array) -> float:
+    """What the terms of all lags add up to along the total, less 1: from the products of lag 0."""
+    gap = np.abs(of_params[:, 1] + of_params[:, 3] - totals)
+    return float(np.max(gap / np.where(totals == 0, 1, totals)))
+
+
+def _squares_by_step(d: Array) -> Array:
+    """(T,) float64, the square of the norm of each step of d (T, B, H)."""
+    rows = d.reshape(len(d), -1)
+    squares: Array = np.einsum("ij,ij->i", rows, rows)
+    if not np.isfinite(squares).all():
+        rows = rows.astype(np.float64)
+        squares = np.einsum("ij,ij->i", rows, rows)
+    return squares.astype(np.float64)
 
 
 def _sum(named: Sequence[Named]) -> Named:
@@ -188,12 +237,9 @@ def _sum(named: Sequence[Named]) -> Named:
 
 
 def dot(a: Array, b: Array) -> float:
-    """The scalar product, in float64."""
+    """The scalar product; in float64 where that of float32 would overflow."""
     left, right = a.reshape(-1), b.reshape(-1)
-    if left.dtype == np.float64:
-        return float(np.dot(left, right))
-    wide = (
-        np.dot(left[i : i + _SLICE].astype(np.float64), right[i : i + _SLICE].astype(np.float64))
-        for i in range(0, left.size, _SLICE)
-    )
-    return float(sum(wide))
+    product = float(np.dot(left, right))
+    if math.isfinite(product) or left.dtype == np.float64:
+        return product
+    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))

@@ -66,7 +66,7 @@ class LagGradients:
         that is cut beyond this lag. 0 if the total is zero and nothing is cut.
     cosine : dict of (N,)
         Between the sum of the terms up to this lag and the total; 1 if both are zero, and 0 if one
-        of them is.
+        of them is, or is no more than rounding beside the other.
     share : dict of (N,)
         ``<term, total> / ||total||^2``: what the term adds along the total. Over all lags the
         shares sum to 1. 0 if the total is zero.
@@ -82,7 +82,8 @@ class LagGradients:
     check : float
         The largest relative difference found between the sums of terms and the total: rounding.
     overflow_lag : int or None
-        The first lag whose term is not finite; the curves end before it.
+        The first lag whose term is not finite; the curves end before it. What is relative to the
+        total, which overflows as well, is nan then.
     complete : bool
         False if Ctrl-C ended the work: the curves have the lags that were done.
     standard_error : dict of dict of (N,), or None

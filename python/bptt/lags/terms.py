@@ -18,7 +18,7 @@ import numpy as np
 from ..backends.protocol import State, Trace
 from ..checks import Array
 from ..params import Params
-from .recorded import Named, Recorded, without_recurrence
+from ..recorded import Named, Recorded, without_recurrence
 
 __all__ = ["ROUTES", "AtEveryStep", "AtOneStep", "Term", "Terms"]
 
@@ -56,14 +56,14 @@ class Terms:
     """All lags of one gradient: iterate to get the `Term` of each of `lags`, which are sorted."""
 
     def __init__(self, recorded: Recorded, dy: Array, lags: Array, route: str | None) -> None:
-        self._recorded, self._lags = recorded, lags
+        self.recorded, self._lags = recorded, lags
         whole, direct = recorded.params, without_recurrence(recorded.params)
         self._chains: list[tuple[int, Params]] = {
             None: [(1, whole)],
             "direct": [(1, direct)],
             "recurrent": [(1, whole), (-1, direct)],
         }[route]
-        self._incoming = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
+        self.incoming = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
         self.total, self.total_dstates = self._sweep()
 
     def __iter__(self) -> Iterator[Term]:
@@ -84,7 +84,7 @@ class Terms:
         traces, totals = [], []
         for _, params in self._chains:
             traces.append(self._trace())
-            totals.append(self._recorded.sweep(self._incoming, params, traces[-1])[0])
+            totals.append(self.recorded.sweep(self.incoming, params, traces[-1])[0])
         self._keep(traces)
         return self._named(totals), self._parts([trace.dstates for trace in traces])
 
@@ -105,17 +105,19 @@ class AtEveryStep(Terms):
     """For a loss at any number of steps."""
 
     def _trace(self) -> Trace:
-        recorded = self._recorded
+        recorded = self.recorded
         return Trace(None, tuple(np.empty_like(a) for a in recorded.after))
 
     def sum_of_all(self) -> Named:
-        return self._recorded.pull_back(self.total_dstates, self._recorded.params, weights=True)[0]
+        return self.recorded.pull_back(self.total_dstates, self.recorded.params, weights=True)[0]
 
     def __iter__(self) -> Iterator[Term]:
         wanted = {int(lag) for lag in self._lags}
         rest_dstates = tuple(d.copy() for d in self.total_dstates)
         rest = {name: g.copy() for name, g in self.total.items()}
-        deltas = [self._incoming for _ in self._chains]
+        deltas = [self.incoming for _ in self._chains]
+        # Two sets of arrays for each chain: what is read, and what is written.
+        written = [[tuple(map(np.empty_like, d)) for _ in range(2)] for d in deltas]
         without_gap = True
         for lag in range(max(wanted, default=-1) + 1):
             dstates = self._parts(deltas)
@@ -123,8 +125,8 @@ class AtEveryStep(Terms):
             for remaining, d in zip(rest_dstates, dstates, strict=True):
                 remaining[steps] -= d
             found = [
-                self._recorded.pull_back(d, params, weights=lag in wanted)
-                for d, (_, params) in zip(deltas, self._chains, strict=True)
+                self.recorded.pull_back(d, params, weights=lag in wanted, into=arrays[lag % 2])
+                for d, (_, params), arrays in zip(deltas, self._chains, written, strict=True)
             ]
             deltas = [tuple(part[1:] for part in before) for _, before in found]
             without_gap &= lag in wanted
@@ -135,8 +137,8 @@ class AtEveryStep(Terms):
                 for name, g in rest.items():
                     g -= term[name]
             else:
-                params = self._recorded.params
-                rest, _ = self._recorded.pull_back(rest_dstates, params, weights=True)
+                params = self.recorded.params
+                rest = self.recorded.pull_back(rest_dstates, params, weights=True)[0]
             yield Term(lag, term, rest, steps, dstates, rest_dstates)
 
 
@@ -144,7 +146,7 @@ class AtOneStep(Terms):
     """For a loss at the last step of the recorded ones."""
 
     def _trace(self) -> Trace:
-        return Trace.empty(self._recorded.cell, self._recorded.y)
+        return Trace.empty(self.recorded.cell, self.recorded.y)
 
     def _keep(self, traces: list[Trace]) -> None:
         self._deltas = self._sum([trace.deltas for trace in traces if trace.deltas is not None])
@@ -154,9 +156,9 @@ class AtOneStep(Terms):
 
     def __iter__(self) -> Iterator[Term]:
         rest = {name: g.copy() for name, g in self.total.items()}
-        after = len(self._recorded.x)  # the first step that is out of `rest`
+        after = len(self.recorded.x)  # the first step that is out of `rest`
         for lag in map(int, self._lags):
-            step = len(self._recorded.x) - 1 - lag
+            step = len(self.recorded.x) - 1 - lag
             term = self._gradients(slice(step, step + 1))
             skipped = self._gradients(slice(step + 1, after)) if step + 1 < after else {}
             for name, g in rest.items():
@@ -167,9 +169,13 @@ class AtOneStep(Terms):
             dstates = tuple(d[steps] for d in self.total_dstates)
             yield Term(lag, term, rest, steps, dstates, tuple(d[:step] for d in self.total_dstates))
 
+    def products(self) -> Array | None:
+        """``Backend.lag_products`` of all lags, without their terms."""
+        return self.recorded.lag_products(self._deltas, self.total, self._lags)
+
     def _gradients(self, steps: slice) -> Named:
         """What some steps add to each parameter's gradient."""
-        r, cell = self._recorded, self._recorded.cell
+        r, cell = self.recorded, self.recorded.cell
         deltas = self._deltas[:, steps].reshape(cell.sums, -1, self._deltas.shape[-1])
         inputs, recurrent = deltas[: cell.gates], deltas[list(cell.recurrent_sums)]
         x, h = (a[steps].reshape(-1, a.shape[-1]) for a in (r.x, r.before[0]))

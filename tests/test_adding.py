@@ -1,0 +1,199 @@
+"""``bptt demo --task adding``: the adding problem as it is stated, and what the demo says of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import bptt
+import numpy as np
+import pytest
+from bptt.cli import main
+from bptt.cli.adding import BASELINE, draw, sequences
+from bptt.cli.adding_results import Settings
+from bptt.cli.task_adding import file_names
+from bptt.cli.training import read_out, train
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished ``bptt demo --task adding``, of shorter sequences."""
+    for module in ("matplotlib", "sklearn", "tqdm"):
+        pytest.importorskip(module)
+    folder = tmp_path_factory.mktemp("adding") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        _shorten(patch, lengths=(10, 20), training_steps=60)
+        assert main(["demo", "--task", "adding", "--out", str(folder)]) == 0
+    return folder
+
+
+def _shorten(patch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Let the demo run with other settings than those of the full one."""
+
+    def make(*, seed: int, backend: str, quick: bool) -> Settings:
+        return dataclasses.replace(Settings(seed, backend, quick), **changes)
+
+    patch.setattr(Settings, "make", make)
+
+
+def _read_results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def test_each_sequence_has_one_mark_in_each_half_and_asks_for_the_marked_sum() -> None:
+    x, sums = draw(11, 40, np.random.default_rng(0))
+    assert x.shape == (11, 40, 2)
+    assert sums.shape == (40, 1)
+    numbers, marks = x[..., 0], x[..., 1]
+    assert set(np.unique(marks)) == {0, 1}
+    np.testing.assert_array_equal(marks[:5].sum(axis=0), 1)
+    np.testing.assert_array_equal(marks[5:].sum(axis=0), 1)
+    np.testing.assert_allclose((numbers * marks).sum(axis=0), sums[:, 0], rtol=1e-6)
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+
+
+def test_who_always_answers_one_has_the_error_of_the_baseline() -> None:
+    _, sums = draw(10, 200_000, np.random.default_rng(1))
+    assert np.mean((sums - 1) ** 2) == pytest.approx(BASELINE, rel=0.01)
+
+
+def test_batches_are_new_at_each_step_and_repeat_with_the_seed() -> None:
+    first, again, other = sequences(8, 3, 0), sequences(8, 3, 0), sequences(8, 3, 1)
+    x, _ = next(first)
+    np.testing.assert_array_equal(x, next(again)[0])
+    assert not np.array_equal(x, next(first)[0])
+    assert not np.array_equal(x, next(other)[0])
+
+
+def test_an_lstm_learns_to_add() -> None:
+    params = bptt.init_params("lstm", input_size=2, hidden_size=32, output_size=1, rng=0, chrono=12)
+    steps = train(
+        "lstm",
+        params,
+        sequences(12, 32, 0),
+        loss="squared_error",
+        steps=800,
+        learning_rate=1e-2,
+        clip_norm=1.0,
+    )
+    assert len(list(steps)) == 800
+    x, sums = draw(12, 500, np.random.default_rng(9))
+    found = read_out(params, bptt.forward("lstm", params, x).y[-1])
+    assert np.mean((found - sums) ** 2) < 0.1 * BASELINE
+
+
+def test_full_demo_trains_each_cell_at_each_length_with_nearly_as_many_parameters() -> None:
+    settings = Settings.make(seed=0, backend="auto", quick=False)
+    networks = settings.networks()
+    assert [(n.steps, n.cell) for n in networks] == [
+        (steps, cell) for steps in (50, 100, 200) for cell in ("tanh", "gru", "lstm")
+    ]
+    counts = [
+        sum(array.size for array in settings.init_params(network).arrays().values())
+        for network in networks
+    ]
+    assert max(counts) < 1.05 * min(counts)
+
+
+def test_quick_demo_is_the_full_one_with_a_tenth_of_the_steps() -> None:
+    full, quick = (Settings.make(seed=2, backend="numpy", quick=each) for each in (False, True))
+    assert quick.training_steps * 10 == full.training_steps
+    assert quick == dataclasses.replace(full, quick=True, training_steps=quick.training_steps)
+
+
+def test_demo_writes_parameters_numbers_figures_and_report(demo: Path) -> None:
+    written = {str(path.relative_to(demo)) for path in demo.rglob("*") if path.is_file()}
+    params = [
+        f"params/{cell}-steps-{steps}.npz" for cell in ("tanh", "gru", "lstm") for steps in (10, 20)
+    ]
+    figures = ["figures/adding.png", "figures/adding-distance.png"]
+    assert written == {"results.json", "report.html", *figures, *params}
+    assert set(figures) < set(file_names())
+    for figure in figures:
+        assert (demo / figure).read_bytes().startswith(b"\x89PNG")
+
+
+def test_demo_parameters_reproduce_the_error_that_was_written(demo: Path) -> None:
+    for result in _read_results(demo)["networks"]:
+        network, course = result["network"], result["course"]
+        params = bptt.Params.load(demo / result["params_file"])
+        x, sums = draw(network["steps"], 500, np.random.default_rng((0, network["steps"])))
+        outputs = read_out(params, bptt.forward(network["cell"], params, x).y[-1])
+        assert course["mse"][-1] == pytest.approx(np.mean((outputs - sums) ** 2), rel=1e-4)
+        assert course["evaluated"] == [0, 50, 60]
+        assert len(course["loss"]) == 60
+
+
+def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
+    for result in _read_results(demo)["networks"]:
+        assert len(result["before"]["state"]) == result["network"]["steps"]
+        assert max(result["before"]["check"], result["after"]["check"]) < 1e-12
+
+
+def test_report_needs_no_other_file_and_names_every_network(demo: Path) -> None:
+    report = (demo / "report.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', report)
+    assert len(sources) == 2
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    for steps in (10, 20):
+        for cell in ("tanh", "gru", "lstm"):
+            assert f"<td>T = {steps}, {cell}</td>" in report
+    assert "interrupted" not in report
+
+
+def test_forced_demo_replaces_the_files_of_the_other_task(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/regimes.png").touch()
+    (tmp_path / "notes.txt").touch()
+    _shorten(monkeypatch, lengths=(6,), cells=("tanh",), training_steps=1)
+    assert main(["demo", "--task", "adding", "--force", "--out", str(tmp_path)]) == 0
+    assert not (tmp_path / "figures/regimes.png").exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_ctrl_c_keeps_what_is_done(
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _shorten(monkeypatch, lengths=(6,), training_steps=40, steps_per_evaluation=20)
+    calls = []
+
+    def interrupted_later(params: bptt.Params, last: Any) -> Any:
+        calls.append(params)
+        if len(calls) == 5:  # the first network looks three times; then in the second
+            signal.raise_signal(signal.SIGINT)
+        return read_out(params, last)
+
+    monkeypatch.setattr("bptt.cli.task_adding.read_out", interrupted_later)
+    assert main(["demo", "--task", "adding", "--out", str(tmp_path / "out")]) == 130
+    results = _read_results(tmp_path / "out")
+    assert results["status"] == "interrupted"
+    assert [result["finished"] for result in results["networks"]] == [True, False]
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "1 of 3 networks were trained to the end. gru, T = 6 was stopped after 20" in report
+    assert "what was done is kept" in capsys.readouterr().out
+
+
+def test_backend_that_does_not_know_a_cell_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unknown(cell: str, *args: Any, **options: Any) -> Any:
+        raise TypeError(f"backend 'numpy' does not compute cell {cell!r}")
+
+    monkeypatch.setattr("bptt.forward", unknown)
+    command = ["demo", "--task", "adding", "--backend", "numpy", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        "bptt demo: --backend numpy: backend 'numpy' does not compute cell 'tanh'\n"
+    )
+    assert not (tmp_path / "out").exists()
