@@ -13,6 +13,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..losses import At
 from ..params import Params, Seed
+from ..progress import watched
 from ..states import GivenState
 from .measures import Curves
 from .question import Question, read_question
@@ -134,7 +135,7 @@ def lag_gradients(
     kept: list[LagTerm] = []
     complete, overflow = True, None
     try:
-        for parts in _watched(question, progress):
+        for parts in watched(question, progress, len(question.lags), "lags", "lag"):
             if not curves.add(parts):
                 overflow = parts[0].lag
                 _warn_of_overflow(overflow)
@@ -172,19 +173,6 @@ def lag_terms(
     """
     question = read_question(cell, params, x, target, **options)
     return (kept_term(parts) for parts in question)
-
-
-def _watched(question: Question, progress: bool) -> Iterable[list[Term]]:
-    if not progress:
-        return question
-    try:
-        from tqdm import tqdm  # type: ignore[import-untyped]
-    except ImportError:
-        raise ImportError("progress: needs tqdm (pip install 'bptt[demo]')") from None
-    watched: Iterable[list[Term]] = tqdm(
-        question, total=len(question.lags), desc="lags", unit="lag"
-    )
-    return watched
 
 
 def _require_memory_for_terms(question: Question) -> None:
