@@ -156,7 +156,7 @@ def _evaluate(
     with bptt.forward(cell, params, x, backend=backend) as tape:
         history.add_evaluation(
             accuracy(params, tape.y[-1], labels),
-            far_over_near(cell, params, tape, x, labels, backend=backend),
+            far_over_near(cell, params, x, labels, backend=backend),
         )
 
 
