@@ -70,15 +70,16 @@ def test_only_the_bindings_know_python() -> None:
 
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
-    ("cells", "checks", "pointwise"),
+    ("cells", "checks", "pointwise", "progress"),
     ("custom_cell", "threads", "layouts", "states"),
     ("params",),
     ("grads", "losses"),
     ("outputs",),
     ("backends",),
-    ("tape", "info", "plan"),
+    ("linearized", "info", "plan"),
+    ("tape",),
     ("gradient",),
-    ("gradient_check", "lags"),
+    ("gradient_check", "lags", "jacobians"),
     ("__init__",),
     ("torch", "jax"),
     ("cli",),
@@ -163,7 +164,7 @@ def test_optional_packages_are_imported_where_they_are_used_and_nowhere_else(
     package: str,
 ) -> None:
     homes = {"numba": ("backends",), "torch": ("torch", "layouts"), "jax": ("jax",)}
-    homes |= {"matplotlib": ("cli", "lags"), "tqdm": ("cli", "lags")}
+    homes |= {"matplotlib": ("cli", "lags", "jacobians"), "tqdm": ("cli", "lags", "progress")}
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text())):
             names = []

@@ -13,6 +13,7 @@ from .gradient import value_and_grad
 from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
 from .info import Info, info
+from .jacobians import JacobianNorms, LyapunovExponents, jacobian_norms, lyapunov_exponents
 from .lags import LagGradients, LagTerm, lag_gradients, lag_terms
 from .params import Params, init_params
 from .plan import Plan, plan
@@ -29,8 +30,10 @@ __all__ = [
     "GradientCheck",
     "Grads",
     "Info",
+    "JacobianNorms",
     "LagGradients",
     "LagTerm",
+    "LyapunovExponents",
     "Params",
     "Plan",
     "Tape",
@@ -42,8 +45,10 @@ __all__ = [
     "get_num_threads",
     "info",
     "init_params",
+    "jacobian_norms",
     "lag_gradients",
     "lag_terms",
+    "lyapunov_exponents",
     "plan",
     "set_num_threads",
     "value_and_grad",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -13,8 +14,9 @@ from .backends.protocol import SAVE, Forward, State
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
+from .linearized import linearize, linearized_nbytes, sums_of_tangents
 from .outputs import check_grads, expect_writable
-from .params import Params
+from .params import PARAM_NAMES, Params
 from .states import GivenState, as_given, by_part, read_state
 from .threads import get_num_threads
 
@@ -189,6 +191,95 @@ class Tape:
             out,
             bool(accumulate),
         )
+
+    def jvp(
+        self,
+        dx: Array | None = None,
+        dstate: GivenState | None = None,
+        *,
+        dparams: Mapping[str, Array] | None = None,
+    ) -> tuple[Array, GivenState]:
+        """Forward mode: how the outputs change, to first order, with the inputs.
+
+        Parameters
+        ----------
+        dx : (T, B, I) array, optional
+            The change of x.
+        dstate : (B, H) array, or pair of them, optional
+            That of the initial state, shaped like it.
+        dparams : mapping of str to array, optional
+            That of parameters, by their names: ``{"w_hh": ...}``, or all of them as
+            ``Grads.arrays`` and ``Params.arrays`` return them. A readout in it is ignored.
+            At least one of the three must be given.
+
+        Returns
+        -------
+        dy : (T, B, H) array
+            The change of `y`.
+        dstate : (B, H) array, or pair of them
+            That of the final `state`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type, dtype or shape, if `dparams` has a name that is none
+            of a parameter or that of one that is None, or if all three are missing.
+        MemoryError
+            If the derivatives of all steps do not fit the memory.
+        RuntimeError
+            If the tape was released.
+
+        Notes
+        -----
+        ``da_t = W_x dx_t + W_s dS_{t-1} + dW_x x_t + dW_s S_{t-1} + db``, and through each unit by
+        itself to dS_t. It is the adjoint of `backward`: ``<dy, jvp(dx)> = <backward(dy).x, dx>``.
+        """
+        record, params = self._held(), self._params
+        if dx is None and dstate is None and dparams is None:
+            raise ValueError("dx, dstate, dparams: expected at least one of them, got None for all")
+        like = ("the tape", self._x.dtype)
+        steps, batch, _ = self._x.shape
+        if dx is not None:
+            dx = checks.as_float_array("dx", dx, like)
+            checks.expect_shape("dx", dx, self._x.shape, "x")
+            dx = checks.readable(dx)
+        tangent = tuple(map(np.zeros_like, self._state))
+        if dstate is not None:
+            shape = (batch, params.hidden_size)
+            tangent = read_state("dstate", dstate, self._cell, shape, like, "the initial state")
+        changes = self._read_dparams(dparams, like)
+        needed = linearized_nbytes(self._cell, params, steps, batch)
+        checks.require_memory(needed, f"the derivatives of {steps} steps")
+        if self._save == "minimal":
+            record = self._backend.forward(self._cell, params, self._x, self._state, "gates")
+        before = np.concatenate([self._state[0][None], record.y[:-1]])[:steps]
+        dsums = sums_of_tangents(self._cell, params, self._x, before, dx, changes)
+        passed = linearize(self._cell, self._backend, params, self._x, self._state, record)
+        dy, last = passed.forward(tangent, dsums)
+        return dy, as_given(last)
+
+    def _read_dparams(
+        self, dparams: Mapping[str, Array] | None, like: tuple[str, np.dtype[Any]]
+    ) -> dict[str, Array]:
+        """The tangents of the layer's parameters, checked."""
+        if dparams is None:
+            return {}
+        if not isinstance(dparams, Mapping):
+            raise TypeError(
+                f"dparams: expected a mapping of names to arrays, got {type(dparams).__name__}"
+            )
+        read = {}
+        for name, value in dparams.items():
+            checks.choice("dparams", name, PARAM_NAMES)
+            if name in ("w_ho", "b_o"):
+                continue
+            of = getattr(self._params, name)
+            if of is None:
+                raise ValueError(f"dparams: the tape has no {name}, got an array for it")
+            array = checks.as_float_array(f"dparams[{name!r}]", value, like)
+            checks.expect_shape(f"dparams[{name!r}]", array, of.shape, name)
+            read[name] = checks.readable(array)
+        return read
 
     def _read_history(
         self, name: str, value: Array | None, part: int, like: tuple[str, np.dtype[Any]]

@@ -1,0 +1,230 @@
+"""`lyapunov_exponents`: the rates at which small changes of the state grow, by QR.
+
+An orthonormal set of tangents Q is carried through the steps and made orthonormal again,
+
+    J_t Q_{t-1} = Q_t R_t        lambda_i = lim 1/t sum_t log |R_t[i, i]|
+
+(Benettin, Galgani, Giorgilli, Strelcyn 1980, Meccanica 15; Geist, Parlitz, Lauterborn 1990, Prog.
+Theor. Phys. 83(5)).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+
+from .. import checks
+from ..backends import Backend, resolve
+from ..backends.protocol import State
+from ..cells import Cell, get_cell
+from ..checks import Array
+from ..linearized import Linearized, linearize, linearized_nbytes
+from ..params import Params, Seed, generator_of
+from ..progress import watched
+from ..states import GivenState
+from ..tape import read_inputs, states_nbytes
+from .result import LyapunovExponents
+
+__all__ = ["lyapunov_exponents"]
+
+_BLOCK_NBYTES = 1 << 26  # of the derivatives of the steps that are held at once
+_POINTS = 200  # of `running`
+_LEAST_SPANS = 10  # that the standard error is taken from
+
+
+def lyapunov_exponents(
+    cell: str | Cell,
+    params: Params,
+    x: Array,
+    state: GivenState | None = None,
+    *,
+    k: int | None = None,
+    skip: int | None = None,
+    interval: int = 1,
+    backend: str = "auto",
+    rng: Seed = 0,
+    progress: bool = False,
+) -> LyapunovExponents:
+    """The leading Lyapunov exponents of a recurrent layer along x, or all of them.
+
+    Parameters
+    ----------
+    cell, params, x, state, backend
+        As in `bptt.forward`; a network without input has x of zeros. A network at rest stays at
+        rest: give it a state to start from.
+    k : int, optional
+        How many, from the largest on; all if not given: H, and 2 H for an LSTM.
+    skip : int, optional
+        Steps in front that do not count, while states and tangents find their way; T // 10 if not
+        given.
+    interval : int
+        Steps between one QR and the next. Within an interval the tangents lean towards the largest
+        exponent: ``(lambda_1 - lambda_k) * interval`` is to stay well below -log(eps), 36 in
+        float64 and 16 in float32.
+    rng : seed or Generator
+        Of the tangents to begin with.
+    progress : bool
+        Show a bar (needs tqdm).
+
+    Returns
+    -------
+    LyapunovExponents
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has the wrong type, dtype, shape or value, or T is less than
+        ``skip + interval``.
+    MemoryError
+        If the tangents do not fit the memory.
+
+    Notes
+    -----
+    An exponent that rounding decides, with a factor of less than eps times the largest, is -inf:
+    what falls so fast cannot be told from what is lost at once, as by a unit of relu that is off.
+    Memory does not grow with T beyond that of x. Ctrl-C ends the work with a warning, and what
+    was done is returned (`complete` is False).
+
+    Examples
+    --------
+    >>> import bptt, numpy as np
+    >>> params = bptt.init_params("linear", input_size=1, hidden_size=8, spectral_radius=0.5, rng=0)
+    >>> found = bptt.lyapunov_exponents("linear", params, np.zeros((50, 1, 1), "float32"), k=2)
+    >>> bool(abs(found.exponents - np.log(0.5)).max() < 1e-5)
+    True
+    """
+    kind = get_cell(cell)
+    params, x, initial = read_inputs(kind, params, x, state)
+    steps, batch, _ = x.shape
+    if batch < 1:
+        raise ValueError("x: expected one sequence at least, got none")
+    size = len(initial) * params.hidden_size
+    count = size if k is None else checks.size("k", k)
+    if count > size:
+        raise ValueError(f"k: expected at most {size}, the size of the state, got {count}")
+    left_out = steps // 10 if skip is None else checks.size("skip", skip, least=0)
+    every = checks.size("interval", interval)
+    intervals = (steps - left_out) // every
+    if intervals < 1:
+        raise ValueError(
+            f"x: expected at least {left_out + every} steps, skip and one interval, got {steps}"
+        )
+    generator = generator_of(rng)
+    chosen = resolve(backend, kind, x.dtype)
+    gates = kind.gates * params.hidden_size
+    checks.require_memory((8 * size + 3 * gates) * count * batch * 8, f"{count} tangents")
+    tangents = _orthonormal(generator.standard_normal((batch, size, count)))[0].astype(x.dtype)
+    growth = _Growth(left_out, every, intervals)
+    x = x[: left_out + intervals * every]
+    complete = True
+    try:
+        for t, step, passed in watched(
+            _steps(kind, chosen, params, x, initial), progress, len(x), "lyapunov", "step"
+        ):
+            tangents = _push(passed, step, tangents)
+            if (t + 1 - left_out) % every == 0:
+                tangents, logs = _orthonormal(tangents)
+                growth.add(t + 1, logs)
+    except KeyboardInterrupt:
+        if growth.done < 1:
+            raise
+        complete = False
+        warnings.warn(
+            f"interrupted: {growth.done} of {intervals} intervals are done",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return growth.result(kind.name, size, complete)
+
+
+def _steps(
+    cell: Cell, backend: Backend, params: Params, x: Array, state: State
+) -> Iterator[tuple[int, int, Linearized]]:
+    """Each step t, with the block of steps it lies in and where in it, one block at a time."""
+    batch = x.shape[1]
+    per_step = linearized_nbytes(cell, params, 1, batch) + states_nbytes(cell, params, 1, batch)
+    at_once = max(1, _BLOCK_NBYTES // per_step)
+    for first in range(0, len(x), at_once):
+        block = x[first : first + at_once]
+        record = backend.forward(cell, params, block, state, "gates")
+        passed = linearize(cell, backend, params, block, state, record)
+        state = record.state
+        for step in range(len(block)):
+            yield first + step, step, passed
+
+
+def _push(passed: Linearized, step: int, tangents: Array) -> Array:
+    """J_t Q, of the columns of Q (B, N, k)."""
+    parts = np.split(np.moveaxis(tangents, 2, 0), len(passed.slopes), axis=2)
+    pushed = np.concatenate(passed.push(step, tuple(parts)), axis=2)
+    return np.moveaxis(pushed, 0, 2)
+
+
+def _orthonormal(tangents: Array) -> tuple[Array, Array]:
+    """Q (B, N, k), and log |R[i, i]| (B, k)."""
+    q, r = np.linalg.qr(tangents.astype(np.float64, copy=False))
+    factors = np.abs(np.diagonal(r, axis1=1, axis2=2))
+    lost = factors <= np.finfo(tangents.dtype).eps * factors.max(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        return q.astype(tangents.dtype, copy=False), np.log(np.where(lost, 0, factors))
+
+
+class _Growth:
+    """The sum of log |R[i, i]| over intervals, remembered at some of them."""
+
+    def __init__(self, skip: int, interval: int, intervals: int) -> None:
+        self.skip, self.done = skip, 0
+        self._sum: Array | float = 0.0
+        self._last = skip
+        points = np.linspace(1, intervals, min(intervals, _POINTS)).astype(int)
+        self._points = set(points.tolist())
+        self._at: list[int] = []
+        self._sums: list[Array] = []
+
+    def add(self, step: int, logs: Array) -> None:
+        """Of the interval that ends after so many steps."""
+        if step <= self.skip:
+            return
+        self._sum, self._last, self.done = self._sum + logs, step, self.done + 1
+        if self.done in self._points:
+            self._remember()
+
+    def _remember(self) -> None:
+        self._sums.append(np.asarray(self._sum))
+        self._at.append(self._last)
+
+    def result(self, cell: str, size: int, complete: bool) -> LyapunovExponents:
+        if self._at[-1:] != [self._last]:
+            self._remember()
+        sums, steps = np.stack(self._sums), np.array(self._at)
+        running = sums.mean(axis=1) / (steps - self.skip)[:, None]
+        order = np.argsort(-running[-1], kind="stable")
+        by_sequence = sums[-1] / (steps[-1] - self.skip)
+        return LyapunovExponents(
+            cell,
+            size,
+            running[-1][order],
+            self._standard_error(sums, steps)[order],
+            steps,
+            running[:, order],
+            by_sequence[:, order],
+            complete,
+        )
+
+    def _standard_error(self, sums: Array, steps: Array) -> Array:
+        """From the spread of the means over spans of time, of every sequence."""
+        batch = sums.shape[1]
+        spans = min(math.ceil(_LEAST_SPANS / batch), len(steps))
+        ends = np.linspace(0, len(steps), spans + 1).astype(int)
+        sums = np.concatenate([np.zeros_like(sums[:1]), sums])[ends]
+        length = np.diff(np.concatenate([[self.skip], steps])[ends])
+        with np.errstate(invalid="ignore"):  # -inf less itself
+            means = np.diff(sums, axis=0) / length[:, None, None]
+            means = means.reshape(spans * batch, -1)
+            if len(means) < 2:
+                return np.full(means.shape[1], np.nan)
+            error: Array = means.std(axis=0, ddof=1) / math.sqrt(len(means))
+        return error

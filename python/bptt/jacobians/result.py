@@ -1,0 +1,122 @@
+"""`JacobianNorms` and `LyapunovExponents`: what the functions of these modules return."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..checks import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["JacobianNorms", "LyapunovExponents"]
+
+
+@dataclass(frozen=True, eq=False)
+class JacobianNorms:
+    """The spectral norm of ``prod_j dS_j/dS_{j-1}`` over the distance.
+
+    Attributes
+    ----------
+    cell : str
+    at : int
+        The step t that the products end at.
+    distances : (D,) int
+        In steps, from t back.
+    norm : (D, B)
+        Of dS_t/dS_{t-distance}, of each sequence.
+    residual : (D, B)
+        What is left of the norm's equation, relative to it: a singular value is as near as that.
+    """
+
+    cell: str
+    at: int
+    distances: Array
+    norm: Array
+    residual: Array = field(repr=False)
+
+    def plot(self) -> Figure:
+        """A figure of the norm over the distance: the median of the sequences, and their range.
+
+        Needs matplotlib (``pip install 'bptt[demo]'``).
+        """
+        from .plots import norms_by_distance  # matplotlib is slow to import, and may not be there
+
+        return norms_by_distance(self)
+
+    def __repr__(self) -> str:
+        count, batch = self.norm.shape
+        return f"JacobianNorms({self.cell!r}, at={self.at}, {count} distances, {batch} sequences)"
+
+
+@dataclass(frozen=True, eq=False)
+class LyapunovExponents:
+    """Lyapunov exponents in nats a step, the largest first.
+
+    Attributes
+    ----------
+    cell : str
+    size : int
+        N, how many the state has.
+    exponents : (k,)
+        The mean over sequences.
+    standard_error : (k,)
+        Of that mean, from the spread between sequences, or of fewer than ten, between spans of
+        time that give ten or more; nan if there is one number only.
+    steps : (M,) int
+        Some steps of the pass, at most about 200 of them.
+    running : (M, k)
+        The mean of what was counted up to each of these steps; its last row is `exponents`.
+    by_sequence : (B, k)
+        Of each sequence by itself, in the order of `exponents`.
+    complete : bool
+        False if Ctrl-C ended the work.
+    """
+
+    cell: str
+    size: int
+    exponents: Array
+    standard_error: Array
+    steps: Array = field(repr=False)
+    running: Array = field(repr=False)
+    by_sequence: Array = field(repr=False)
+    complete: bool = True
+
+    @property
+    def entropy_rate(self) -> float:
+        """The sum of the positive exponents, in nats a step: the entropy that a network of its own
+        makes, or more than that (Ruelle's inequality; Pesin's formula). Of those known: take `k`
+        until one is negative."""
+        return float(self.exponents[self.exponents > 0].sum())
+
+    @property
+    def dimension(self) -> float:
+        """The Kaplan-Yorke dimension of the attractor, ``j + sum_{i<=j} lambda_i / |lambda_{j+1}|``
+        with the largest j whose sum is not negative (Kaplan and Yorke 1979, Lect. Notes Math. 730).
+        nan if the sum of all known is not negative and there are more."""
+        sums = np.cumsum(self.exponents)
+        below = np.flatnonzero(sums < 0)
+        if not below.size:
+            return float(self.size) if len(sums) == self.size else math.nan
+        j = int(below[0])
+        return j + (float(sums[j - 1] / -self.exponents[j]) if j else 0.0)
+
+    def plot(self) -> Figure:
+        """A figure of the spectrum, and of how it converged.
+
+        Needs matplotlib (``pip install 'bptt[demo]'``).
+        """
+        from .plots import spectrum  # matplotlib is slow to import, and may not be there
+
+        return spectrum(self)
+
+    def __repr__(self) -> str:
+        first, error = self.exponents[0], self.standard_error[0]
+        return (
+            f"LyapunovExponents({self.cell!r}, {len(self.exponents)} of {self.size}, "
+            f"largest={first:.4g} +- {error:.2g}, steps={self.steps[-1]})"
+        )
