@@ -24,7 +24,16 @@ from .report import write_report
 from .results import History, Measured, NetworkResult, Results, spectral_radius
 from .training import TrainingStep, accuracy, train
 
-__all__ = ["CELLS", "Settings", "file_names", "summary", "train_all", "write_report"]
+__all__ = [
+    "CELLS",
+    "Settings",
+    "file_names",
+    "summary",
+    "train_all",
+    "training",
+    "training_steps",
+    "write_report",
+]
 
 CELLS = (*Settings.cells, *Settings.gated_cells)
 
@@ -73,7 +82,11 @@ def summary(results: Results) -> str:
 
 
 def training(
-    network: Network, params: bptt.Params, settings: Settings, data: Digits
+    network: Network,
+    params: bptt.Params,
+    settings: Settings,
+    data: Digits,
+    monitor: bptt.LagMonitor | None = None,
 ) -> Iterator[TrainingStep]:
     """Train `params` in place, step by step."""
     return train(
@@ -81,11 +94,17 @@ def training(
         params,
         data.minibatches(settings.batch_size, settings.seed),
         loss="cross_entropy",
-        steps=settings.epochs * _steps_per_epoch(data, settings),
+        steps=training_steps(data, settings),
         learning_rate=settings.rate(network),
         clip_norm=settings.clip_norm,
         backend=settings.backend,
+        monitor=monitor,
     )
+
+
+def training_steps(data: Digits, settings: Settings) -> int:
+    """How many steps a training has."""
+    return settings.epochs * _steps_per_epoch(data, settings)
 
 
 def _train_network(
@@ -116,7 +135,7 @@ def _train_network(
         by_loss_step=by_loss_step,
         history=history,
         after=_measure(network, params, data, settings),
-        finished=len(history.loss) == settings.epochs * _steps_per_epoch(data, settings),
+        finished=len(history.loss) == training_steps(data, settings),
         seconds=time.perf_counter() - began,
     )
 

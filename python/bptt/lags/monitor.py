@@ -30,6 +30,7 @@ __all__ = ["LagMonitor", "LagRecord"]
 # training of any length stays small.
 _SPACING = 1 / 500
 _LAGS_PER_DOUBLING = 8
+_CAUTION = 2  # how much longer than before a measurement may take on a busy machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,9 @@ class LagMonitor:
 
     With `budget`, the time spent here is kept at or below that part of the time between the calls,
     3 % if not said otherwise: both are measured, and a measurement is due when it would not exceed
-    the budget if it took as long as the longer of the last two. The first call always measures,
-    since the untrained network is what all others are compared with; the share is therefore kept
-    from the moment on at which training has taken 1 / budget times as long as that.
+    the budget if it took twice as long as the longer of the last two. The first call always
+    measures, since the untrained network is what all others are compared with; the share is
+    therefore kept from the moment on at which training has taken 1 / budget times as long as that.
 
     Parameters
     ----------
@@ -238,7 +239,7 @@ class LagMonitor:
         since = self.steps - self.history[-1].step
         if self.every is not None:
             return since >= self.every
-        expected = max(record.seconds for record in self.history[-2:])
+        expected = _CAUTION * max(record.seconds for record in self.history[-2:])
         affordable = self._spent + expected <= self.budget * self._training
         return affordable and since >= _SPACING * self.steps
 
