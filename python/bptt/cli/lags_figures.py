@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "TOLERANCE", "figures_of"]
 
 TOLERANCE = 0.05  # of the horizon
-_DECADES = 1e-6  # of the heat maps: what is below that part of the largest is dark
+_DARKEST = 1e-8  # part of the largest in a heat map; what is below it looks the same
+_LEAST_ERROR = 1e-4  # that is shown
 _ROUTES: dict[str, Any] = {"direct": {"ls": "--", "lw": 1.6}, "recurrent": {"ls": ":", "lw": 1.6}}
 
 
@@ -29,9 +30,10 @@ def heat(results: Results) -> Figure:
 
     found = results.networks
     figure, axes = panels.grid(1, len(found), height=3.5, sharey="all")
-    signals = [network.every_step.signal for network in found]
-    largest = max(float(s[np.isfinite(s)].max(initial=0)) for s in signals) or 1.0
-    scale = LogNorm(largest * _DECADES, largest)
+    norms = np.concatenate([network.every_step.signal.ravel() for network in found])
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    largest, smallest = norms.max(initial=0) or 1.0, norms.min(initial=1)
+    scale = LogNorm(max(smallest, largest * _DARKEST), largest)
     for axis, network in zip(axes[0], found, strict=True):
         mesh = network.every_step.draw_signal(axis, norm=scale)
         axis.set_title(network.cell)
@@ -51,7 +53,8 @@ def error(results: Results) -> Figure:
     cut, share = axes[0]
     panels.reference_line(cut, TOLERANCE, "5 %")
     panels.reference_line(share, 1)
-    cut.set(title="relative error of the gradient", ylabel="", ylim=(1e-4, None))
+    cut.set(title="relative error of the gradient", ylabel="")
+    cut.set_ylim(bottom=max(cut.get_ylim()[0], _LEAST_ERROR))
     share.set(title="share of the gradient up to a lag", ylabel="")
     panels.cell_legend(figure, _parameters(results.networks))
     return figure

@@ -68,9 +68,10 @@ class LagMonitor:
 
     With `budget`, the time spent here is kept at or below that part of the time between the calls,
     3 % if not said otherwise: both are measured, and a measurement is due when it would not exceed
-    the budget if it took twice as long as the longer of the last two. The first call always
-    measures, since the untrained network is what all others are compared with; the share is
-    therefore kept from the moment on at which training has taken 1 / budget times as long as that.
+    the budget if it took twice as long as the last one, and the last one is paid for. The first
+    call always measures, since the untrained network is what all others are compared with; the
+    share is therefore kept from the moment on at which training has taken 1 / budget times as long
+    as that.
 
     Parameters
     ----------
@@ -81,8 +82,9 @@ class LagMonitor:
     tolerance : float
         Of the horizon: the relative error of the gradient that is cut beyond it.
     sample : int, optional
-        Measure on so many sequences of the batch, at least 2, drawn anew each time; on all if not
-        given. It pays for a loss at many steps.
+        Measure on so many sequences of the batch, or on all if it has fewer, drawn anew each time;
+        on all if not given. Fewer cost less, and so there are more measurements within the budget,
+        but the gradient of few sequences scatters more.
     max_lag : int, optional
         The largest lag that is computed; that of the first step if not given or if less is there.
     lags : iterable of int, optional
@@ -135,11 +137,12 @@ class LagMonitor:
         self.tolerance = checks.non_negative("tolerance", tolerance)
         self.history: list[LagRecord] = []
         self.steps = 0
-        self._sample = None if sample is None else checks.size("sample", sample, least=2)
+        self._sample = None if sample is None else checks.size("sample", sample)
         self._max_lag = None if max_lag is None else checks.size("max_lag", max_lag, least=0)
         self._lags = None if lags is None else tuple(lags)
         self._backend, self._rng, self._clock = backend, generator_of(rng), clock
         self._spent = self._training = 0.0
+        self._measured_at = 0.0  # of the training time, the last time
         self._left: float | None = None  # when the last call returned
 
     @property
@@ -180,18 +183,9 @@ class LagMonitor:
         found = None
         try:
             if self._due():
-                found = self._measure(
-                    cell,
-                    params,
-                    x,
-                    target,
-                    dy=dy,
-                    loss=loss,
-                    at=at,
-                    reduction=reduction,
-                    state=state,
-                    lags=self._lags_of(len(x), at),
-                )
+                asked = {"target": target, "dy": dy, "at": at, "state": state}
+                rest = {"loss": loss, "reduction": reduction, "lags": self._lags_of(len(x), at)}
+                found = self._measure(cell, params, **self._drawn({"x": x, **asked}), **rest)
         finally:
             self._left = self._clock()
             self._spent += self._left - entered
@@ -239,9 +233,12 @@ class LagMonitor:
         since = self.steps - self.history[-1].step
         if self.every is not None:
             return since >= self.every
-        expected = _CAUTION * max(record.seconds for record in self.history[-2:])
+        last = self.history[-1].seconds
+        paid_for = last <= self.budget * (self._training - self._measured_at)
+        # The first one takes longer than those that follow, and says little of them.
+        expected = _CAUTION * last if len(self.history) > 1 else 0.0
         affordable = self._spent + expected <= self.budget * self._training
-        return affordable and since >= _SPACING * self.steps
+        return paid_for and affordable and since >= _SPACING * self.steps
 
     def _lags_of(self, steps: int, at: At) -> tuple[int, ...]:
         if self._lags is not None:
@@ -250,30 +247,39 @@ class LagMonitor:
         last = step % steps if steps else -1
         if self._max_lag is not None:
             last = min(last, self._max_lag)
-        one_step = isinstance(at, (int, np.integer)) or (isinstance(at, str) and at == "last")
-        return tuple(range(last + 1)) if one_step else _spaced(last)
+        return tuple(range(last + 1)) if _one_step(at) else _spaced(last)
 
-    def _measure(
-        self, cell: str | Cell, params: Params, x: Array, target: Array | None, **options: Any
-    ) -> LagGradients:
+    def _drawn(self, given: dict[str, Any]) -> dict[str, Any]:
+        """`given`, x (T, B, I) and what goes with it, of the sequences that are measured."""
+        batch = np.shape(given["x"])[1:2]
+        if self._sample is None or not batch or batch[0] <= self._sample:
+            return given
+        rows = np.sort(self._rng.choice(batch[0], self._sample, replace=False))
+
+        def of_rows(array: Any, axis: int) -> Any:
+            return None if array is None else np.take(checks.as_array("x", array), rows, axis)
+
+        at, state = given["at"], given["state"]
+        parts = isinstance(state, (tuple, list))
+        return {
+            "x": of_rows(given["x"], 1),
+            "target": of_rows(given["target"], 0 if _one_step(at) else 1),
+            "dy": of_rows(given["dy"], 1),
+            "at": at if _one_step(at) or isinstance(at, str) else of_rows(at, 1),
+            "state": tuple(of_rows(s, 0) for s in state) if parts else of_rows(state, 0),
+        }
+
+    def _measure(self, cell: str | Cell, params: Params, **asked: Any) -> LagGradients:
         with warnings.catch_warnings():
             # Of a term that overflows, and of Ctrl-C: the result says both.
             warnings.simplefilter("ignore", RuntimeWarning)
-            found = lag_gradients(
-                cell,
-                params,
-                x,
-                target,
-                sample=self._sample,
-                rng=self._rng,
-                backend=self._backend,
-                **options,
-            )
+            found = lag_gradients(cell, params, backend=self._backend, **asked)
         if not found.complete:
             raise KeyboardInterrupt  # the training is to stop, not this measurement alone
         return found
 
     def _record(self, found: LagGradients, seconds: float) -> None:
+        self._measured_at = self._training
         self.history.append(
             LagRecord(
                 self.steps,
@@ -289,6 +295,10 @@ class LagMonitor:
     def __repr__(self) -> str:
         last = self.history[-1].horizon if self.history else None
         return f"LagMonitor({self.steps} steps, {len(self.history)} measured, horizon={last})"
+
+
+def _one_step(at: At) -> bool:
+    return isinstance(at, (int, np.integer)) or (isinstance(at, str) and at == "last")
 
 
 def _spaced(last: int) -> tuple[int, ...]:
