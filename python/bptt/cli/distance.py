@@ -14,8 +14,9 @@ is that of the two as one vector. The last one is (dL/dh_t, 0), since the readou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -92,15 +93,34 @@ class ByLossStep:
 
 
 def far_over_near(
-    cell: str, params: bptt.Params, x: Array, target: Array, *, backend: str = "auto"
+    cell: str,
+    params: bptt.Params,
+    tape: bptt.Tape,
+    x: Array,
+    target: Array,
+    *,
+    backend: str = "auto",
 ) -> float:
-    """Median over the sequences of ||dL/dS_1|| / ||dL/dS_T||, for x (T, B, I).
+    """Median over the sequences of ||dL/dS_1|| / ||dL/dS_T||, given the tape of x (T, B, I).
 
-    A single number for how far back the gradient reaches, cheap enough to follow in training.
+    A single number for how far back the gradient reaches, cheap enough to follow in training:
+    one pass over steps 2..T, and none of their terms.
     """
-    ends = (0, len(x) - 1)
-    near, far = _norms_by_sequence(cell, params, x, target, "cross_entropy", backend, lags=ends)
-    return float(_median_ratio(far, near))
+    loss, last = "cross_entropy", _state(tape, len(x) - 2)
+    (near,) = _norms_by_sequence(cell, params, x[-1:], target, loss, backend, last)
+    _, grads = bptt.value_and_grad(
+        cell,
+        params,
+        x[1:],
+        target,
+        loss=loss,
+        at="last",
+        reduction="sum",
+        state=_state(tape, 0),
+        backend=backend,
+    )
+    parts = grads.state if isinstance(grads.state, tuple) else (grads.state,)
+    return float(_median_ratio(_norm(parts), near))
 
 
 def gradient_by_distance(
@@ -172,7 +192,7 @@ def _norms_by_sequence(
     target: Array,
     loss: str,
     backend: str,
-    lags: Iterable[int] | None = None,
+    state: Any = None,
 ) -> Iterator[Array]:
     """(B,) for each lag: ||dL/dS_k|| of each sequence's own loss at the last step."""
     terms = bptt.lag_terms(
@@ -183,12 +203,21 @@ def _norms_by_sequence(
         loss=loss,
         at="last",
         reduction="sum",  # no sequence's loss is divided by their number
-        lags=lags,
+        state=state,
         backend=backend,
     )
-    for term in terms:
-        whole = np.concatenate([part[0] for part in term.dstates], axis=1)
-        yield np.asarray(np.linalg.norm(whole.astype("float64"), axis=1))
+    return (_norm(tuple(part[0] for part in term.dstates)) for term in terms)
+
+
+def _norm(ds: tuple[Array, ...]) -> Array:
+    """(B,), for each sequence the norm of its gradient, with all parts of the state as one."""
+    return np.asarray(np.linalg.norm(np.hstack(ds).astype("float64"), axis=1))
+
+
+def _state(tape: bptt.Tape, index: int) -> Any:
+    """The state after step `index`, counted from zero."""
+    has_memory = len(bptt.CELLS[tape.cell].states) > 1
+    return (tape.y[index], tape.c[index]) if has_memory else tape.y[index]
 
 
 def _median_ratio(norms: Array, to: Array) -> Array:

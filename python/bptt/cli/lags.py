@@ -19,12 +19,12 @@ from .lags_measured import Measured, Options, Results, check, measure
 from .lags_networks import TASKS, Network, network_of_file, networks_of_task
 from .lags_report import write_report
 from .progress import ProgressBar
+from .training import MONITORED
 
 __all__ = ["add_parser", "run"]
 
 DEFAULT_FOLDER = "bptt-lags"
 _CELLS = ("tanh", "gru", "lstm")
-_SAMPLE = 16  # sequences of a minibatch that the horizon is followed on in training
 # Options of one of the two kinds of networks, by their names in argparse.
 _OF_FILES = {"cell": "--cell", "data": "--data", "loss": "--loss", "at": "--at"}
 _OF_TASKS = {"task": "--task", "cells": "--cells", "quick": "--quick", "untrained": "--untrained"}
@@ -155,7 +155,7 @@ def _train(
     """Train it in place if it is to be; whether Ctrl-C ended that."""
     if network.train is None:
         return None, False
-    monitor = bptt.LagMonitor(sample=_SAMPLE, backend=options.backend, rng=options.seed)
+    monitor = bptt.LagMonitor(sample=MONITORED, backend=options.backend, rng=options.seed)
     with Interrupt() as interrupt:
         for step in network.train(monitor):
             progress.step(f"loss {step.loss:<8.3g}")

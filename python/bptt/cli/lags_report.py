@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .lags_figures import FIGURES, TOLERANCE, figures_of
 from .lags_measured import Measured, Results
 from .page import figure, page
 from .tables import html_table, number
+from .training import MONITORED
 
 __all__ = ["write_report"]
 
@@ -47,8 +49,9 @@ _SECTIONS = {
     "training": (
         "In training",
         "<p><code>bptt.LagMonitor</code> measured the horizon while the network was trained, on "
-        "the minibatch of that step: a single batch's gradient, so it scatters. It spends at most "
-        "3&nbsp;% of the time of training, and measures as often as that allows.</p>",
+        f"{MONITORED} sequences of a minibatch, whose gradient scatters around that of all. "
+        "It measures as often as 3&nbsp;% of the time of training allow; what it took is in the "
+        "table.</p>",
     ),
 }
 
@@ -87,12 +90,16 @@ def _table(results: Results) -> str:
         norm = network.lags.norm["state"]
         return number(norm[-1] / norm[0]) if norm[0] > 0 else "-"
 
+    def half_life(network: Measured) -> str:
+        found = network.lags.half_life()
+        return "does not fade" if found == math.inf else number(found)
+
     columns = {
         "units": lambda n: str(n.hidden_size),
         "parameters": lambda n: str(n.parameters),
         "loss": lambda n: number(n.lags.loss),
         "horizon (5&nbsp;%)": horizon,
-        "half-life of ‖δ‖": lambda n: number(n.lags.half_life()),
+        "half-life of ‖δ‖": half_life,
         "‖δ‖, last lag / first": far_over_near,
         "largest exponent": lambda n: number(n.lyapunov.exponents[0]) if n.lyapunov else "-",
     }

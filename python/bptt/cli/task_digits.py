@@ -22,7 +22,7 @@ from .plan import Network, Settings
 from .progress import ProgressBar
 from .report import write_report
 from .results import History, Measured, NetworkResult, Results, spectral_radius
-from .training import TrainingStep, accuracy, train
+from .training import MONITORED, TrainingStep, accuracy, train
 
 __all__ = [
     "CELLS",
@@ -126,7 +126,8 @@ def _train_network(
         loss_steps=loss_steps,
         backend=settings.backend,
     )
-    history = _follow(network, params, settings, data, progress, interrupt)
+    monitor = bptt.LagMonitor(sample=MONITORED, backend=settings.backend, rng=settings.seed)
+    history = _follow(network, params, settings, data, monitor, progress, interrupt)
     return NetworkResult(
         network=network,
         params_file=network.params_file,
@@ -134,6 +135,7 @@ def _train_network(
         before=before,
         by_loss_step=by_loss_step,
         history=history,
+        monitor=monitor,
         after=_measure(network, params, data, settings),
         finished=len(history.loss) == training_steps(data, settings),
         seconds=time.perf_counter() - began,
@@ -145,6 +147,7 @@ def _follow(
     params: bptt.Params,
     settings: Settings,
     data: Digits,
+    monitor: bptt.LagMonitor,
     progress: ProgressBar,
     interrupt: Interrupt,
 ) -> History:
@@ -152,7 +155,7 @@ def _follow(
     per_epoch, history = _steps_per_epoch(data, settings), History()
     _evaluate(network, params, data, settings, history)
     began = time.perf_counter()
-    for step in training(network, params, settings, data):
+    for step in training(network, params, settings, data, monitor):
         history.add_step(step)
         if len(history.loss) % per_epoch == 0:
             history.epoch_seconds.append(time.perf_counter() - began)
@@ -175,7 +178,7 @@ def _evaluate(
     with bptt.forward(cell, params, x, backend=backend) as tape:
         history.add_evaluation(
             accuracy(params, tape.y[-1], labels),
-            far_over_near(cell, params, x, labels, backend=backend),
+            far_over_near(cell, params, tape, x, labels, backend=backend),
         )
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import bptt
 from bptt.checks import Array
 
-__all__ = ["Adam", "TrainingStep", "accuracy", "global_norm", "read_out", "train"]
+__all__ = ["MONITORED", "Adam", "TrainingStep", "accuracy", "global_norm", "read_out", "train"]
+
+MONITORED = 16  # sequences of a minibatch on which the horizon is followed
 
 
 @dataclass(frozen=True)
