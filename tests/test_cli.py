@@ -30,7 +30,7 @@ NETWORKS = [
     f"{cell}-radius-{radius}" for cell in ("linear", "tanh") for radius in ("0.8", "1.0", "1.2")
 ]
 NETWORKS += ["gru-radius-0.8", "lstm-radius-0.8"]
-FIGURES = ("learning", "regimes", "distance", "share", "cut", "readout", "gated")
+FIGURES = ("learning", "regimes", "distance", "share", "cut", "horizon", "readout", "gated")
 
 
 def _needs_demo_extra() -> None:
@@ -149,6 +149,14 @@ def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
             assert gradient["check"] < 1e-12, network["params_file"]
             assert gradient["w_hh_error"][-1] == pytest.approx(0, abs=1e-12)
             assert gradient["w_hh"][-1] == 0  # it multiplies S_0
+
+
+def test_horizon_is_followed_in_the_training_of_every_network(demo: Path) -> None:
+    for network in _read_results(demo)["networks"]:
+        monitor = network["monitor"]
+        assert monitor["steps"] == len(network["history"]["loss"])
+        assert monitor["history"][0]["step"] == 0
+        assert 0 < monitor["history"][0]["horizon"] < 64
 
 
 def test_gradient_of_readout_does_not_fade_with_distance(demo: Path) -> None:

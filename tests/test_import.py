@@ -22,6 +22,8 @@ PUBLIC = {
     "Info",
     "JacobianNorms",
     "LagGradients",
+    "LagMonitor",
+    "LagRecord",
     "LagTerm",
     "LyapunovExponents",
     "jacobian_norms",

@@ -14,7 +14,7 @@ from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
 from .info import Info, info
 from .jacobians import JacobianNorms, LyapunovExponents, jacobian_norms, lyapunov_exponents
-from .lags import LagGradients, LagTerm, lag_gradients, lag_terms
+from .lags import LagGradients, LagMonitor, LagRecord, LagTerm, lag_gradients, lag_terms
 from .params import Params, init_params
 from .plan import Plan, plan
 from .tape import Tape, forward
@@ -32,6 +32,8 @@ __all__ = [
     "Info",
     "JacobianNorms",
     "LagGradients",
+    "LagMonitor",
+    "LagRecord",
     "LagTerm",
     "LyapunovExponents",
     "Params",

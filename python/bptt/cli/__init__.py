@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import bptt
 
-from . import demo, info
+from . import demo, info, lags
 from .errors import CommandError
 
 __all__ = ["main"]
 
-_COMMANDS = (demo, info)
+_COMMANDS = (demo, info, lags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from typing import Any
 
@@ -12,6 +11,7 @@ import bptt
 from . import task_adding, task_digits
 from .backend_choice import backends_used
 from .errors import CommandError
+from .extra import TRAINING, require
 from .folder import DEFAULT_FOLDER, open_folder
 from .interrupt import Interrupt
 
@@ -19,13 +19,6 @@ __all__ = ["add_parser", "run"]
 
 # Each is a module with CELLS, Settings, file_names, train_all, write_report and summary.
 _TASKS = {"digits": task_digits, "adding": task_adding}
-
-# What the extra `demo` brings: the module that is imported, and the name pip knows.
-_EXTRA = {
-    "matplotlib.figure": "matplotlib",
-    "sklearn.datasets": "scikit-learn",
-    "tqdm": "tqdm",
-}
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -63,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     """Check everything that can fail, train, measure, write. Exit code 130 if interrupted."""
     task = _TASKS[args.task]
     backends_used(args.backend, task.CELLS)
-    _require_extra()
+    require(TRAINING)
     settings = task.Settings.make(seed=args.seed, backend=args.backend, quick=args.quick)
     names = [name for each in _TASKS.values() for name in each.file_names()]
     folder = open_folder(args.out, force=args.force, names=names)
@@ -82,18 +75,6 @@ def run(args: argparse.Namespace) -> int:
     report = f"Report: {folder / 'report.html'}"
     print("\n".join(filter(None, (kept, task.summary(results), report))))
     return 130 if interrupt.requested else 0
-
-
-def _require_extra() -> None:
-    """Import what the demo needs beyond NumPy, before anything is created."""
-    for module, package in _EXTRA.items():
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise CommandError(
-                f"needs {package}, which cannot be imported ({error}); "
-                "install it with: pip install 'bptt[demo]'"
-            ) from None
 
 
 def _seed(text: str) -> int:

@@ -4,11 +4,9 @@ For a loss at the last step t of a sequence, the text's sum is
 
     dL_t/dW_s = sum_{k=1..t} dL_t/dO_t · dO_t/dS_t · ( prod_{j=k+1..t} dS_j/dS_{j-1} ) · dS_k/dW_s
 
-`gradient_by_distance` computes every term of it, `gradient_by_loss_step` what becomes of the
-oldest term when the loss moves away, and `far_over_near` one number for both ends. They walk the
-sequence in segments with the public `bptt.forward` and ``Tape.backward``: the segment that is
-step k alone, given dL/dS_k, returns the term of step k as its ``w_hh`` gradient and dL/dS_{k-1} as
-its ``state`` gradient. This module is the only place that knows how the figures are measured.
+and `bptt.lag_gradients` has each term of it, by the lag t - k. The functions here ask for what the
+demo's figures show: `gradient_by_distance` for all terms, `gradient_by_loss_step` for what becomes
+of the oldest term when the loss moves away, and `far_over_near` for one number of both ends.
 
 The state of an LSTM is the pair S_k = (h_k, c_k), and dL/dS_k the pair of both gradients: its norm
 is that of the two as one vector. The last one is (dL/dh_t, 0), since the readout reads h alone.
@@ -16,6 +14,7 @@ is that of the two as one vector. The last one is (dL/dh_t, 0), since the readou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +30,6 @@ __all__ = [
     "gradient_by_distance",
     "gradient_by_loss_step",
 ]
-
-# One (B, H) array, or the pair (h, c) of an LSTM.
-State = Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +106,21 @@ def far_over_near(
     A single number for how far back the gradient reaches, cheap enough to follow in training:
     one pass over steps 2..T, and none of their terms.
     """
-    near = _gradient_at_state(cell, params, tape.y[-1], target, backend)
-    with bptt.forward(cell, params, x[1:], _state(tape, 0), backend=backend) as rest:
-        far = rest.backward(dstate=near).state
-    return float(_median_ratio(_norm(far), _norm(near)))
+    loss, last = "cross_entropy", _state(tape, len(x) - 2)
+    (near,) = _norms_by_sequence(cell, params, x[-1:], target, loss, backend, last)
+    _, grads = bptt.value_and_grad(
+        cell,
+        params,
+        x[1:],
+        target,
+        loss=loss,
+        at="last",
+        reduction="sum",
+        state=_state(tape, 0),
+        backend=backend,
+    )
+    parts = grads.state if isinstance(grads.state, tuple) else (grads.state,)
+    return float(_median_ratio(_norm(parts), near))
 
 
 def gradient_by_distance(
@@ -132,28 +139,19 @@ def gradient_by_distance(
     params, x = params.astype("float64"), x.astype("float64")
     if target.dtype.kind == "f":  # not the ids of classes
         target = target.astype("float64")
-    tape = bptt.forward(cell, params, x, backend=backend)
-    steps, batch, _ = x.shape
-    ds = _gradient_at_state(cell, params, tape.y[-1], target, backend, loss)
-    norms = np.empty((steps, batch))
-    terms = np.empty((steps, *params.w_hh.shape))
-    for distance in range(steps):
-        norms[distance] = _norm(ds)
-        terms[distance], ds = _step_back(params, x, tape, steps - 1 - distance, ds)
-    partial = np.cumsum(terms, axis=0)
-    _, grads = bptt.value_and_grad(cell, params, x, target, loss=loss, at="last", backend=backend)
-    whole = np.linalg.norm(grads.w_hh)
+    found = bptt.lag_gradients(cell, params, x, target, loss=loss, at="last", backend=backend)
+    norms = np.array(list(_norms_by_sequence(cell, params, x, target, loss, backend)))
     low, median, high = np.percentile(norms, (10, 50, 90), axis=1)
     return ByDistance(
         state=median,
         state_low=low,
         state_high=high,
         relative=_median_ratio(norms, norms[0]),
-        w_hh=np.linalg.norm(terms, axis=(1, 2)),
-        w_hh_error=np.linalg.norm(partial - grads.w_hh, axis=(1, 2)) / whole,
-        w_hh_whole=float(whole),
-        w_ho=float(np.linalg.norm(grads.w_ho)),  # type: ignore[arg-type]
-        check=float(np.linalg.norm(partial[-1] - grads.w_hh) / whole),
+        w_hh=found.norm["w_hh"],
+        w_hh_error=found.error["w_hh"],
+        w_hh_whole=float(np.linalg.norm(found.total["w_hh"])),
+        w_ho=float(np.linalg.norm(found.total["w_ho"])),
+        check=found.check,
     )
 
 
@@ -168,75 +166,58 @@ def gradient_by_loss_step(
 ) -> ByLossStep:
     """The oldest term of dL_t/dW_s, and dL_t/dW_o, for the loss at each t of `loss_steps`."""
     params, x = params.astype("float64"), x.astype("float64")
-    tape = bptt.forward(cell, params, x, backend=backend)
     oldest, w_ho = np.empty(len(loss_steps)), np.empty(len(loss_steps))
-    for n, t in enumerate(loss_steps):
-        # The last step alone for W_o, and steps 3..t for dL_t/dS_2.
-        _, last = bptt.value_and_grad(
+    for n, t in enumerate(loss_steps.tolist()):
+        found = bptt.lag_gradients(
             cell,
             params,
-            x[t - 1 : t],
+            x,
             target,
             loss="cross_entropy",
-            at="last",
-            state=_state(tape, t - 2),
+            at=t - 1,  # steps of the text are counted from one
+            lags=[t - 2],
             backend=backend,
         )
-        w_ho[n] = np.linalg.norm(last.w_ho)  # type: ignore[arg-type]
-        ds = _gradient_at_state(cell, params, tape.y[t - 1], target, backend)
-        with bptt.forward(cell, params, x[2:t], _state(tape, 1), backend=backend) as segment:
-            ds = segment.backward(dstate=ds).state
-        oldest[n] = np.linalg.norm(_step_back(params, x, tape, 1, ds)[0])
-    state = np.sqrt(np.mean(np.sum(tape.y[loss_steps - 1] ** 2, axis=2), axis=1))
+        oldest[n] = found.norm["w_hh"][0]
+        w_ho[n] = np.linalg.norm(found.total["w_ho"])
+    y = bptt.forward(cell, params, x, backend=backend).y
+    state = np.sqrt(np.mean(np.sum(y[loss_steps - 1] ** 2, axis=2), axis=1))
     return ByLossStep(step=loss_steps, oldest=oldest, w_ho=w_ho, state=state)
 
 
-def _gradient_at_state(
+def _norms_by_sequence(
     cell: str,
     params: bptt.Params,
-    h: Array,
+    x: Array,
     target: Array,
+    loss: str,
     backend: str,
-    loss: str = "cross_entropy",
-) -> State:
-    """dL/dS of each sequence's own loss, read from the hidden state `h` (B, H): dL/dO · dO/dS.
-
-    It is the ``state`` gradient of one step of the identity network, whose Jacobian is one.
-    """
-    hidden, dtype = params.hidden_size, params.dtype
-    identity = bptt.Params(
-        np.zeros((hidden, 1), dtype), np.eye(hidden, dtype=dtype), w_ho=params.w_ho, b_o=params.b_o
-    )
-    nothing = np.zeros((1, len(h), 1), dtype)
-    _, grads = bptt.value_and_grad(
-        "linear",
-        identity,
-        nothing,
+    state: Any = None,
+) -> Iterator[Array]:
+    """(B,) for each lag: ||dL/dS_k|| of each sequence's own loss at the last step."""
+    terms = bptt.lag_terms(
+        cell,
+        params,
+        x,
         target,
         loss=loss,
         at="last",
-        reduction="sum",
-        state=h,
+        reduction="sum",  # no sequence's loss is divided by their number
+        state=state,
         backend=backend,
     )
-    dh = grads.state
-    return (dh, np.zeros_like(dh)) if _has_memory(cell) else dh
+    return (_norm(tuple(part[0] for part in term.dstates)) for term in terms)
 
 
-def _state(tape: bptt.Tape, index: int) -> State:
-    """The state after step `index`, counted from zero."""
-    return (tape.y[index], tape.c[index]) if _has_memory(tape.cell) else tape.y[index]
-
-
-def _has_memory(cell: str) -> bool:
-    """Whether a state has the part c beside h."""
-    return len(bptt.CELLS[cell].states) > 1
-
-
-def _norm(ds: State) -> Array:
+def _norm(ds: tuple[Array, ...]) -> Array:
     """(B,), for each sequence the norm of its gradient, with all parts of the state as one."""
-    whole = np.hstack(ds) if isinstance(ds, tuple) else ds
-    return np.asarray(np.linalg.norm(whole.astype("float64"), axis=1))
+    return np.asarray(np.linalg.norm(np.hstack(ds).astype("float64"), axis=1))
+
+
+def _state(tape: bptt.Tape, index: int) -> Any:
+    """The state after step `index`, counted from zero."""
+    has_memory = len(bptt.CELLS[tape.cell].states) > 1
+    return (tape.y[index], tape.c[index]) if has_memory else tape.y[index]
 
 
 def _median_ratio(norms: Array, to: Array) -> Array:
@@ -245,14 +226,3 @@ def _median_ratio(norms: Array, to: Array) -> Array:
     if not held.any():
         return np.full(norms.shape[:-1], np.nan)
     return np.asarray(np.median(norms[..., held] / to[held], axis=-1))
-
-
-def _step_back(
-    params: bptt.Params, x: Array, tape: bptt.Tape, index: int, ds: State
-) -> tuple[Array, State]:
-    """Step `index` of the tape, alone: its term of the mean dL/dW_s, and dL/dS before it."""
-    before = _state(tape, index - 1) if index > 0 else None
-    step = x[index : index + 1]
-    with bptt.forward(tape.cell, params, step, before, backend=tape.backend) as segment:
-        grads = segment.backward(dstate=ds)
-    return grads.w_hh / x.shape[1], grads.state

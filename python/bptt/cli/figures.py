@@ -1,7 +1,7 @@
 """The demo's figures, each drawn from `Results` alone.
 
-In all but the last colour is the spectral radius rho that a network's W_s started from; a formula's
-line is dashed, a measured one solid.
+But where cells are compared, colour is the spectral radius rho that a network's W_s started from; a
+formula's line is dashed, a measured one solid.
 """
 
 from __future__ import annotations
@@ -114,6 +114,27 @@ def cut(results: Results) -> Figure:
     return figure
 
 
+def horizon(results: Results) -> Figure:
+    """How far back the gradient has to be followed, in the course of training."""
+    shown = {f"{cell} cell": results.of_cell(cell) for cell in results.cells}
+    if any(result.network.gated for result in results.networks):
+        shown["equal size"] = results.compared
+    figure, axes = panels.grid(1, len(shown), height=3.9, sharey="all")
+    for axis, (title, networks) in zip(axes[0], shown.items(), strict=True):
+        for result in networks:
+            network = result.network
+            compared = title == "equal size"
+            colour = panels.cell_colour(network.cell) if compared else panels.colour(network.radius)
+            result.monitor.draw(axis, color=colour, label=network.cell, marker=".", lw=1.2)
+        axis.set_title(title)
+        axis.label_outer()
+    axes[0, 0].set_ylim(0, results.data["steps"])
+    if "equal size" in shown:
+        axes[0, -1].legend()
+    panels.legend(figure, results.radii)
+    return figure
+
+
 def regimes(results: Results) -> Figure:
     """Vanishing, steady, exploding: ||dL/dS_k|| / ||dL/dS_t|| before training, cell by cell."""
     radii = results.radii
@@ -203,6 +224,7 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "figures/distance.png": distance,
     "figures/share.png": share,
     "figures/cut.png": cut,
+    "figures/horizon.png": horizon,
     "figures/readout.png": readout,
     "figures/gated.png": gated,
 }

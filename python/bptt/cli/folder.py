@@ -1,4 +1,4 @@
-"""The folder that the demo writes: chosen, checked before any work is done, and filled."""
+"""The folder that a command writes: chosen, checked before any work is done, and filled."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ __all__ = ["DEFAULT_FOLDER", "open_folder", "write_file"]
 DEFAULT_FOLDER = "bptt-demo"
 
 
-def open_folder(out: str | None, *, force: bool, names: Iterable[str]) -> Path:
-    """Create the demo's folder and make sure that it can be written to.
+def open_folder(
+    out: str | None, *, force: bool, names: Iterable[str], default: str = DEFAULT_FOLDER
+) -> Path:
+    """Create the folder and make sure that it can be written to.
 
-    Without `out` it is ``bptt-demo``, or the first free one of ``bptt-demo-2``, ... so that a
-    second run loses nothing. A folder that is named must be new or empty, unless `force` allows
-    to replace the files called `names`; others in it are never touched.
+    Without `out` it is `default`, such as ``bptt-demo``, or the first free one of ``bptt-demo-2``,
+    ... so that a second run loses nothing. A folder that is named must be new or empty, unless
+    `force` allows to replace the files called `names`; others in it are never touched.
 
     Raises
     ------
     CommandError
         If the folder holds something, or cannot be created or written to.
     """
-    folder = Path(DEFAULT_FOLDER if out is None else out)
+    folder = Path(default if out is None else out)
     try:
         if out is None and not force:
             folder = _first_free(folder)
@@ -34,7 +36,7 @@ def open_folder(out: str | None, *, force: bool, names: Iterable[str]) -> Path:
         if not force and any(folder.iterdir()):
             raise CommandError(
                 f"--out: {folder} is not empty; name another folder, or add --force to replace "
-                "an earlier demo there"
+                "what an earlier run wrote there"
             )
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -22,6 +22,8 @@ def to_json(results: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """`value` as dicts, lists, strings and numbers that JSON knows."""
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, dict):

@@ -99,8 +99,9 @@ def colour(radius: float) -> str:
 
 
 def cell_colour(cell: str) -> str:
-    """Where cells are compared: black, orange and blue, which no radius has."""
-    return {"tanh": "#000000", "gru": "#E69F00", "lstm": "#56B4E9"}[cell]
+    """Where cells are compared: black, orange and blue, which no radius has, and two more."""
+    colours = {"tanh": "#000000", "gru": "#E69F00", "lstm": "#56B4E9", "linear": "#009E73"}
+    return colours.get(cell, "#CC79A7")
 
 
 def distance_axis(axes: Axes, steps: int, *, every: int = 8) -> None:

@@ -27,6 +27,8 @@ _CAPTIONS = {
     "different scales; dotted: all distances equal.",
     "cut": "Error of the gradient of the recurrent weights if the terms beyond a distance are "
     "left out. Dotted: an error of 5\N{NO-BREAK SPACE}%.",
+    "horizon": "The largest lag that has to be kept for an error of 5\N{NO-BREAK SPACE}% in the "
+    "gradient of all parameters, of 16 sequences of a minibatch.",
     "readout": "The loss is read at the end of each row of pixels, before training. Left: the "
     "term of step 2 in the gradient of the recurrent weights. Right: the gradient of the readout "
     "weights, and, dotted, the root mean square of the state's norm.",

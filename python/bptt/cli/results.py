@@ -95,6 +95,8 @@ class NetworkResult:
         Early (before the first step) and late (after the last).
     by_loss_step : ByLossStep
         Before training, with the loss read at other steps.
+    monitor : LagMonitor
+        The horizon in the course of training.
     finished : bool
         False if training was interrupted; the numbers are of the moment it stopped.
     """
@@ -105,6 +107,7 @@ class NetworkResult:
     before: Measured
     by_loss_step: ByLossStep
     history: History
+    monitor: bptt.LagMonitor
     after: Measured
     finished: bool
     seconds: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,18 @@ from .folder import write_file
 from .interrupt import Interrupt
 from .json_text import to_json
 from .progress import ProgressBar
-from .training import read_out, train
+from .training import TrainingStep, read_out, train
 
-__all__ = ["CELLS", "Settings", "file_names", "summary", "train_all", "write_report"]
+__all__ = [
+    "CELLS",
+    "Settings",
+    "file_names",
+    "held_out_sequences",
+    "summary",
+    "train_all",
+    "training",
+    "write_report",
+]
 
 CELLS = Settings.cells
 
@@ -36,7 +46,7 @@ def file_names() -> list[str]:
 
 def train_all(settings: Settings, folder: Path, interrupt: Interrupt) -> Results:
     """Train the networks one by one, saving after each what is known so far."""
-    held_out = {steps: _held_out(steps, settings) for steps in settings.lengths}
+    held_out = {steps: held_out_sequences(steps, settings) for steps in settings.lengths}
     answering_one = {steps: float(np.mean((1 - y) ** 2)) for steps, (_, y) in held_out.items()}
     results = Results(settings, backends_used(settings.backend, CELLS), answering_one)
     networks = settings.networks()
@@ -72,7 +82,27 @@ def summary(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _held_out(steps: int, settings: Settings) -> _HeldOut:
+def training(
+    network: Network,
+    params: bptt.Params,
+    settings: Settings,
+    monitor: bptt.LagMonitor | None = None,
+) -> Iterator[TrainingStep]:
+    """Train `params` in place, step by step."""
+    return train(
+        network.cell,
+        params,
+        sequences(network.steps, settings.batch_size, settings.seed),
+        loss="squared_error",
+        steps=settings.training_steps,
+        learning_rate=settings.learning_rate,
+        clip_norm=settings.clip_norm,
+        backend=settings.backend,
+        monitor=monitor,
+    )
+
+
+def held_out_sequences(steps: int, settings: Settings) -> _HeldOut:
     """Sequences of their own stream of random numbers, so that no batch has them."""
     return draw(steps, settings.held_out, np.random.default_rng((settings.seed, steps)))
 
@@ -117,17 +147,7 @@ def _follow(
     """The course of training `params`, which ends early if it is interrupted."""
     course = Course()
     course.add_evaluation(_mse(network, params, held_out, settings.backend))
-    training = train(
-        network.cell,
-        params,
-        sequences(network.steps, settings.batch_size, settings.seed),
-        loss="squared_error",
-        steps=settings.training_steps,
-        learning_rate=settings.learning_rate,
-        clip_norm=settings.clip_norm,
-        backend=settings.backend,
-    )
-    for step in training:
+    for step in training(network, params, settings):
         course.loss.append(step.loss)
         if len(course.loss) % settings.steps_per_evaluation == 0:
             course.add_evaluation(_mse(network, params, held_out, settings.backend))

@@ -22,9 +22,18 @@ from .plan import Network, Settings
 from .progress import ProgressBar
 from .report import write_report
 from .results import History, Measured, NetworkResult, Results, spectral_radius
-from .training import TrainingStep, accuracy, train
+from .training import MONITORED, TrainingStep, accuracy, train
 
-__all__ = ["CELLS", "Settings", "file_names", "summary", "train_all", "write_report"]
+__all__ = [
+    "CELLS",
+    "Settings",
+    "file_names",
+    "summary",
+    "train_all",
+    "training",
+    "training_steps",
+    "write_report",
+]
 
 CELLS = (*Settings.cells, *Settings.gated_cells)
 
@@ -73,7 +82,11 @@ def summary(results: Results) -> str:
 
 
 def training(
-    network: Network, params: bptt.Params, settings: Settings, data: Digits
+    network: Network,
+    params: bptt.Params,
+    settings: Settings,
+    data: Digits,
+    monitor: bptt.LagMonitor | None = None,
 ) -> Iterator[TrainingStep]:
     """Train `params` in place, step by step."""
     return train(
@@ -81,11 +94,17 @@ def training(
         params,
         data.minibatches(settings.batch_size, settings.seed),
         loss="cross_entropy",
-        steps=settings.epochs * _steps_per_epoch(data, settings),
+        steps=training_steps(data, settings),
         learning_rate=settings.rate(network),
         clip_norm=settings.clip_norm,
         backend=settings.backend,
+        monitor=monitor,
     )
+
+
+def training_steps(data: Digits, settings: Settings) -> int:
+    """How many steps a training has."""
+    return settings.epochs * _steps_per_epoch(data, settings)
 
 
 def _train_network(
@@ -107,7 +126,8 @@ def _train_network(
         loss_steps=loss_steps,
         backend=settings.backend,
     )
-    history = _follow(network, params, settings, data, progress, interrupt)
+    monitor = bptt.LagMonitor(sample=MONITORED, backend=settings.backend, rng=settings.seed)
+    history = _follow(network, params, settings, data, monitor, progress, interrupt)
     return NetworkResult(
         network=network,
         params_file=network.params_file,
@@ -115,8 +135,9 @@ def _train_network(
         before=before,
         by_loss_step=by_loss_step,
         history=history,
+        monitor=monitor,
         after=_measure(network, params, data, settings),
-        finished=len(history.loss) == settings.epochs * _steps_per_epoch(data, settings),
+        finished=len(history.loss) == training_steps(data, settings),
         seconds=time.perf_counter() - began,
     )
 
@@ -126,6 +147,7 @@ def _follow(
     params: bptt.Params,
     settings: Settings,
     data: Digits,
+    monitor: bptt.LagMonitor,
     progress: ProgressBar,
     interrupt: Interrupt,
 ) -> History:
@@ -133,7 +155,7 @@ def _follow(
     per_epoch, history = _steps_per_epoch(data, settings), History()
     _evaluate(network, params, data, settings, history)
     began = time.perf_counter()
-    for step in training(network, params, settings, data):
+    for step in training(network, params, settings, data, monitor):
         history.add_step(step)
         if len(history.loss) % per_epoch == 0:
             history.epoch_seconds.append(time.perf_counter() - began)

@@ -12,7 +12,9 @@ import numpy as np
 import bptt
 from bptt.checks import Array
 
-__all__ = ["Adam", "TrainingStep", "accuracy", "global_norm", "read_out", "train"]
+__all__ = ["MONITORED", "Adam", "TrainingStep", "accuracy", "global_norm", "read_out", "train"]
+
+MONITORED = 16  # sequences of a minibatch on which the horizon is followed
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,18 @@ def train(
     learning_rate: float,
     clip_norm: float,
     backend: str = "auto",
+    monitor: bptt.LagMonitor | None = None,
 ) -> Iterator[TrainingStep]:
     """Train `params` in place, yielding after every step; stop iterating to stop training.
 
     `batches` gives x and target of each step; the loss is read at the last step of a sequence.
     The learning rate falls to zero along half a cosine (Loshchilov & Hutter 2017). A gradient
-    that is not finite is reported but not applied.
+    that is not finite is reported but not applied. `monitor` looks on.
     """
     adam = Adam(params)
     for step, (x, target) in enumerate(islice(batches, steps)):
+        if monitor is not None:
+            monitor.step(cell, params, x, target, loss=loss, at="last")
         value, grads = bptt.value_and_grad(
             cell, params, x, target, loss=loss, at="last", backend=backend
         )

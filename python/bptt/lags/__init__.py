@@ -8,6 +8,7 @@ and these modules compute each term of the sum over lags, lag = t - k.
 """
 
 from .gradients import lag_gradients, lag_terms
+from .monitor import LagMonitor, LagRecord
 from .result import LagGradients, LagTerm
 
-__all__ = ["LagGradients", "LagTerm", "lag_gradients", "lag_terms"]
+__all__ = ["LagGradients", "LagMonitor", "LagRecord", "LagTerm", "lag_gradients", "lag_terms"]

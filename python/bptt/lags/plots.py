@@ -1,33 +1,135 @@
-"""Figures of `LagGradients`. Importing this module imports matplotlib."""
+"""How `LagGradients` and `LagMonitor` are drawn. Importing this module imports matplotlib.
+
+The ``draw_`` functions draw into axes that they are given, so that figures can be made of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from ..checks import Array
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+
+    from .monitor import LagMonitor
     from .result import LagGradients
 
-__all__ = ["lag_curves"]
+__all__ = [
+    "draw_curve",
+    "draw_error_in_training",
+    "draw_horizon",
+    "draw_signal",
+    "horizon_in_training",
+    "lag_curves",
+]
+
+# What a curve is called on its axis, and whether that is logarithmic.
+_CURVES = {
+    "norm": ("norm of the term", True),
+    "error": ("error if cut beyond the lag", True),
+    "cosine": ("cosine if cut beyond the lag", False),
+    "share": ("share up to the lag", False),
+}
+_FEWEST = 1e-8  # below that part of the largest, all is drawn in the darkest colour
 
 
-def lag_curves(found: Mapping[str, LagGradients], of: str = "params") -> Figure:
-    """Norm, error and share of the gradient of `of` over the lag, a line for each of `found`."""
+def draw_curve(
+    axes: Axes, found: LagGradients, curve: str, of: str, tolerance: float, style: Mapping[str, Any]
+) -> None:
+    """A curve over the lag; on those of error and share the horizon is a dot."""
+    name, logarithmic = _CURVES[curve]
+    values = getattr(found, curve)[of]
+    if curve == "share":
+        values = np.cumsum(values)
+    (line,) = axes.plot(found.lags, values, **style)
+    axes.set(xlabel="lag (steps)", ylabel=name)
+    if logarithmic:
+        axes.set_yscale("log", nonpositive="mask")
+    horizon = found.horizon(tolerance, of)
+    if curve not in ("error", "share") or horizon is None:
+        return
+    at = int(np.searchsorted(found.lags, horizon))
+    axes.axvline(horizon, color=line.get_color(), linestyle=":", linewidth=1.2)
+    # An error of zero has no place on a logarithmic axis.
+    if values[at] > 0 or not logarithmic:
+        axes.plot(horizon, values[at], "o", color=line.get_color(), markersize=6)
+
+
+def draw_signal(axes: Axes, found: LagGradients, style: Mapping[str, Any]) -> QuadMesh:
+    """||delta|| over the step t of the loss and the lag; white where step t - lag is none."""
+    signal, lags, steps = found.signal, found.lags, found.steps
+    k = np.arange(steps)[None, :] - lags[:, None]  # the step that delta is at
+    shown = np.take_along_axis(signal, np.maximum(k, 0), axis=1)
+    mesh = _heat_map(axes, np.arange(steps), lags, np.where(k >= 0, shown, 0), style)
+    axes.set(xlabel="step t of the loss", ylabel="lag (steps)")
+    return mesh
+
+
+def draw_horizon(axes: Axes, monitor: LagMonitor, style: Mapping[str, Any]) -> None:
+    """The horizon over the steps of training, with gaps where no lag was far enough."""
+    history = monitor.history
+    horizons = [np.nan if r.horizon is None else r.horizon for r in history]
+    axes.plot([r.step for r in history], horizons, **style)
+    axes.set(xlabel="training step", ylabel="horizon (steps)")
+
+
+def draw_error_in_training(
+    axes: Axes, monitor: LagMonitor, style: Mapping[str, Any]
+) -> QuadMesh | None:
+    """The error by lag over the steps of training; None if the lags were not always the same."""
+    history = monitor.history
+    if len({r.lags.tobytes() for r in history}) != 1:
+        return None
+    error = np.array([r.error for r in history]).T
+    mesh = _heat_map(axes, np.array([r.step for r in history]), history[0].lags, error, style)
+    axes.set(xlabel="training step", ylabel="lag (steps)")
+    return mesh
+
+
+def lag_curves(found: LagGradients, of: str) -> Figure:
+    """Norm, error and share of the gradient of `of` over the lag."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    norm, error, share = figure.subplots(1, 3)
-    for name, lags in found.items():
-        (line,) = norm.semilogy(lags.lags, lags.norm[of], label=name)
-        error.semilogy(lags.lags, lags.error[of], label=name)
-        share.plot(lags.lags, np.cumsum(lags.share[of]), label=name)
-        horizon = lags.horizon(of=of)
-        if horizon is not None:
-            error.axvline(horizon, color=line.get_color(), linestyle=":")
-    norm.set(title=f"norm of the term ({of})", xlabel="lag (steps)")
-    error.set(title="relative error if cut beyond", xlabel="lag (steps)")
-    error.axhline(0.05, color="gray", linewidth=0.8)
-    share.set(title="share of the gradient up to", xlabel="lag (steps)")
-    norm.legend()
+    for axes, curve in zip(figure.subplots(1, 3), ("norm", "error", "share"), strict=True):
+        draw_curve(axes, found, curve, of, 0.05, {})
+        if curve == "error":
+            axes.axhline(0.05, color="gray", linewidth=0.8)
+    figure.suptitle(f"{found.cell}: gradient of {of}")
     return figure
+
+
+def horizon_in_training(monitor: LagMonitor) -> Figure:
+    """The horizon over the steps of training, on the error that it is read from."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    mesh = draw_error_in_training(axes, monitor, {})
+    draw_horizon(axes, monitor, {"color": "white" if mesh else "black", "marker": "."})
+    if mesh is not None:
+        figure.colorbar(mesh, label="error if cut beyond the lag")
+    axes.set_title(f"horizon (error of at most {monitor.tolerance:.0%}) in training")
+    return figure
+
+
+def _heat_map(
+    axes: Axes, columns: Array, rows: Array, values: Array, style: Mapping[str, Any]
+) -> QuadMesh:
+    """values (rows, columns) in logarithmic colours; what is not positive is left white."""
+    seen = np.ma.masked_where(~(np.isfinite(values) & (values > 0)), values)
+    largest = float(seen.max()) if seen.count() else 1.0
+    smallest = max(float(seen.min()) if seen.count() else 1.0, largest * _FEWEST)
+    given: dict[str, Any] = {"norm": LogNorm(smallest, max(largest, smallest * 1.001)), **style}
+    return axes.pcolormesh(_edges(columns), _edges(rows), seen, rasterized=True, **given)
+
+
+def _edges(centres: Array) -> Array:
+    """The borders half way between `centres`, which rise, and as far outside of the outer ones."""
+    half = np.diff(centres) / 2 if len(centres) > 1 else np.array([0.5])
+    return np.concatenate(
+        [centres[:1] - half[:1], centres[:-1] + half[: len(centres) - 1], centres[-1:] + half[-1:]]
+    )

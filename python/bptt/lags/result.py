@@ -14,6 +14,8 @@ import numpy as np
 from ..checks import Array, choice, finite
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure
 
 __all__ = ["LagGradients", "LagTerm"]
@@ -171,7 +173,43 @@ class LagGradients:
         """
         from .plots import lag_curves  # matplotlib is slow to import, and may not be there
 
-        return lag_curves({self.cell: self}, of)
+        return lag_curves(self, choice("of", of, self.error))
+
+    def draw(
+        self,
+        axes: Axes,
+        curve: str = "error",
+        of: str = "params",
+        *,
+        tolerance: float = 0.05,
+        **style: Any,
+    ) -> None:
+        """Draw a curve into the axes of a figure of your own.
+
+        Parameters
+        ----------
+        axes : matplotlib Axes
+        curve : {"norm", "error", "cosine", "share"}
+            A share is summed up to each lag. On error and share the horizon is marked.
+        of, tolerance
+            As in `horizon`.
+        **style
+            For ``Axes.plot``, such as a label and a color.
+        """
+        from .plots import draw_curve
+
+        choice("curve", curve, _CURVES)
+        draw_curve(axes, self, curve, choice("of", of, self.error), tolerance, style)
+
+    def draw_signal(self, axes: Axes, **style: Any) -> QuadMesh:
+        """Draw a heat map of ``||delta||`` over the step t of the loss, and the lag.
+
+        It takes a loss at every step to fill it. `style` is for ``Axes.pcolormesh``; what is
+        returned serves ``Figure.colorbar``.
+        """
+        from .plots import draw_signal
+
+        return draw_signal(axes, self, style)
 
     def __repr__(self) -> str:
         shown = f"LagGradients({self.cell!r}, {len(self.lags)} lags"

@@ -1,0 +1,146 @@
+"""What ``bptt lags`` measures: networks of the built-in tasks, or one that was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import bptt
+from bptt.checks import Array
+
+from . import task_adding, task_digits
+from .digits import load_digits
+from .errors import CommandError
+from .training import TrainingStep
+
+__all__ = ["TASKS", "Network", "network_of_file", "networks_of_task"]
+
+_ADDING_STEPS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One network, the data that it is measured on, and how it is trained before.
+
+    Attributes
+    ----------
+    about : str
+        What the data are.
+    train : callable or None
+        Trains `params` in place, step by step, with a monitor.
+    training_steps : int
+    """
+
+    cell: str
+    params: bptt.Params
+    x: Array
+    target: Array
+    loss: str
+    at: str | int
+    about: str
+    train: Callable[[bptt.LagMonitor], Iterator[TrainingStep]] | None = None
+    training_steps: int = 0
+
+
+def networks_of_task(
+    task: str, cells: Sequence[str], seed: int, backend: str, *, quick: bool, untrained: bool
+) -> list[Network]:
+    """Networks of as many parameters, on sequences that are held out of their training."""
+    found = TASKS[task](cells, seed, backend, quick)
+    if untrained:
+        return [Network(**{**vars(n), "train": None, "training_steps": 0}) for n in found]
+    return found
+
+
+def _digits(cells: Sequence[str], seed: int, backend: str, quick: bool) -> list[Network]:
+    settings = task_digits.Settings.make(seed=seed, backend=backend, quick=quick)
+    data = load_digits(settings.test_images, seed)
+    networks = {n.cell: n for n in settings.networks() if n.radius == settings.compared_radius}
+    found = []
+    for cell in cells:
+        params = settings.init_params(networks[cell])
+        train = partial(task_digits.training, networks[cell], params, settings, data)
+        found.append(
+            Network(
+                cell,
+                params,
+                data.x_test,
+                data.y_test,
+                "cross_entropy",
+                "last",
+                f"{len(data.y_test)} held-out digits, read pixel by pixel",
+                train,
+                task_digits.training_steps(data, settings),
+            )
+        )
+    return found
+
+
+def _adding(cells: Sequence[str], seed: int, backend: str, quick: bool) -> list[Network]:
+    settings = task_adding.Settings.make(seed=seed, backend=backend, quick=quick)
+    x, sums = task_adding.held_out_sequences(_ADDING_STEPS, settings)
+    networks = {n.cell: n for n in settings.networks() if n.steps == _ADDING_STEPS}
+    found = []
+    for cell in cells:
+        params = settings.init_params(networks[cell])
+        train = partial(task_adding.training, networks[cell], params, settings)
+        about = f"{len(sums)} held-out sequences of the adding problem"
+        found.append(
+            Network(
+                cell,
+                params,
+                x,
+                sums,
+                "squared_error",
+                "last",
+                about,
+                train,
+                settings.training_steps,
+            )
+        )
+    return found
+
+
+TASKS: dict[str, Callable[[Sequence[str], int, str, bool], list[Network]]] = {
+    "digits": _digits,
+    "adding": _adding,
+}
+
+
+def network_of_file(
+    params: str, data: str, cell: str, loss: str | None, at: str | int | None
+) -> Network:
+    """The network and the data in two files.
+
+    Raises
+    ------
+    CommandError
+        If they cannot be read, or do not hold what they should.
+    """
+    try:
+        loaded = bptt.Params.load(params)
+    except (OSError, ValueError, TypeError) as error:
+        raise CommandError(f"--params: cannot read {params}: {_reason(error)}") from None
+    try:
+        with np.load(data, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in getattr(stored, "files", ())}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise CommandError(f"--data: cannot read {data}: {_reason(error)}") from None
+    if set(arrays) != {"x", "target"}:
+        raise CommandError(f"--data: expected the arrays x and target, got {sorted(arrays)}")
+    x, target = arrays["x"], arrays["target"]
+    if x.dtype.kind != "f" or x.ndim != 3:
+        raise CommandError(
+            f"--data: x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
+        )
+    if loss is None:
+        loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
+    return Network(cell, loaded, x, target, loss, "all" if at is None else at, "data of a file")
+
+
+def _reason(error: Exception) -> Any:
+    return error.strerror if isinstance(error, OSError) and error.strerror else error
