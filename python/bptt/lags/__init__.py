@@ -7,7 +7,8 @@ The gradient of the losses L_t is a sum over the steps k that they reach back to
 and these modules compute each term of the sum over lags, lag = t - k.
 """
 
+from .adaptive_horizon import AdaptiveHorizon
 from .gradients import lag_gradients, lag_terms
 from .result import LagGradients, LagTerm
 
-__all__ = ["LagGradients", "LagTerm", "lag_gradients", "lag_terms"]
+__all__ = ["AdaptiveHorizon", "LagGradients", "LagTerm", "lag_gradients", "lag_terms"]
