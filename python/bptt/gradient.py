@@ -109,7 +109,9 @@ def value_and_grad(
         }
         check_grads(out, accumulate, params, initial, read, readout=True)
     walked = steps if objective.step is None else objective.step + 1
-    kept = walked if cut is None or objective.step is None else walked - cut.first(walked - 1)
+    kept = walked
+    if cut is not None:
+        kept = cut.kept(steps) if objective.step is None else walked - cut.first(walked - 1)
     states = states_nbytes(kind, params, kept + 2, batch)
     # The states and two packed copies of the weights; new gradients of x and the weights.
     weights = params.nbytes

@@ -54,6 +54,12 @@ class Truncation:
         """Whether it takes anything from the gradient of so many steps."""
         return batch > 0 and self.first(steps - 1) > 0
 
+    def kept(self, steps: int) -> int:
+        """How many steps of so many, with a loss at each, are kept at a time: whole segments."""
+        if not self.detach:
+            return steps
+        return min(steps, max(1, _STEPS_AT_ONCE // self.steps) * self.steps)
+
     def nbytes(self, states: int) -> int:
         """Bytes that it takes at most beside states of so many: see `_add_lags`."""
         return 0 if self.detach else 6 * states
@@ -127,12 +133,17 @@ def truncated_value_and_grad(
         inputs = x[start : step + 1]
         loss, _ = backend.value_and_grad(cell, params, inputs, before, near, part, True)
         return loss, grads
-    recorded = Recorded(cell, backend, params, x, state)
-    loss, dy, of_readout = recorded.readout_gradient(objective)
-    incoming = (dy, *(None for _ in state[1:]))
-    truncated_backward(cut, recorded, incoming, None, grads, True)
-    for name, g in of_readout.items():
-        getattr(grads, name)[...] += g
+    loss, at_once = 0.0, cut.kept(len(x))
+    for start in range(0, len(x), at_once):
+        stop = min(start + at_once, len(x))
+        recorded = Recorded(cell, backend, params, x[start:stop], state)
+        some, dy, of_readout = recorded.readout_gradient(_steps_of(objective, start, stop))
+        incoming = (dy, *(None for _ in state[1:]))
+        truncated_backward(cut, recorded, incoming, None, _part(grads, start, stop), True)
+        for name, g in of_readout.items():
+            getattr(grads, name)[...] += g
+        loss += some
+        state = tuple(s[-1] for s in recorded.after)
     return loss, grads
 
 
@@ -156,6 +167,15 @@ def _to_add_to(
         for array in (out.x, *as_tuple(out.state), *(getattr(out, name) for name in present)):
             array[...] = 0
     return out
+
+
+def _steps_of(objective: Objective, start: int, stop: int) -> Objective:
+    weights = objective.weights
+    return replace(
+        objective,
+        target=objective.target[start:stop],
+        weights=None if weights is None else weights[start:stop],
+    )
 
 
 def _part(grads: Grads, start: int, stop: int) -> Grads:
