@@ -88,7 +88,7 @@ def _table(results: Results) -> str:
 
     def far_over_near(network: Measured) -> str:
         norm = network.lags.norm["state"]
-        return number(norm[-1] / norm[0]) if norm[0] > 0 else "-"
+        return number(norm[-1] / norm[0]) if norm.size and norm[0] > 0 else "-"
 
     def half_life(network: Measured) -> str:
         found = network.lags.half_life()
