@@ -2,11 +2,12 @@
 
 import sys
 
-from bench import builds, ladder, overhead, report, run
+from bench import builds, ladder, lags, overhead, report, run
 
 _COMMANDS = {
     "builds": builds.main,
     "ladder": ladder.main,
+    "lags": lags.main,
     "overhead": overhead.main,
     "report": report.main,
 }

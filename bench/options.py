@@ -80,7 +80,7 @@ def _parser(families: tuple[str, ...]) -> argparse.ArgumentParser:
         prog="python -m bench",
         description="Time bptt against PyTorch, JAX and its own other backends, in alternation. "
         "LIST is one or more names, separated by commas.",
-        epilog="Also: 'python -m bench builds', 'ladder', 'overhead', 'report FILE.json'.",
+        epilog="Also: 'python -m bench builds', 'ladder', 'lags', 'overhead', 'report FILE.json'.",
     )
     add = parser.add_argument
     add("--family", type=_names, default=(), metavar="LIST", help=f"{', '.join(families)}, or all")

@@ -14,6 +14,7 @@ PUBLIC = {
     "CELLS",
     "GradientCheck",
     "check_gradients",
+    "AdaptiveHorizon",
     "BackendStatus",
     "Cell",
     "CellDefinition",

@@ -149,3 +149,24 @@ def test_every_instruction_set_keeps_a_rows_bits_in_any_batch(
         alone = p.row(n).forward_backward("native")
         assert np.array_equal(alone["y"][:, 0], whole["y"][:, n]), p.row(n)
         assert np.array_equal(alone["dx"][:, 0], whole["dx"][:, n]), p.row(n)
+
+
+@pytest.mark.skipif(len(FMA_ISAS) < 2, reason=f"this CPU has {', '.join(ISAS)} only")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_gradient_by_lag_has_the_same_bits_too(
+    shape: tuple[int, ...], cell: str, dtype: str, core: object, keep_isa: None
+) -> None:
+    p = make_problem(cell, *shape, dtype=dtype)
+    found = []
+    for isa in FMA_ISAS:
+        core.select_isa(isa)
+        for at, target in (("last", p.target[-1]), ("all", p.target)):
+            call = {"loss": "squared_error", "at": at, "state": p.state, "backend": "native"}
+            terms = bptt.lag_terms(cell, p.params, p.x, target, **call)
+            found.append([g for term in terms for g in term.params.values()])
+        lags = bptt.lag_gradients(cell, p.params, p.x, p.target[-1], **{**call, "at": "last"})
+        found.append([lags.norm["w_hh"], lags.signal])
+    # Sums of the scalar products of the state are NumPy's.
+    for one, other in zip(found[:3], found[3:], strict=False):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -125,6 +127,59 @@ def test_forward_mode_says_what_is_wrong(
     tape = run(p, "numpy")
     with pytest.raises(error, match=message):
         tape.jvp(**arguments)
+
+
+@pytest.fixture
+def leaky() -> Iterator[str]:
+    """A cell whose two states both go straight on, also into each other."""
+
+    @bptt.cell(gates=("a",), states=("h", "c"), saved=("s",), name="leaky")
+    def leak(sums: Any, state: Any) -> Any:
+        h, c = state
+        s = np.tanh(sums[0] + 0.3 * c)
+        return (0.5 * h + s, 0.9 * c - 0.2 * h + s * s), (s,)
+
+    @leak.derivative
+    def leak(saved: Any, before: Any, state: Any, dstate: Any) -> Any:
+        s = saved[0]
+        da = (dstate[0] + 2 * s * dstate[1]) * (1 - s * s)
+        return (da,), (0.5 * dstate[0] - 0.2 * dstate[1], 0.3 * da + 0.9 * dstate[1])
+
+    yield leak.name
+    del bptt.CELLS[leak.name]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_states_that_go_straight_into_each_other_do_so_in_forward_mode(
+    leaky: str, backend: str
+) -> None:
+    if not bptt.backends()[backend].available:
+        pytest.skip(f"no backend {backend}")
+    p = make_problem(leaky, *SHAPE)
+    tape, d = run(p, backend), tangents(p)
+    dy, last = tape.jvp(dstate=d["dstate"])
+    pulled = inner(d["dstate"], tape.backward(p.dy, p.dstate).state)
+    assert inner(dy, p.dy) + inner(last, p.dstate) == pytest.approx(pulled, rel=1e-12)
+    np.testing.assert_allclose(norms(p, backend).norm, dense_norms(p, 7), rtol=1e-6)
+
+
+def test_a_released_tape_has_no_forward_mode() -> None:
+    p = make_problem("tanh", *SHAPE)
+    tape = run(p, "numpy")
+    tape.release()
+    with pytest.raises(RuntimeError, match="the tape was released"):
+        tape.jvp(p.x)
+
+
+def test_forward_mode_leaves_its_arguments_as_they_were(cell: str) -> None:
+    p = make_problem(cell, *SHAPE)
+    tape, d, copy = run(p, "auto"), tangents(p), tangents(p)
+    y = tape.y.copy()
+    tape.jvp(**d)
+    np.testing.assert_array_equal(tape.y, y)
+    np.testing.assert_array_equal(d["dx"], copy["dx"])
+    for s, kept in zip(as_tuple(d["dstate"]), as_tuple(copy["dstate"]), strict=True):
+        np.testing.assert_array_equal(s, kept)
 
 
 # --- Norms of products -------------------------------------------------------------------------
@@ -332,6 +387,32 @@ def test_the_standard_error_is_how_far_repetitions_scatter() -> None:
     alone = bptt.lyapunov_exponents("tanh", params, x[:, :1], k=2)  # from spans of time
     assert (alone.standard_error / scatter > 0.4).all()
     assert (alone.standard_error / scatter < 2.5).all()
+
+
+def test_memory_does_not_grow_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bptt.jacobians.lyapunov._BLOCK_NBYTES", 1_000_000)
+    params = bptt.init_params("gru", input_size=1, hidden_size=16, rng=0)
+
+    def peak(steps: int) -> int:
+        x = np.zeros((steps, 1, 1), "f4")
+        tracemalloc.start()
+        bptt.lyapunov_exponents("gru", params, x, k=2)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(3000)
+    # The curve over the steps, of a few numbers each, is all that grows.
+    assert peak(12000) < 1.3 * peak(3000)
+
+
+def test_progress_is_shown_where_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    p = make_problem("tanh", 20, 2, 2, 5)
+    exponents(p)
+    assert capsys.readouterr().err == ""
+    exponents(p, progress=True)
+    assert "lyapunov: 100%" in capsys.readouterr().err
 
 
 def test_ctrl_c_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

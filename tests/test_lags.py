@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import bptt
 import numpy as np
 import pytest
+from bptt.recorded import Recorded
 from bptt.states import as_tuple
 from problems import Problem, make_problem
 
@@ -174,3 +178,284 @@ def test_without_its_terms_a_lag_is_measured_the_same(
                     err_msg=f"{curve} of {name} of {p}",
                     **close,
                 )
+
+
+# --- routes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "mgu"])
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_the_routes_are_those_of_brute_force_and_add_up(at: str, cell: str, backend: str) -> None:
+    p = make_problem(cell, *SHAPE, seed=6)
+    expected = brute_force(p, loss_of(p, "squared_error", at), cut=True)
+    found = {
+        route: lags_of(p, backend, "squared_error", at, route=route)
+        for route in (None, "direct", "recurrent")
+    }
+    for lag, terms in enumerate(expected):
+        for name, term in terms.items():
+            parts = {route: lags.terms[lag].params[name] for route, lags in found.items()}
+            np.testing.assert_allclose(parts["direct"], term, **CLOSE, err_msg=name)
+            whole = parts["direct"] + parts["recurrent"]
+            np.testing.assert_allclose(whole, parts[None], **CLOSE, err_msg=name)
+    assert not found["recurrent"].terms[0].params["w_hh"].any()
+    expect_measures(found["direct"], expected)
+
+
+def test_a_cell_without_a_direct_route_says_so(backend: str) -> None:
+    p = make_problem("tanh", *SHAPE)
+    with pytest.raises(ValueError, match=r"^route: cell 'tanh' has one route only, got 'direct'"):
+        lags_of(p, backend, "squared_error", "all", route="direct")
+    with pytest.raises(ValueError, match=r"^route: expected one of direct, recurrent"):
+        lags_of(make_problem("gru", *SHAPE), backend, "squared_error", "all", route="both")
+
+
+def test_with_the_forget_gate_open_the_direct_route_never_fades(dtype: str) -> None:
+    """f = 1 and W_s = 0: dc_t/dc_{t-1} is the identity, and delta of c keeps its norm."""
+    steps, hidden = 60, 5
+    params = bptt.init_params(
+        "lstm", input_size=2, hidden_size=hidden, output_size=3, rng=0, dtype=dtype
+    )
+    params.w_hh[:] = 0
+    params.w_ih[hidden : 2 * hidden] = 0
+    params.b_ih[hidden : 2 * hidden] = 100
+    x = np.random.default_rng(0).standard_normal((steps, 4, 2)).astype(dtype)
+    dy = np.zeros((steps, 4, hidden), dtype)
+    dy[-1] = 1
+    lags = bptt.lag_gradients("lstm", params, x, dy=dy, route="direct")
+    norm = lags.norm["state"][1:]
+    assert norm[0] > 0.1
+    np.testing.assert_allclose(norm, norm[0], rtol=1e-6)
+
+
+# --- which lags, of what ------------------------------------------------------------------------
+
+
+def test_some_lags_are_what_they_are_among_all(cell: str, backend: str) -> None:
+    p = make_problem(cell, *SHAPE, seed=7)
+    for at in ("all", "last"):
+        every = lags_of(p, backend, "cross_entropy", at)
+        for chosen in ([0], [1, 2, 5], [8], range(0, 9, 4)):
+            some = lags_of(p, backend, "cross_entropy", at, lags=chosen)
+            assert some.lags.tolist() == list(chosen)
+            for curve in ("norm", "error", "cosine", "share"):
+                for name, values in getattr(some, curve).items():
+                    expected = getattr(every, curve)[name][list(chosen)]
+                    np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-10)
+            np.testing.assert_allclose(some.signal, every.signal[list(chosen)], rtol=1e-9)
+        few = lags_of(p, backend, "cross_entropy", at, max_lag=3)
+        np.testing.assert_allclose(few.error["w_hh"], every.error["w_hh"][:4], rtol=1e-9)
+
+
+def test_gradients_of_the_states_may_be_given(cell: str, backend: str) -> None:
+    p = make_problem(cell, *SHAPE, seed=8)
+    _, target = p.loss_at("all", "squared_error")
+    o = bptt.forward(cell, p.params, p.x, p.state).y @ p.params.w_ho.T + p.params.b_o
+    dy = (o - target) @ p.params.w_ho / (p.x.shape[0] * p.x.shape[1])
+    given = bptt.lag_gradients(cell, p.params, p.x, dy=dy, state=p.state, backend=backend)
+    of_loss = lags_of(p, backend, "squared_error", "all")
+    assert given.loss is None
+    assert "w_ho" not in given.total
+    for name in (*WEIGHTS, "params", "state"):
+        np.testing.assert_allclose(given.norm[name], of_loss.norm[name], rtol=1e-10)
+
+
+def test_delta_is_the_gradient_of_a_later_loss_in_the_state(backend: str) -> None:
+    """By differences, of the loss at t = k + 2 in S_k."""
+    p = make_problem("tanh", 6, 2, 2, 3, 2, seed=9)
+    _, target = p.loss_at("all", "squared_error")
+    (term,) = bptt.lag_terms(
+        "tanh", p.params, p.x, target, loss="squared_error", at="all", reduction="sum",
+        state=p.state, backend=backend, lags=[2],
+    )  # fmt: skip
+    assert term.steps == slice(0, 4)
+    y = bptt.forward("tanh", p.params, p.x, p.state).y
+    for k in range(4):
+        for unit in range(3):
+            losses = []
+            for h in (1e-6, -1e-6):
+                s = y[k].copy()
+                s[:, unit] += h
+                later = bptt.forward("tanh", p.params, p.x[k + 1 : k + 3], s).y[-1]
+                o = later @ p.params.w_ho.T + p.params.b_o
+                losses.append(((o - target[k + 2]) ** 2).sum(axis=1) / 2)
+            slope = (losses[0] - losses[1]) / 2e-6
+            np.testing.assert_allclose(term.dstates[0][k, :, unit], slope, rtol=1e-6, atol=1e-8)
+
+
+def test_a_sample_is_near_the_whole_and_says_how_near() -> None:
+    p = make_problem("gru", 12, 200, 3, 8, 4, seed=10)
+    call = {"loss": "cross_entropy", "at": "all", "state": p.state}
+    whole = bptt.lag_gradients("gru", p.params, p.x, p.ids, **call)
+    far = []
+    for seed in range(20):
+        some = bptt.lag_gradients("gru", p.params, p.x, p.ids, sample=64, rng=seed, **call)
+        error = some.standard_error["norm"]["state"]
+        assert (error > 0).all()
+        far.append(np.abs(some.norm["state"] - whole.norm["state"]) / error)
+    # Half of normal errors lie within 0.67 deviations, nearly all within 3.
+    assert 0.3 < np.median(far) < 1.5
+    assert np.mean(np.array(far) < 3) > 0.9
+    every = bptt.lag_gradients("gru", p.params, p.x, p.ids, sample=200, **call)
+    np.testing.assert_allclose(every.error["w_hh"], whole.error["w_hh"], atol=1e-12)
+
+
+# --- threads, time and memory -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_threads_do_not_change_a_bit(
+    at: str, cell: str, dtype: str, core: object, keep_num_threads: None
+) -> None:
+    p = make_problem(cell, 40, 33, 20, 65, 3, dtype=dtype)
+    where, target = p.loss_at(at, "cross_entropy")
+    call = {"loss": "cross_entropy", "at": where, "state": p.state, "lags": [0, 7, 39]}
+    found, curves = [], []
+    for threads in (1, 2, 3):
+        bptt.set_num_threads(threads)
+        found.append(list(bptt.lag_terms(cell, p.params, p.x, target, **call)))
+        curves.append(bptt.lag_gradients(cell, p.params, p.x, target, **call))
+    for terms in zip(*found, strict=True):
+        for other in terms[1:]:
+            for name, g in terms[0].params.items():
+                np.testing.assert_array_equal(g, other.params[name], err_msg=name)
+    for other in curves[1:]:
+        for name, norm in curves[0].norm.items():
+            np.testing.assert_array_equal(norm, other.norm[name], err_msg=name)
+
+
+def test_many_lags_take_no_more_memory_than_few() -> None:
+    p = make_problem("lstm", 60, 16, 32, 32, 3, dtype="float32")
+    tape = bptt.forward("lstm", p.params, p.x)
+    plain = tape.nbytes + tape.backward(p.dy).x.nbytes + p.dy.nbytes
+    peaks = []
+    for lags in ([0, 5], [0, 1, 2, 3, 5, 8, 13, 21, 34, 55]):
+        tracemalloc.start()
+        bptt.lag_gradients("lstm", p.params, p.x, p.ids, loss="cross_entropy", at="all", lags=lags)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    weights = p.params.nbytes
+    assert peaks[1] < 1.05 * peaks[0] + weights
+    assert peaks[1] < 2.5 * plain + 4 * weights
+
+
+def test_ctrl_c_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, pull_back = [], Recorded.pull_back
+
+    def interrupted(self: Recorded, *arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return pull_back(self, *arguments, **options)
+
+    p = make_problem("tanh", *SHAPE)
+    every = lags_of(p, "numpy", "cross_entropy", "all")
+    monkeypatch.setattr(Recorded, "pull_back", interrupted)
+    with pytest.warns(RuntimeWarning, match="interrupted: 3 of 9 lags are done"):
+        some = lags_of(p, "numpy", "cross_entropy", "all")
+    assert not some.complete
+    assert some.lags.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(some.norm["w_hh"], every.norm["w_hh"][:3])
+
+
+# --- what is not ordinary -----------------------------------------------------------------------
+
+
+def test_no_gradient_at_all_has_defined_measures(cell: str, backend: str) -> None:
+    p = make_problem(cell, *SHAPE)
+    dy = np.zeros((9, 3, 5))
+    for lags in (None, [0, 4]):
+        found = bptt.lag_gradients(cell, p.params, p.x, dy=dy, backend=backend, lags=lags)
+        for name in (*WEIGHTS, "params", "state"):
+            for curve in (found.norm, found.error, found.share):
+                assert not curve[name].any()
+            assert (found.cosine[name] == 1).all()
+        assert found.horizon() == 0
+        assert np.isnan(found.half_life())
+
+
+@pytest.mark.parametrize("at", ["last", "all"])
+@pytest.mark.filterwarnings("ignore:.*(overflow|invalid value) encountered")
+def test_an_exploding_term_is_reported(at: str, backend: str) -> None:
+    params = bptt.init_params(
+        "linear", input_size=1, hidden_size=4, output_size=2, rng=0, spectral_radius=100.0
+    )
+    x, ids = np.zeros((40, 2, 1), np.float32), np.zeros((40, 2), int)
+    params.b_ih[:] = params.b_hh[:] = 0  # the states stay zero
+    target = ids if at == "all" else ids[0]
+    with pytest.warns(RuntimeWarning, match="the term of lag [0-9]+ overflows"):
+        lags = bptt.lag_gradients(
+            "linear", params, x, target, loss="cross_entropy", at=at, backend=backend
+        )
+    assert 15 <= lags.overflow_lag <= 21
+    assert len(lags.lags) == lags.overflow_lag
+    assert np.isfinite(lags.norm["state"]).all()
+
+
+def test_half_life_of_a_linear_network_is_that_of_its_radius() -> None:
+    params = bptt.init_params(
+        "linear", input_size=1, hidden_size=8, output_size=2, rng=0, spectral_radius=0.8,
+        dtype="float64",
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((50, 3, 1))
+    lags = bptt.lag_gradients(
+        "linear", params, x, np.zeros(3, int), loss="cross_entropy", at="last"
+    )
+    assert lags.half_life() == pytest.approx(np.log(0.5) / np.log(0.8))
+    assert lags.horizon(1.0) == 0
+    assert 0 < lags.horizon(0.05) < lags.horizon(0.01)
+
+
+def test_a_result_is_saved_as_json_and_drawn(tmp_path: Path) -> None:
+    p = make_problem("lstm", *SHAPE)
+    lags = lags_of(p, "auto", "squared_error", "all")
+    lags.save(tmp_path / "lags.json")
+    read = json.loads((tmp_path / "lags.json").read_text())
+    assert read["error"]["w_hh"] == lags.error["w_hh"].tolist()
+    assert read["cell"] == "lstm"
+    pytest.importorskip("matplotlib")
+    lags.plot().savefig(tmp_path / "lags.png")
+    assert (tmp_path / "lags.png").stat().st_size > 1000
+
+
+P = make_problem("tanh", *SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        ({"max_lag": 9}, ValueError, "max_lag: expected at most 8, the first step, got 9"),
+        ({"max_lag": -1}, ValueError, "max_lag: expected"),
+        ({"max_lag": 1.5}, TypeError, "max_lag: expected"),
+        ({"lags": [3, 1]}, ValueError, r"lags: expected them sorted .*got \[3, 1\]"),
+        ({"lags": [1, 1]}, ValueError, "lags: expected them sorted and each of them once"),
+        ({"lags": [-1, 2]}, ValueError, "lags: expected"),
+        ({"lags": [0, 9]}, ValueError, "lags: expected at most 8"),
+        ({"lags": []}, ValueError, "lags: expected one at least"),
+        ({"lags": 3}, TypeError, "lags: expected integers, got int"),
+        ({"lags": [0], "max_lag": 2}, ValueError, "lags: expected either lags or max_lag"),
+        ({"at": np.zeros((9, 3))}, ValueError, "at: expected"),
+        ({"target": None}, TypeError, "target: expected it, or dy"),
+        ({"loss": None}, TypeError, "loss: expected it, or dy"),
+        ({"dy": P.dy}, ValueError, "target: expected None beside dy"),
+        ({"dy": P.dy[1:], "target": None, "loss": None}, ValueError, "dy: expected shape"),
+        ({"sample": 1}, ValueError, "sample: expected"),
+        ({"sample": 4}, ValueError, "sample: expected at most 3"),
+        ({"x": P.x[:0]}, ValueError, "x: expected at least one step"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    changed: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    call = {"x": P.x, "target": P.ids, "loss": "cross_entropy", "at": "all"} | changed
+    with pytest.raises(error, match=f"^{words}"):
+        bptt.lag_gradients("tanh", P.params, **call)
+
+
+def test_terms_that_do_not_fit_are_refused_with_the_alternative(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p = make_problem("tanh", 400, 2, 2, 400, dtype="float32")
+    monkeypatch.setattr("bptt.checks._available_memory", lambda: 20 << 20)
+    with pytest.raises(MemoryError, match=r"terms of 400 lags; bptt.lag_terms holds one at a time"):
+        bptt.lag_gradients("tanh", p.params, p.x, dy=p.dy, terms=True)

@@ -114,13 +114,13 @@ struct ColumnSums {
 };
 
 // Of so many values: adds the scalar products of gemm/scalar_products.h to `sums`, and `term` to
-// `rest`.
+// `rest`; then `term` is zero.
 inline constexpr int kScalarProducts = 5;
 
 template <class T>
 struct ScalarProducts {
   Index size;
-  const T* term;
+  T* term;
   T* rest;
   const T* total;
   double* sums;  // (kScalarProducts)

@@ -49,13 +49,13 @@ class Measuring {
     const Range units = share(problem_.hidden, kUnitsOfSum, member, members_);
     if (units.size() <= 0) return;
     clear(rests_, units);
+    clear(terms_, units);
     Index next = asked_.count - 1;
     for (Index t = 0; t < problem_.steps && next >= 0; ++t) {
       const bool wanted = asked_.lags[next] == problem_.steps - 1 - t;
       Block block{t, {t, t + 1}, {0, problem_.batch}};
       inputs_[static_cast<std::size_t>(member)].pack(block, 0, 1);
       copy_deltas(t, units);
-      if (wanted) clear(terms_, units);
       add_term(inputs_[static_cast<std::size_t>(member)], block, units, wanted ? terms_ : rests_);
       if (wanted) measure(next--, units);
       interrupt_.progress(2 * problem_.batch * units.size() * cell_.gates *

@@ -14,7 +14,15 @@ from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
 from .info import Info, info
 from .jacobians import JacobianNorms, LyapunovExponents, jacobian_norms, lyapunov_exponents
-from .lags import LagGradients, LagMonitor, LagRecord, LagTerm, lag_gradients, lag_terms
+from .lags import (
+    AdaptiveHorizon,
+    LagGradients,
+    LagMonitor,
+    LagRecord,
+    LagTerm,
+    lag_gradients,
+    lag_terms,
+)
 from .params import Params, init_params
 from .plan import Plan, plan
 from .tape import Tape, forward
@@ -24,6 +32,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CELLS",
+    "AdaptiveHorizon",
     "BackendStatus",
     "Cell",
     "CellDefinition",

@@ -12,6 +12,7 @@ from .outputs import check_grads
 from .params import Params
 from .states import GivenState, by_part
 from .tape import block_nbytes, read_inputs, states_nbytes
+from .truncation import read_truncation, truncated_value_and_grad
 
 __all__ = ["value_and_grad"]
 
@@ -29,6 +30,8 @@ def value_and_grad(
     backend: str = "auto",
     out: Grads | None = None,
     accumulate: bool = False,
+    truncate: int | None = None,
+    detach_every: int | None = None,
 ) -> tuple[float, Grads]:
     """The loss of a recurrent layer with a linear readout, and its gradient in every input.
 
@@ -60,6 +63,12 @@ def value_and_grad(
         shares no memory with another or with an argument.
     accumulate : bool
         Add the gradients to what `out` holds, in all of its arrays.
+    truncate : int, optional
+        K, at least 0: of each step's loss, keep the terms of the gradient of lag 0 to K, those of
+        the last K + 1 steps up to it. S_0 is an input of the first step, as x_0 is.
+    detach_every : int, optional
+        K, at least 1: let no gradient pass from step K to the one before it, nor from 2 K, and so
+        on. Not together with `truncate`; docs/truncation.md compares them.
 
     Returns
     -------
@@ -88,6 +97,7 @@ def value_and_grad(
     if params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     steps, batch, _ = x.shape
+    cut = read_truncation(truncate, detach_every)
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
     if out is not None or accumulate is not False:
@@ -99,11 +109,20 @@ def value_and_grad(
         }
         check_grads(out, accumulate, params, initial, read, readout=True)
     walked = steps if objective.step is None else objective.step + 1
-    states = states_nbytes(kind, params, walked + 2, batch)
+    kept = walked
+    if cut is not None:
+        kept = cut.kept(steps) if objective.step is None else walked - cut.first(walked - 1)
+    states = states_nbytes(kind, params, kept + 2, batch)
     # The states and two packed copies of the weights; new gradients of x and the weights.
     weights = params.nbytes
     needed = states + 2 * weights + block_nbytes(params, batch)
     needed += x.nbytes + weights if out is None else 0
+    if cut is not None and objective.step is None:
+        needed += cut.nbytes(states_nbytes(kind, params, steps, batch, "minimal"))
     checks.require_memory(needed, f"value_and_grad over {walked} steps")
+    if cut is not None and cut.cuts(walked, batch):
+        return truncated_value_and_grad(
+            cut, kind, chosen, params, x, initial, objective, out, bool(accumulate)
+        )
     value, grads = chosen.value_and_grad(kind, params, x, initial, objective, out, bool(accumulate))
     return float(value), grads

@@ -22,6 +22,7 @@ from .backends.protocol import Backend, Forward, State, Trace
 from .cells import Cell
 from .checks import Array
 from .params import Params
+from .recorded import without_recurrence
 from .states import as_tuple
 
 __all__ = ["Linearized", "linearize", "linearized_nbytes", "sums_of_tangents"]
@@ -125,13 +126,12 @@ def linearize(
     )
     after = tuple(states.reshape(1, *rows) for states in record.history)
     saved = backend.as_rows(record.saved, slice(0, steps))
-    pointwise = Params(params.w_ih, np.zeros_like(params.w_hh), params.b_ih, params.b_hh)
     trace = Trace.empty(cell, after[0])
     for part in range(parts):
         one = tuple(np.full_like(s, r == part) for r, s in enumerate(after))
         grads = backend.backward(
             cell,
-            pointwise,
+            without_recurrence(params),
             x.reshape(1, len(before[0]), x.shape[2]),
             before,
             Forward(after, before, saved),

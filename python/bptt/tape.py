@@ -17,8 +17,10 @@ from .grads import Grads
 from .linearized import linearize, linearized_nbytes, sums_of_tangents
 from .outputs import check_grads, expect_writable
 from .params import PARAM_NAMES, Params
+from .recorded import Recorded
 from .states import GivenState, as_given, by_part, read_state
 from .threads import get_num_threads
+from .truncation import read_truncation, truncated_backward
 
 __all__ = ["Tape", "block_nbytes", "forward", "read_inputs", "states_nbytes"]
 
@@ -105,6 +107,8 @@ class Tape:
         dc: Array | None = None,
         out: Grads | None = None,
         accumulate: bool = False,
+        truncate: int | None = None,
+        detach_every: int | None = None,
     ) -> Grads:
         """Back-propagate through time.
 
@@ -127,6 +131,12 @@ class Tape:
             tape holds. Its ``w_ho`` and ``b_o`` are left as they are.
         accumulate : bool
             Add the gradients to what `out` holds, in all of these arrays.
+        truncate : int, optional
+            K, at least 0: of each step's incoming gradient, keep the terms of lag 0 to K, those of
+            the last K + 1 steps up to it. S_0 is an input of the first step, as x_0 is.
+        detach_every : int, optional
+            K, at least 1: let no gradient pass from step K to the one before it, nor from 2 K, and
+            so on. Not together with `truncate`; docs/truncation.md compares them.
 
         Returns
         -------
@@ -151,6 +161,7 @@ class Tape:
         Ctrl-C during the call leaves `out` half written.
         """
         record = self._held()
+        cut = read_truncation(truncate, detach_every)
         if dy is None and dstate is None and dc is None:
             one = len(self._cell.states) == 1
             names, none = ("dy, dstate", "both") if one else ("dy, dstate, dc", "all")
@@ -179,14 +190,23 @@ class Tape:
         again = weights if self._save == "minimal" else 0  # packed for the gates
         needed = again + weights + block_nbytes(self._params, self._x.shape[1])
         needed += self._x.nbytes + weights if out is None else 0
-        checks.require_memory(needed, f"BPTT through {len(self._x)} steps")
+        steps, batch, _ = self._x.shape
+        if cut is not None:
+            needed += cut.nbytes(sum(states.nbytes for states in record.history))
+        checks.require_memory(needed, f"BPTT through {steps} steps")
+        incoming = dhistory[: len(record.history)]
+        if cut is not None and cut.cuts(steps, batch):
+            recorded = Recorded(
+                self._cell, self._backend, self._params, self._x, self._state, record
+            )
+            return truncated_backward(cut, recorded, incoming, final, out, bool(accumulate))
         return self._backend.backward(
             self._cell,
             self._params,
             self._x,
             self._state,
             record,
-            dhistory[: len(record.history)],
+            incoming,
             final,
             out,
             bool(accumulate),

@@ -113,9 +113,11 @@ class NumbaBackend:
                     np.copyto(part, written)
         return deliver(_grads(cell, params, incoming, gradients), out, accumulate, wanted)
 
+    def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        return tuple(np.ascontiguousarray(s[:, steps]) for s in saved)
+
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        planes = (np.ascontiguousarray(s[:, steps]) for s in saved)
-        return tuple(s.reshape(len(s), 1, -1, s.shape[-1]) for s in planes)
+        return tuple(s.reshape(len(s), 1, -1, s.shape[-1]) for s in self.steps_of(saved, steps))
 
     def lag_products(self, *arguments: Any) -> None:
         """There is no kernel for them; `bptt.lags` computes them term by term."""

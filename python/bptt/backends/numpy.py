@@ -133,6 +133,9 @@ class NumpyBackend:
         )
         return deliver(fresh, out, accumulate, wanted)
 
+    def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        return tuple(s[steps] for s in saved)
+
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 

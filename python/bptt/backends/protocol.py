@@ -136,6 +136,9 @@ class Backend(Protocol):
         one of `WANTED`; what is not wanted need not be computed, and is then an empty array.
         """
 
+    def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
+        """``Forward.saved`` of some steps."""
+
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         """``Forward.saved`` of some steps as that of a single step, with a row for each (t, b)."""
 

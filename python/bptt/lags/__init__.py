@@ -7,8 +7,17 @@ The gradient of the losses L_t is a sum over the steps k that they reach back to
 and these modules compute each term of the sum over lags, lag = t - k.
 """
 
+from .adaptive_horizon import AdaptiveHorizon
 from .gradients import lag_gradients, lag_terms
 from .monitor import LagMonitor, LagRecord
 from .result import LagGradients, LagTerm
 
-__all__ = ["LagGradients", "LagMonitor", "LagRecord", "LagTerm", "lag_gradients", "lag_terms"]
+__all__ = [
+    "AdaptiveHorizon",
+    "LagGradients",
+    "LagMonitor",
+    "LagRecord",
+    "LagTerm",
+    "lag_gradients",
+    "lag_terms",
+]

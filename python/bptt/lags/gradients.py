@@ -13,6 +13,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..losses import At
 from ..params import Params, Seed
+from ..progress import watched
 from ..states import GivenState
 from .measures import Curves
 from .question import Question, read_question
@@ -68,7 +69,8 @@ def lag_gradients(
         Keep the terms themselves, of all lags; `lag_terms` holds one at a time.
     sample : int, optional
         Take so many sequences, drawn without replacement, in place of all; `standard_error` says
-        what that costs. At least 2.
+        what that costs. At least 2. Where sequences disagree, the norm of a mean over few is
+        larger than that over many; the error does not show that.
     rng : seed or Generator
         For `sample`.
     progress : bool
@@ -124,7 +126,7 @@ def lag_gradients(
         _require_memory_for_terms(question)
     curves = Curves(question)
     group = question.groups[0]
-    if isinstance(group, AtOneStep) and not (terms or question.sampled):
+    if isinstance(group, AtOneStep) and question.factor is None and not terms:
         count = curves.add_all(group)
         if count is not None:
             overflow = None if count == len(question.lags) else int(question.lags[count])
@@ -133,12 +135,11 @@ def lag_gradients(
     kept: list[LagTerm] = []
     complete, overflow = True, None
     try:
-        for parts in _watched(question, progress):
-            if not _finite(parts):
+        for parts in watched(question, progress, len(question.lags), "lags", "lag"):
+            if not curves.add(parts):
                 overflow = parts[0].lag
                 _warn_of_overflow(overflow)
                 break
-            curves.add(parts)
             if terms:
                 kept.append(kept_term(parts))
     except KeyboardInterrupt:
@@ -174,19 +175,6 @@ def lag_terms(
     return (kept_term(parts) for parts in question)
 
 
-def _watched(question: Question, progress: bool) -> Iterable[list[Term]]:
-    if not progress:
-        return question
-    try:
-        from tqdm import tqdm  # type: ignore[import-untyped]
-    except ImportError:
-        raise ImportError("progress: needs tqdm (pip install 'bptt[demo]')") from None
-    watched: Iterable[list[Term]] = tqdm(
-        question, total=len(question.lags), desc="lags", unit="lag"
-    )
-    return watched
-
-
 def _require_memory_for_terms(question: Question) -> None:
     weights = sum(g.nbytes for g in question.groups[0].total.values())
     states = sum(d.nbytes for group in question.groups for d in group.total_dstates)
@@ -201,14 +189,6 @@ def _require_memory_for_terms(question: Question) -> None:
 def _warn_of_overflow(lag: int | None) -> None:
     if lag is not None:
         warnings.warn(f"the term of lag {lag} overflows", RuntimeWarning, stacklevel=3)
-
-
-def _finite(parts: list[Term]) -> bool:
-    return all(
-        np.isfinite(array).all()
-        for term in parts
-        for array in (*term.params.values(), *term.dstates)
-    )
 
 
 def kept_term(parts: list[Term]) -> LagTerm:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checks import Array
+from ..recorded import Named
 from .question import Question
-from .recorded import Named
 from .result import LagGradients, LagTerm
+from .scalar import dot, squares_of
 from .terms import AtOneStep, Term, Terms
 
 __all__ = ["Curves"]
@@ -39,19 +40,36 @@ class Curves:
         self._signal: list[Array] = []
         self._gap: float | None = None  # between the total and the sum of all terms
 
-    def add(self, parts: list[Term]) -> None:
-        """The next lag: its term for each group of sequences."""
+    def add(self, parts: list[Term]) -> bool:
+        """The next lag: its term for each group of sequences. False if that is not finite."""
         groups = self._question.groups
+        products = self._scaled(_products(parts, groups), 1.0)
+        if not np.isfinite(products[:, 0]).all():
+            return False
         self.lags.append(parts[0].lag)
-        self._products.append(_products(parts, groups))
+        self._products.append(products)
         self._signal.append(self._signal_of(parts))
-        if self._question.sampled:
+        if self._question.factor is not None:
+            others = len(groups) / (len(groups) - 1)
             self._without.append(
                 [
-                    _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :])
+                    self._scaled(
+                        _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :]), others
+                    )
                     for i in range(len(groups))
                 ]
             )
+        return True
+
+    def _scaled(self, products: Array, by: float) -> Array:
+        """With each sequence counting `by` as much, for others that were left out.
+
+        A sum of terms over sequences grows by this factor, and so does a sum of squares of delta,
+        which the factor of the sample is in twice.
+        """
+        products[:-1] *= by**2
+        products[-1] *= by / (self._question.factor or 1.0)
+        return products
 
     def add_all(self, group: AtOneStep) -> int | None:
         """All lags of a loss at one step, if the backend has a kernel for them.
@@ -61,10 +79,10 @@ class Curves:
         found = group.products()
         if found is None:
             return None
-        totals = np.array([dot(g, g) for g in group.total.values()])
+        totals = np.array(list(group.squares.values()))
         if self._question.lags[0] == 0:
             self._gap = _gap(found[0], totals)
-        finite = np.isfinite(found).all(axis=(1, 2))
+        finite = np.isfinite(found[..., 0]).all(axis=1)  # the terms; their sum may overflow first
         count = len(found) if finite.all() else int(np.argmin(finite))
         lags = self._question.lags[:count]
         self.lags = lags.tolist()
@@ -89,7 +107,7 @@ class Curves:
         for term in parts:
             for d in term.dstates:
                 squares[term.steps] += _squares_by_step(d)
-        return np.sqrt(squares)
+        return np.sqrt(squares / (self._question.factor or 1.0))
 
     def result(
         self, complete: bool, overflow_lag: int | None, terms: list[LagTerm] | None
@@ -106,7 +124,7 @@ class Curves:
             check=q.check() if self._gap is None else q.expect_small(self._gap),
             overflow_lag=overflow_lag,
             complete=complete,
-            standard_error=self._standard_error() if q.sampled else None,
+            standard_error=None if q.factor is None else self._standard_error(),
             terms=terms,
             **self._measures(self._products),
         )
@@ -116,17 +134,8 @@ class Curves:
         keys = [*self._total, "params", "state"]
         eps = float(np.finfo(self._total["w_hh"].dtype).eps)
         of = np.array(products).reshape(-1, len(keys), _PRODUCTS).transpose(2, 1, 0)
-        term, term_total, rest, rest_total, part, total = of
-        nothing = total == 0
-        whole = np.where(nothing, 1, total)
-        seen = part > (_ROUNDING * eps) ** 2 * total
-        along = (total - rest_total) / np.sqrt(np.where(seen, part, 1) * whole)
-        curves = {
-            "norm": np.sqrt(term),
-            "error": np.where(nothing & (rest > 0), np.inf, np.sqrt(rest / whole)),
-            "cosine": np.where(seen, np.minimum(along, 1), nothing & (part == 0)),
-            "share": np.where(nothing, 0, term_total / whole),
-        }
+        with np.errstate(all="ignore"):  # a total that overflowed: nan
+            curves = _curves(*of, rounding=(_ROUNDING * eps) ** 2)
         return {
             name: dict(zip(keys, rows.astype(np.float64), strict=True))
             for name, rows in curves.items()
@@ -146,18 +155,43 @@ class Curves:
         }
 
 
+def _curves(
+    term: Array,
+    term_total: Array,
+    rest: Array,
+    rest_total: Array,
+    part: Array,
+    total: Array,
+    *,
+    rounding: float,
+) -> dict[str, Array]:
+    nothing = total == 0
+    whole = np.where(nothing, 1, total)
+    seen = ~(part <= rounding * total)  # also nan
+    along = (total - rest_total) / np.sqrt(np.where(seen, part, 1) * whole)
+    return {
+        "norm": np.sqrt(term),
+        "error": np.where(nothing & (rest > 0), np.inf, np.sqrt(rest / whole)),
+        "cosine": np.where(seen, np.minimum(along, 1), nothing & (part == 0)),
+        "share": np.where(nothing, 0, term_total / whole),
+    }
+
+
 def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:
     """(keys, 6) of one lag, for the sequences of some groups."""
     term, rest = _sum([t.params for t in parts]), _sum([t.rest for t in parts])
     total = _sum([group.total for group in groups])
-    of_params = np.array([_of_arrays(term[name], rest[name], g) for name, g in total.items()])
+    squares = squares_of(total) if len(groups) > 1 else groups[0].squares
+    of_params = np.array(
+        [_of_arrays(term[name], rest[name], g, squares[name]) for name, g in total.items()]
+    )
     of_states = np.sum(
         [_of_dstates(t, group) for t, group in zip(parts, groups, strict=True)], axis=0
     )
     return np.concatenate([of_params, [of_params.sum(axis=0), of_states]])
 
 
-def _of_arrays(term: Array, rest: Array, total: Array) -> tuple[float, ...]:
+def _of_arrays(term: Array, rest: Array, total: Array, total_total: float) -> tuple[float, ...]:
     part = total - rest
     return (
         dot(term, term),
@@ -165,15 +199,16 @@ def _of_arrays(term: Array, rest: Array, total: Array) -> tuple[float, ...]:
         dot(rest, rest),
         dot(rest, total),
         dot(part, part),
-        dot(total, total),
+        total_total,
     )
 
 
 def _of_dstates(term: Term, group: Terms) -> Array:
     """Of delta, as one vector over all steps."""
     found = np.zeros(_PRODUCTS)
-    for d, rest, total in zip(term.dstates, term.rest_dstates, group.total_dstates, strict=True):
-        whole, cut = dot(total, total), dot(rest, rest)
+    arrays = (term.dstates, term.rest_dstates, group.total_dstates, group.dstates_squares)
+    for d, rest, total, whole in zip(*arrays, strict=True):
+        cut = dot(rest, rest)
         along = dot(rest, total[: len(rest)])
         part = max(whole - 2 * along + cut, 0.0)
         found += (dot(d, d), dot(d, total[term.steps]), cut, along, part, whole)
@@ -208,12 +243,3 @@ def _sum(named: Sequence[Named]) -> Named:
     if len(named) == 1:
         return dict(named[0])
     return {name: sum((each[name] for each in named[1:]), named[0][name]) for name in named[0]}
-
-
-def dot(a: Array, b: Array) -> float:
-    """The scalar product; in float64 where that of float32 would overflow."""
-    left, right = a.reshape(-1), b.reshape(-1)
-    product = float(np.dot(left, right))
-    if math.isfinite(product) or left.dtype == np.float64:
-        return product
-    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))

@@ -15,9 +15,9 @@ from ..cells import Cell, get_cell
 from ..checks import Array
 from ..losses import At, Objective, make_objective
 from ..params import Params, Seed, generator_of
+from ..recorded import Named, Recorded
 from ..states import GivenState
 from ..tape import read_inputs
-from .recorded import Named, Recorded
 from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
 
 __all__ = ["Question", "read_question"]
@@ -38,7 +38,7 @@ class Question:
     loss: float | None
     steps: int
     one_step: bool
-    sampled: bool
+    factor: float | None  # by which each sequence of a sample counts; None without a sample
 
     def __iter__(self) -> Iterator[list[Term]]:
         return map(list, zip(*self.groups, strict=True))
@@ -108,7 +108,8 @@ def read_question(
     groups: list[Terms] = []
     readout: Named = {}
     total_loss = 0.0
-    for rows, factor in _read_sample(sample, rng, batch):
+    drawn, factor = _read_sample(sample, rng, batch)
+    for rows in drawn:
         start = tuple(np.ascontiguousarray(s[rows]) for s in initial)
         inputs = np.ascontiguousarray(x[:walked, rows])
         recorded = Recorded(kind, chosen, params, inputs, start)
@@ -118,9 +119,16 @@ def read_question(
             readout = {name: readout.get(name, 0) + g for name, g in of_readout.items()}
             total_loss += value
         groups.append((AtEveryStep if step is None else AtOneStep)(recorded, part, asked, route))
-    loss_found = total_loss if dy is None else None
     return Question(
-        kind, route, asked, groups, readout, loss_found, steps, step is not None, sample is not None
+        kind,
+        route,
+        asked,
+        groups,
+        readout,
+        total_loss if dy is None else None,
+        steps,
+        step is not None,
+        None if sample is None else factor,
     )
 
 
@@ -181,15 +189,15 @@ def _read_lags(max_lag: object, lags: Iterable[int] | None, steps: int) -> Array
     return np.array(found)
 
 
-def _read_sample(sample: object, rng: Seed, batch: int) -> list[tuple[Any, float]]:
-    """Groups of sequences, and the factor by which each of them counts: for those left out too."""
+def _read_sample(sample: object, rng: Seed, batch: int) -> tuple[list[Any], float]:
+    """Groups of sequences, and the factor by which each counts: for those left out too."""
     if sample is None:
-        return [(slice(None), 1.0)]
+        return [slice(None)], 1.0
     count = checks.size("sample", sample, least=2)
     if count > batch:
         raise ValueError(f"sample: expected at most {batch}, the sequences of x, got {count}")
     drawn = np.sort(generator_of(rng).choice(batch, count, replace=False))
-    return [(rows, batch / count) for rows in np.array_split(drawn, min(MOST_GROUPS, count))]
+    return np.array_split(drawn, min(MOST_GROUPS, count)), batch / count
 
 
 def _rows_of(incoming: Objective | Array, rows: Any, factor: float) -> Objective | Array:

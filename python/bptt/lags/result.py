@@ -84,7 +84,8 @@ class LagGradients:
     check : float
         The largest relative difference found between the sums of terms and the total: rounding.
     overflow_lag : int or None
-        The first lag whose term is not finite; the curves end before it.
+        The first lag whose term is not finite; the curves end before it. What is relative to the
+        total, which overflows as well, is nan then.
     complete : bool
         False if Ctrl-C ended the work: the curves have the lags that were done.
     standard_error : dict of dict of (N,), or None

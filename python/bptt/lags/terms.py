@@ -18,7 +18,8 @@ import numpy as np
 from ..backends.protocol import State, Trace
 from ..checks import Array
 from ..params import Params
-from .recorded import Named, Recorded, without_recurrence
+from ..recorded import Named, Recorded, without_recurrence
+from .scalar import dot, squares_of
 
 __all__ = ["ROUTES", "AtEveryStep", "AtOneStep", "Term", "Terms"]
 
@@ -56,15 +57,17 @@ class Terms:
     """All lags of one gradient: iterate to get the `Term` of each of `lags`, which are sorted."""
 
     def __init__(self, recorded: Recorded, dy: Array, lags: Array, route: str | None) -> None:
-        self._recorded, self._lags = recorded, lags
+        self.recorded, self._lags = recorded, lags
         whole, direct = recorded.params, without_recurrence(recorded.params)
         self._chains: list[tuple[int, Params]] = {
             None: [(1, whole)],
             "direct": [(1, direct)],
             "recurrent": [(1, whole), (-1, direct)],
         }[route]
-        self._incoming = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
+        self.dy = dy
         self.total, self.total_dstates = self._sweep()
+        self.squares = squares_of(self.total)
+        self.dstates_squares = [dot(d, d) for d in self.total_dstates]
 
     def __iter__(self) -> Iterator[Term]:
         raise NotImplementedError
@@ -76,6 +79,10 @@ class Terms:
     def _trace(self) -> Trace:
         raise NotImplementedError
 
+    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+        """What comes into all states, and into the last one."""
+        raise NotImplementedError
+
     def _keep(self, traces: list[Trace]) -> None:
         """Keep what the sweeps passed by."""
 
@@ -84,7 +91,7 @@ class Terms:
         traces, totals = [], []
         for _, params in self._chains:
             traces.append(self._trace())
-            totals.append(self._recorded.sweep(self._incoming, params, traces[-1])[0])
+            totals.append(self.recorded.sweep(*self._incoming(), params, traces[-1])[0])
         self._keep(traces)
         return self._named(totals), self._parts([trace.dstates for trace in traces])
 
@@ -105,40 +112,48 @@ class AtEveryStep(Terms):
     """For a loss at any number of steps."""
 
     def _trace(self) -> Trace:
-        recorded = self._recorded
+        recorded = self.recorded
         return Trace(None, tuple(np.empty_like(a) for a in recorded.after))
 
+    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+        return (self.dy, *(None for _ in self.recorded.after[1:])), None
+
     def sum_of_all(self) -> Named:
-        return self._recorded.pull_back(self.total_dstates, self._recorded.params, weights=True)[0]
+        return self.recorded.pull_back(self.total_dstates, self.recorded.params, weights=True)[0]
 
     def __iter__(self) -> Iterator[Term]:
         wanted = {int(lag) for lag in self._lags}
         rest_dstates = tuple(d.copy() for d in self.total_dstates)
         rest = {name: g.copy() for name, g in self.total.items()}
-        deltas = [self._incoming for _ in self._chains]
         # Two sets of arrays for each chain: what is read, and what is written.
-        written = [[tuple(map(np.empty_like, d)) for _ in range(2)] for d in deltas]
+        after = self.recorded.after
+        arrays = [[tuple(map(np.empty_like, after)) for _ in range(2)] for _ in self._chains]
+        deltas: list[State] = [(self.dy, *one[1][1:]) for one in arrays]
+        for first in deltas:
+            for zeros in first[1:]:
+                zeros[:] = 0
         without_gap = True
         for lag in range(max(wanted, default=-1) + 1):
             dstates = self._parts(deltas)
             steps = slice(0, len(dstates[0]))
             for remaining, d in zip(rest_dstates, dstates, strict=True):
                 remaining[steps] -= d
+            without_gap &= lag in wanted
+            write = [one[lag % 2] for one in arrays]
+            if lag in wanted and not without_gap:
+                params = self.recorded.params
+                rest = self.recorded.pull_back(rest_dstates, params, weights=True, into=write[0])[0]
             found = [
-                self._recorded.pull_back(d, params, weights=lag in wanted, into=arrays[lag % 2])
-                for d, (_, params), arrays in zip(deltas, self._chains, written, strict=True)
+                self.recorded.pull_back(d, params, weights=lag in wanted, into=into)
+                for d, (_, params), into in zip(deltas, self._chains, write, strict=True)
             ]
             deltas = [tuple(part[1:] for part in before) for _, before in found]
-            without_gap &= lag in wanted
             if lag not in wanted:
                 continue
             term = self._named([params for params, _ in found])
             if without_gap:
                 for name, g in rest.items():
                     g -= term[name]
-            else:
-                params = self._recorded.params
-                rest, _ = self._recorded.pull_back(rest_dstates, params, weights=True)
             yield Term(lag, term, rest, steps, dstates, rest_dstates)
 
 
@@ -146,7 +161,12 @@ class AtOneStep(Terms):
     """For a loss at the last step of the recorded ones."""
 
     def _trace(self) -> Trace:
-        return Trace.empty(self._recorded.cell, self._recorded.y)
+        return Trace.empty(self.recorded.cell, self.recorded.y)
+
+    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+        last = self.dy[-1]
+        nothing = tuple(None for _ in self.recorded.after)
+        return nothing, (last, *(np.zeros_like(last) for _ in nothing[1:]))
 
     def _keep(self, traces: list[Trace]) -> None:
         self._deltas = self._sum([trace.deltas for trace in traces if trace.deltas is not None])
@@ -156,9 +176,9 @@ class AtOneStep(Terms):
 
     def __iter__(self) -> Iterator[Term]:
         rest = {name: g.copy() for name, g in self.total.items()}
-        after = len(self._recorded.x)  # the first step that is out of `rest`
+        after = len(self.recorded.x)  # the first step that is out of `rest`
         for lag in map(int, self._lags):
-            step = len(self._recorded.x) - 1 - lag
+            step = len(self.recorded.x) - 1 - lag
             term = self._gradients(slice(step, step + 1))
             skipped = self._gradients(slice(step + 1, after)) if step + 1 < after else {}
             for name, g in rest.items():
@@ -171,11 +191,11 @@ class AtOneStep(Terms):
 
     def products(self) -> Array | None:
         """``Backend.lag_products`` of all lags, without their terms."""
-        return self._recorded.lag_products(self._deltas, self.total, self._lags)
+        return self.recorded.lag_products(self._deltas, self.total, self._lags)
 
     def _gradients(self, steps: slice) -> Named:
         """What some steps add to each parameter's gradient."""
-        r, cell = self._recorded, self._recorded.cell
+        r, cell = self.recorded, self.recorded.cell
         deltas = self._deltas[:, steps].reshape(cell.sums, -1, self._deltas.shape[-1])
         inputs, recurrent = deltas[: cell.gates], deltas[list(cell.recurrent_sums)]
         x, h = (a[steps].reshape(-1, a.shape[-1]) for a in (r.x, r.before[0]))

@@ -1,0 +1,242 @@
+"""Truncated BPTT: what is cut off the gradient's sum over lags, and how the rest is computed.
+
+    dL/dW = sum_t sum_{k <= t} dL_t/dS_t · ( prod_{j=k+1..t} dS_j/dS_{j-1} ) · dS_k/dW
+
+``truncate=K`` keeps the terms of lag t - k <= K of each loss: of the last K + 1 steps up to it.
+``detach_every=K`` cuts time into segments of K steps and keeps the terms within each of them: lag 0
+alone for a loss at a segment's first step, all up to K - 1 for one at its last.
+
+Where few losses are truncated, each has a sweep through its own K + 1 steps. Where many are, their
+sweeps would overlap, and all steps go back by one lag at a time (`Recorded.pull_back`):
+
+    D_k = sum_{lag <= K} delta_k^(lag)        dL/dW = sum_k D_k · dS_k/dW
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import checks
+from .backends import Backend
+from .backends.protocol import Forward, State
+from .cells import Cell
+from .checks import Array
+from .grads import Grads
+from .losses import Objective
+from .params import Params
+from .recorded import Recorded
+from .states import as_given, as_tuple
+
+__all__ = ["Truncation", "read_truncation", "truncated_backward", "truncated_value_and_grad"]
+
+# So many states fit a cache, and are many enough for one call.
+_STEPS_AT_ONCE = 128
+
+# What comes in at all steps, for each part of the state: (T, B, H), or None.
+History = tuple[Array | None, ...]
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How far back a loss reaches: `steps` lags, or to the start of its segment of `steps`."""
+
+    steps: int
+    detach: bool
+
+    def first(self, step: int) -> int:
+        """The first step that a loss at `step` reaches."""
+        start = step // self.steps * self.steps if self.detach else step - self.steps
+        return max(start, 0)
+
+    def cuts(self, steps: int, batch: int) -> bool:
+        """Whether it takes anything from the gradient of so many steps."""
+        return batch > 0 and self.first(steps - 1) > 0
+
+    def kept(self, steps: int) -> int:
+        """How many steps of so many, with a loss at each, are kept at a time: whole segments."""
+        if not self.detach:
+            return steps
+        return min(steps, max(1, _STEPS_AT_ONCE // self.steps) * self.steps)
+
+    def nbytes(self, states: int) -> int:
+        """Bytes that it takes at most beside states of so many: see `_add_lags`."""
+        return 0 if self.detach else 6 * states
+
+    def sweeps(self, loss_steps: list[int], steps: int) -> list[tuple[int, int]] | None:
+        """Where to sweep, from the first step to behind the last; None if lag by lag is better."""
+        if self.detach:
+            starts = sorted({self.first(step) for step in loss_steps})
+            return [(start, min(start + self.steps, steps)) for start in starts]
+        windows = [(self.first(step), step + 1) for step in loss_steps]
+        return windows if sum(stop - start for start, stop in windows) <= steps else None
+
+
+def read_truncation(truncate: object, detach_every: object) -> Truncation | None:
+    """The two arguments, checked: at most one of them is given."""
+    if truncate is not None and detach_every is not None:
+        raise ValueError("truncate: expected either truncate or detach_every, got both")
+    if truncate is not None:
+        return Truncation(checks.size("truncate", truncate, least=0), detach=False)
+    if detach_every is not None:
+        return Truncation(checks.size("detach_every", detach_every), detach=True)
+    return None
+
+
+def truncated_backward(
+    cut: Truncation,
+    recorded: Recorded,
+    dhistory: History,
+    dstate: State | None,
+    out: Grads | None,
+    accumulate: bool,
+) -> Grads:
+    """Backend.backward, of the terms that `cut` leaves; it cuts something."""
+    grads = _to_add_to(recorded.params, recorded.x, recorded.initial, out, accumulate)
+    steps = len(recorded.x)
+    loss_steps = _loss_steps(dhistory, dstate, steps)
+    sweeps = cut.sweeps(loss_steps, steps)
+    if sweeps is None:
+        _add_lags(cut.steps, recorded, _dense(dhistory, dstate, recorded), grads)
+        return grads
+    for start, stop in sweeps:
+        final = dstate if stop == steps else None
+        incoming: History = tuple(d if d is None else d[start:stop] for d in dhistory)
+        if not cut.detach:  # of the losses within the window, the last one alone
+            final = _at_step(stop - 1, dhistory, final, recorded)
+            incoming = (None,) * len(dhistory)
+        part = _part(grads, start, stop)
+        recorded.part(start, stop).add_gradients(incoming, final, part)
+    return grads
+
+
+def truncated_value_and_grad(
+    cut: Truncation,
+    cell: Cell,
+    backend: Backend,
+    params: Params,
+    x: Array,
+    state: State,
+    objective: Objective,
+    out: Grads | None,
+    accumulate: bool,
+) -> tuple[float, Grads]:
+    """Backend.value_and_grad, of the terms that `cut` leaves; it cuts something."""
+    grads = _to_add_to(params, x, state, out, accumulate, readout=True)
+    step = objective.step
+    if step is not None:
+        start = cut.first(step)
+        before = _state_after(cell, backend, params, x[:start], state)
+        part = _part(grads, start, step + 1)
+        near = replace(objective, step=step - start)
+        inputs = x[start : step + 1]
+        loss, _ = backend.value_and_grad(cell, params, inputs, before, near, part, True)
+        return loss, grads
+    loss, at_once = 0.0, cut.kept(len(x))
+    for start in range(0, len(x), at_once):
+        stop = min(start + at_once, len(x))
+        recorded = Recorded(cell, backend, params, x[start:stop], state)
+        some, dy, of_readout = recorded.readout_gradient(_steps_of(objective, start, stop))
+        incoming = (dy, *(None for _ in state[1:]))
+        truncated_backward(cut, recorded, incoming, None, _part(grads, start, stop), True)
+        for name, g in of_readout.items():
+            getattr(grads, name)[...] += g
+        loss += some
+        state = tuple(s[-1] for s in recorded.after)
+    return loss, grads
+
+
+def _to_add_to(
+    params: Params,
+    x: Array,
+    state: State,
+    out: Grads | None,
+    accumulate: bool,
+    *,
+    readout: bool = False,
+) -> Grads:
+    """`out` or new gradients, zero unless they shall accumulate."""
+    present = params.arrays()
+    if not readout:
+        present = {name: w for name, w in present.items() if name not in ("w_ho", "b_o")}
+    if out is None:
+        named = {name: np.zeros_like(w) for name, w in present.items()}
+        return Grads(np.zeros_like(x), as_given(tuple(map(np.zeros_like, state))), **named)
+    if not accumulate:
+        for array in (out.x, *as_tuple(out.state), *(getattr(out, name) for name in present)):
+            array[...] = 0
+    return out
+
+
+def _steps_of(objective: Objective, start: int, stop: int) -> Objective:
+    weights = objective.weights
+    return replace(
+        objective,
+        target=objective.target[start:stop],
+        weights=None if weights is None else weights[start:stop],
+    )
+
+
+def _part(grads: Grads, start: int, stop: int) -> Grads:
+    """Those of some steps; what reaches the state before them is dropped, but for S_0."""
+    state = grads.state
+    if start:
+        state = as_given(tuple(map(np.zeros_like, as_tuple(state))))
+    return replace(grads, x=grads.x[start:stop], state=state)
+
+
+def _loss_steps(dhistory: History, dstate: State | None, steps: int) -> list[int]:
+    """The steps at which a gradient comes in."""
+    found = np.zeros(steps, bool)
+    for d in dhistory:
+        if d is not None:
+            found |= d.reshape(steps, -1).any(axis=1)
+    found[-1] |= dstate is not None
+    return [int(step) for step in np.flatnonzero(found)]
+
+
+def _at_step(step: int, dhistory: History, dstate: State | None, recorded: Recorded) -> State:
+    """What comes in at one step, as the gradient of a final state."""
+    parts = []
+    for n, (d, like) in enumerate(zip(dhistory, recorded.initial, strict=True)):
+        part = np.zeros_like(like) if d is None else d[step]
+        parts.append(part if dstate is None else part + dstate[n])
+    return tuple(parts)
+
+
+def _dense(dhistory: History, dstate: State | None, recorded: Recorded) -> State:
+    """delta^(0), all that comes in at each step, in arrays of its own."""
+    parts = tuple(
+        np.zeros_like(like) if d is None else d.copy()
+        for d, like in zip(dhistory, recorded.after, strict=True)
+    )
+    for part, d in zip(parts, dstate or (), strict=False):
+        part[-1] += d
+    return parts
+
+
+def _add_lags(lags: int, recorded: Recorded, incoming: State, into: Grads) -> None:
+    """Add the gradients of the lags up to `lags`, of losses at any number of steps."""
+    total = tuple(d.copy() for d in incoming)
+    delta = incoming
+    written = [tuple(map(np.empty_like, incoming)) for _ in range(2)]
+    for lag in range(1, lags + 1):
+        _, before = recorded.pull_back(delta, recorded.params, weights=False, into=written[lag % 2])
+        delta = tuple(d[1:] for d in before)
+        for sums, d in zip(total, delta, strict=True):
+            sums[: len(d)] += d
+    recorded.add_step_gradients(total, into)
+
+
+def _state_after(cell: Cell, backend: Backend, params: Params, x: Array, state: State) -> State:
+    """The state after all steps of x; those between are not kept, as nothing comes back to them."""
+    into: Forward | None = None
+    for start in range(0, len(x), _STEPS_AT_ONCE):
+        some = x[start : start + _STEPS_AT_ONCE]
+        if into is not None:
+            history = tuple(states[: len(some)] for states in into.history)
+            into = Forward(history, into.state, into.saved)
+        into = backend.forward(cell, params, some, state, "minimal", into)
+        state = tuple(s.copy() for s in into.state)
+    return state

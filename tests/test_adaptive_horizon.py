@@ -1,0 +1,149 @@
+"""`AdaptiveHorizon`: the lags that it keeps, and the relative bias that is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bptt
+import numpy as np
+import pytest
+from problems import make_problem
+
+WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+
+
+def relative_bias(cut: bptt.Grads, full: bptt.Grads) -> float:
+    gap = sum(np.sum((getattr(cut, n) - getattr(full, n)) ** 2) for n in WEIGHTS)
+    return float(np.sqrt(gap / sum(np.sum(getattr(full, n) ** 2) for n in WEIGHTS)))
+
+
+@pytest.mark.parametrize("at", ["last", "all", "step"])
+@pytest.mark.parametrize("tolerance", [0.5, 0.1, 0.001])
+def test_the_bias_on_what_was_measured_is_below_the_bound(
+    at: str, tolerance: float, cell: str, backend: str
+) -> None:
+    p = make_problem(cell, 30, 3, 2, 5, 2, seed=13)
+    where, target = p.loss_at(at, "squared_error")
+    call: dict[str, Any] = {"loss": "squared_error", "at": where, "state": p.state}
+    call["backend"] = backend
+    horizon = bptt.AdaptiveHorizon(tolerance, margin=1)
+    K = horizon.update(p.cell, p.params, p.x, target, **call)
+    assert K == horizon.K
+    assert horizon.bias is not None
+    assert horizon.bias <= tolerance
+    _, full = bptt.value_and_grad(p.cell, p.params, p.x, target, **call)
+    _, cut = bptt.value_and_grad(p.cell, p.params, p.x, target, truncate=K, **call)
+    assert relative_bias(cut, full) <= horizon.bias + 1e-12
+
+
+def test_a_smaller_tolerance_keeps_more_lags_and_a_margin_as_well() -> None:
+    p = make_problem("tanh", 60, 3, 2, 5, 2, seed=14)
+    found = []
+    for tolerance, margin in ((0.5, 1), (0.1, 1), (0.1, 10), (0.001, 1)):
+        horizon = bptt.AdaptiveHorizon(tolerance, margin=margin)
+        found.append(
+            horizon.update("tanh", p.params, p.x, p.target[-1], loss="squared_error", at="last")
+        )
+    assert found == sorted(set(found))
+
+
+def test_norms_beyond_the_largest_lag_that_is_measured_fall_geometrically() -> None:
+    """On a network of one unit that does so exactly, 0.9 each lag, few lags tell the same K."""
+    one = np.ones((1, 1))
+    params = bptt.Params(one, 0.9 * one, w_ho=one)
+    x = np.zeros((200, 1, 1))
+    x[:] = 1
+    found = []
+    for max_lag in (None, 8, 3, 1):
+        horizon = bptt.AdaptiveHorizon(0.05, margin=1, max_lag=max_lag)
+        found.append(
+            horizon.update("linear", params, x, np.zeros((1, 1)), loss="squared_error", at="last")
+        )
+        assert horizon.lags is not None
+        assert len(horizon.lags.lags) == (200 if max_lag is None else max_lag + 1)
+    assert found[0] == pytest.approx(np.log(0.05) / np.log(0.9), abs=2)
+    assert max(found) - min(found) <= 4
+
+
+def test_nothing_is_cut_where_gradients_do_not_fade() -> None:
+    one = np.ones((1, 1))
+    params = bptt.Params(one, 1.1 * one, w_ho=one)
+    x = np.ones((40, 1, 1))
+    horizon = bptt.AdaptiveHorizon(0.01, max_lag=5)
+    assert (
+        horizon.update("linear", params, x, np.zeros((1, 1)), loss="squared_error", at="last") == 39
+    )
+
+
+def test_the_bias_stays_within_the_tolerance_while_a_network_is_trained() -> None:
+    """In 95 % of the steps, on the batch of each: 20 steps ahead in a noisy sum of two waves."""
+    rng = np.random.default_rng(0)
+    params = bptt.init_params("gru", input_size=1, hidden_size=16, output_size=1, rng=1)
+    horizon = bptt.AdaptiveHorizon(0.1)
+    square = {name: np.zeros_like(w) for name, w in params.arrays().items()}
+    biases, reach = [], []
+    for step in range(1, 241):
+        t = rng.uniform(0, 1000, 16) + np.arange(121)[:, None]
+        wave = (np.sin(t / 3) + np.sin(t / 7.3)).astype("float32")[..., None]
+        x = wave[:100] + 0.1 * rng.standard_normal((100, 16, 1)).astype("float32")
+        call = ("gru", params, x, wave[120])
+        loss: dict[str, Any] = {"loss": "squared_error", "at": "last"}
+        K = horizon.update(*call, **loss)
+        _, full = bptt.value_and_grad(*call, **loss)
+        _, cut = bptt.value_and_grad(*call, truncate=K, **loss)
+        biases.append(relative_bias(cut, full))
+        reach.append(K)
+        for name, w in params.arrays().items():
+            g = getattr(cut, name)
+            square[name] += 0.02 * (g * g - square[name])
+            w -= np.float32(0.01) * g / (np.sqrt(square[name] / (1 - 0.98**step)) + 1e-6)
+    assert np.mean(np.array(biases) <= 0.1) >= 0.95
+    assert np.median(reach) < 90  # and not by cutting nothing
+
+
+def test_it_measures_once_in_so_many_calls_and_more_often_at_the_start() -> None:
+    p = make_problem("tanh", 20, 3, 2, 5, 2, seed=15)
+    horizon = bptt.AdaptiveHorizon(0.1, every=10)
+    measured, seen = [], None
+    for call in range(100):
+        horizon.update("tanh", p.params, p.x, p.target[-1], loss="squared_error", at="last")
+        if horizon.lags is not seen:
+            measured.append(call)
+            seen = horizon.lags
+    assert measured[:5] == [0, 1, 2, 3, 4]
+    assert np.diff(measured)[-3:].tolist() == [10, 10, 10]
+    assert (np.diff(np.diff(measured)) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"tolerance": 0}, ValueError, "tolerance: expected a number above 0, got 0"),
+        ({"tolerance": "1 %"}, TypeError, "tolerance: expected a number, got str"),
+        ({"tolerance": np.nan}, ValueError, "tolerance: expected a finite number"),
+        ({"every": 0}, ValueError, "every: expected an integer of at least 1, got 0"),
+        ({"memory": 0}, ValueError, "memory: expected an integer of at least 1, got 0"),
+        ({"margin": 0.5}, ValueError, "margin: expected a number of at least 1, got 0.5"),
+        ({"max_lag": 0}, ValueError, "max_lag: expected an integer of at least 1, got 0"),
+    ],
+)
+def test_bad_options_of_a_horizon_are_refused(
+    options: dict, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        bptt.AdaptiveHorizon(**{"tolerance": 0.1, **options})
+
+
+def test_bad_input_to_an_update_is_refused_and_measured_again() -> None:
+    p = make_problem("tanh", 4, 2, 2, 3)
+    horizon = bptt.AdaptiveHorizon(0.1)
+    assert horizon.K is None
+    with pytest.raises(TypeError, match="x: expected a NumPy array"):
+        horizon.update("tanh", p.params, 3, p.target[-1], loss="squared_error", at="last")
+    with pytest.raises(ValueError, match="loss: expected one of"):
+        horizon.update("tanh", p.params, p.x, p.target[-1], loss="mse", at="last")
+    assert horizon.K is None
+    assert (
+        horizon.update("tanh", p.params, p.x, p.target[-1], loss="squared_error", at="last")
+        is not None
+    )
