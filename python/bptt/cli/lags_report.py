@@ -51,7 +51,8 @@ _SECTIONS = {
         "<p><code>bptt.LagMonitor</code> measured the horizon while the network was trained, on "
         f"{MONITORED} sequences of a minibatch, whose gradient scatters around that of all. "
         "It measures as often as 3&nbsp;% of the time of training allow; what it took is in the "
-        "table.</p>",
+        "table, more than that only where a training is too short to pay for its first "
+        "measurement, or a measurement was held up.</p>",
     ),
 }
 
