@@ -151,6 +151,22 @@ def test_loss_at_one_step_is_read_at_every_step_for_the_heat_map(tmp_path: Path)
         assert everywhere[lag, k] * STEPS == pytest.approx(signal_at_last[lag, k], rel=1e-5)
 
 
+def test_data_that_are_not_finite_leave_a_report_that_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    x = np.full((STEPS, BATCH, 2), np.nan, "float32")
+    assert main(["lags", *saved(tmp_path, "tanh", x=x), "--out", str(out)]) == 0
+    assert "overflows at lag 0" in (out / "report.html").read_text()
+    assert not any((out / "figures").iterdir())
+
+
+def test_sequences_of_one_step_have_one_lag(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    one = {"x": np.ones((1, 2, 2), "float32"), "target": np.array([[0, 1]])}
+    assert main(["lags", *saved(tmp_path, "lstm", **one), "--out", str(out)]) == 0
+    (network,) = results_of(out)["networks"]
+    assert network["lags"]["lags"] == [0]
+
+
 # --- what the figures show
 
 

@@ -28,7 +28,7 @@ def heat(results: Results) -> Figure:
     """||delta|| over the step of the loss and the lag, one panel for each cell, in one scale."""
     from matplotlib.colors import LogNorm
 
-    found = results.networks
+    found = results.shown
     figure, axes = panels.grid(1, len(found), height=3.5, sharey="all")
     norms = np.concatenate([network.every_step.signal.ravel() for network in found])
     norms = norms[np.isfinite(norms) & (norms > 0)]
@@ -47,7 +47,7 @@ def error(results: Results) -> Figure:
     """The error of the gradient if it is cut, and its share, by lag; horizons are dots."""
     figure, axes = panels.grid(1, 2, height=3.9, sharey="none")
     for axis, curve in zip(axes[0], ("error", "share"), strict=True):
-        for network in results.networks:
+        for network in results.shown:
             colour = panels.cell_colour(network.cell)
             network.lags.draw(axis, curve, tolerance=TOLERANCE, color=colour)
     cut, share = axes[0]
@@ -56,7 +56,7 @@ def error(results: Results) -> Figure:
     cut.set(title="relative error of the gradient", ylabel="")
     cut.set_ylim(bottom=max(cut.get_ylim()[0], _LEAST_ERROR))
     share.set(title="share of the gradient up to a lag", ylabel="")
-    panels.cell_legend(figure, _parameters(results.networks))
+    panels.cell_legend(figure, _parameters(results.shown))
     return figure
 
 
@@ -121,8 +121,8 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
 def figures_of(results: Results) -> dict[str, Callable[[Results], Figure]]:
     """Those that there is something to show in."""
     shown = {
-        "figures/heat.png": results.networks,
-        "figures/error.png": results.networks,
+        "figures/heat.png": results.shown,
+        "figures/error.png": results.shown,
         "figures/routes.png": results.gated,
         "figures/lyapunov.png": _with_exponents(results),
         "figures/training.png": results.trained,
@@ -131,7 +131,11 @@ def figures_of(results: Results) -> dict[str, Callable[[Results], Figure]]:
 
 
 def _with_exponents(results: Results) -> list[Measured]:
-    return [network for network in results.networks if network.lyapunov is not None]
+    return [
+        network
+        for network in results.networks
+        if network.lyapunov is not None and np.isfinite(network.lyapunov.exponents).any()
+    ]
 
 
 def _parameters(networks: list[Measured]) -> dict[str, int]:

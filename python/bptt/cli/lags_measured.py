@@ -84,12 +84,17 @@ class Results:
         return self.status == "interrupted"
 
     @property
+    def shown(self) -> list[Measured]:
+        """Those whose gradient is finite at one lag at least."""
+        return [network for network in self.networks if network.lags.lags.size]
+
+    @property
     def trained(self) -> list[Measured]:
         return [network for network in self.networks if network.training is not None]
 
     @property
     def gated(self) -> list[Measured]:
-        return [network for network in self.networks if network.routes]
+        return [network for network in self.networks if network.routes and network.lags.lags.size]
 
 
 def check(network: Network, options: Options) -> None:

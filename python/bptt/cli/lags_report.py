@@ -51,7 +51,8 @@ _SECTIONS = {
         "<p><code>bptt.LagMonitor</code> measured the horizon while the network was trained, on "
         f"{MONITORED} sequences of a minibatch, whose gradient scatters around that of all. "
         "It measures as often as 3&nbsp;% of the time of training allow; what it took is in the "
-        "table.</p>",
+        "table, more than that only where a training is too short to pay for its first "
+        "measurement, or a measurement was held up.</p>",
     ),
 }
 
@@ -88,7 +89,7 @@ def _table(results: Results) -> str:
 
     def far_over_near(network: Measured) -> str:
         norm = network.lags.norm["state"]
-        return number(norm[-1] / norm[0]) if norm[0] > 0 else "-"
+        return number(norm[-1] / norm[0]) if norm.size and norm[0] > 0 else "-"
 
     def half_life(network: Measured) -> str:
         found = network.lags.half_life()

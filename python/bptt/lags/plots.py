@@ -50,7 +50,7 @@ def draw_curve(
         values = np.cumsum(values)
     (line,) = axes.plot(found.lags, values, **style)
     axes.set(xlabel="lag (steps)", ylabel=name)
-    if logarithmic:
+    if logarithmic and (values > 0).any():
         axes.set_yscale("log", nonpositive="mask")
     horizon = found.horizon(tolerance, of)
     if curve not in ("error", "share") or horizon is None:
@@ -65,6 +65,8 @@ def draw_curve(
 def draw_signal(axes: Axes, found: LagGradients, style: Mapping[str, Any]) -> QuadMesh:
     """||delta|| over the step t of the loss and the lag; white where step t - lag is none."""
     signal, lags, steps = found.signal, found.lags, found.steps
+    if not lags.size:
+        raise ValueError("signal: there is nothing to draw, as no lag is finite")
     k = np.arange(steps)[None, :] - lags[:, None]  # the step that delta is at
     shown = np.take_along_axis(signal, np.maximum(k, 0), axis=1)
     mesh = _heat_map(axes, np.arange(steps), lags, np.where(k >= 0, shown, 0), style)
@@ -108,10 +110,10 @@ def horizon_in_training(monitor: LagMonitor) -> Figure:
     """The horizon over the steps of training, on the error that it is read from."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    mesh = draw_error_in_training(axes, monitor, {})
-    draw_horizon(axes, monitor, {"color": "white" if mesh else "black", "marker": "."})
+    mesh = draw_error_in_training(axes, monitor, {"norm": LogNorm(1e-4, 1)})
+    draw_horizon(axes, monitor, {"color": "black", "marker": "."})
     if mesh is not None:
-        figure.colorbar(mesh, label="error if cut beyond the lag")
+        figure.colorbar(mesh, label="error if cut beyond the lag", extend="min")
     axes.set_title(f"horizon (error of at most {monitor.tolerance:.0%}) in training")
     return figure
 
