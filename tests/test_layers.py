@@ -76,7 +76,7 @@ RANKS = (
     ("grads", "losses"),
     ("outputs",),
     ("backends",),
-    ("recorded", "info", "plan"),
+    ("recorded", "info", "inputs", "plan"),
     ("linearized", "truncation"),
     ("tape",),
     ("gradient",),

@@ -7,11 +7,11 @@ from .backends import resolve
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
+from .inputs import block_nbytes, read_inputs, states_nbytes
 from .losses import At, make_objective
 from .outputs import check_grads
 from .params import Params
 from .states import GivenState, by_part
-from .tape import block_nbytes, read_inputs, states_nbytes
 from .truncation import read_truncation, truncated_value_and_grad
 
 __all__ = ["value_and_grad"]

@@ -21,11 +21,11 @@ from ..backends import Backend, resolve
 from ..backends.protocol import State
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..inputs import read_inputs, states_nbytes
 from ..linearized import Linearized, linearize, linearized_nbytes
 from ..params import Params, Seed, generator_of
 from ..progress import watched
 from ..states import GivenState
-from ..tape import read_inputs, states_nbytes
 from .result import LyapunovExponents
 
 __all__ = ["lyapunov_exponents"]

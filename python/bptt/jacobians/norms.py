@@ -23,10 +23,10 @@ from ..backends import resolve
 from ..backends.protocol import State
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..inputs import read_inputs
 from ..linearized import Linearized, linearize, linearized_nbytes
 from ..params import Params, Seed, generator_of
 from ..states import GivenState
-from ..tape import read_inputs
 from .result import JacobianNorms
 
 __all__ = ["jacobian_norms"]

@@ -13,11 +13,11 @@ from .. import checks
 from ..backends import resolve
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..inputs import read_inputs
 from ..losses import At, Objective, make_objective
 from ..params import Params, Seed, generator_of
 from ..recorded import Named, Recorded
 from ..states import GivenState
-from ..tape import read_inputs
 from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
 
 __all__ = ["Question", "read_question"]
