@@ -15,6 +15,9 @@ namespace {
 // Units whose products are summed together, whatever threads and vectors there are.
 constexpr Index kUnitsOfSum = 16;
 
+// Units whose term is computed at once, and measured while it is in the cache.
+constexpr Index kUnitsOfTerm = 64;
+
 // Multiply-adds of a member that are worth waking it for.
 constexpr Index kWorkOfMember = 1 << 20;
 
@@ -33,10 +36,10 @@ class Measuring {
         strip_(problem.batch * kernels.lanes),
         plane_(round_up(problem.hidden, kernels.lanes) * problem.batch),
         deltas_(cell_.deltas() * plane_),
-        sums_(asked.count * kLayerParams * cell_.gates * groups_ * kScalarProducts) {
+        sums_(asked.count * kLayerParams * cell_.gates * groups_ * kScalarProducts),
+        terms_(members * kUnitsOfTerm * widest()) {
     for (int param = 0; param < kLayerParams; ++param) {
       if (!asked.totals[param]) continue;
-      terms_[param] = Buffer<T>(cell_.gates * problem.hidden * columns(param));
       rests_[param] = Buffer<T>(cell_.gates * problem.hidden * columns(param));
     }
     for (int member = 0; member < members; ++member) {
@@ -48,16 +51,26 @@ class Measuring {
   void run(int member) {
     const Range units = share(problem_.hidden, kUnitsOfSum, member, members_);
     if (units.size() <= 0) return;
-    clear(rests_, units);
-    clear(terms_, units);
+    clear_rests(units);
+    T* const term = terms_.get() + member * kUnitsOfTerm * widest();
+    std::fill_n(term, kUnitsOfTerm * widest(), T(0));
+    BlockInputs<T>& inputs = inputs_[static_cast<std::size_t>(member)];
     Index next = asked_.count - 1;
     for (Index t = 0; t < problem_.steps && next >= 0; ++t) {
       const bool wanted = asked_.lags[next] == problem_.steps - 1 - t;
-      Block block{t, {t, t + 1}, {0, problem_.batch}};
-      inputs_[static_cast<std::size_t>(member)].pack(block, 0, 1);
+      const Block block{t, {t, t + 1}, {0, problem_.batch}};
+      inputs.pack(block, 0, 1);
       copy_deltas(t, units);
-      add_term(inputs_[static_cast<std::size_t>(member)], block, units, wanted ? terms_ : rests_);
-      if (wanted) measure(next--, units);
+      for_each_sum(units, wanted, [&](Range some, int param, Index gate) {
+        T* const rest = rests_[param].get() + row(param, gate, 0);
+        if (wanted) {
+          add_term(inputs, t, some, param, gate, term - some.begin * columns(param));
+          measure(next, some, param, gate, term);
+        } else {
+          add_term(inputs, t, some, param, gate, rest);
+        }
+      });
+      if (wanted) --next;
       interrupt_.progress(2 * problem_.batch * units.size() * cell_.gates *
                           (problem_.inputs + problem_.hidden));
       if (interrupt_.stopped()) return;
@@ -87,12 +100,26 @@ class Measuring {
     return (gate * problem_.hidden + unit) * columns(param);
   }
 
-  void clear(Buffer<T> (&arrays)[kLayerParams], Range units) {
+  Index widest() const { return std::max({problem_.inputs, problem_.hidden, Index{1}}); }
+
+  void clear_rests(Range units) {
+    for_each_sum(units, false, [&](Range some, int param, Index gate) {
+      T* const begin = rests_[param].get() + row(param, gate, some.begin);
+      std::fill_n(begin, some.size() * columns(param), T(0));
+    });
+  }
+
+  // f for each parameter and gate: of all units at once, or of few, so that their term stays in the
+  // first-level cache until it is measured.
+  template <class F>
+  void for_each_sum(Range units, bool few, F&& f) const {
+    const Index step = few ? kUnitsOfTerm : units.size();
     for (int param = 0; param < kLayerParams; ++param) {
       if (!asked_.totals[param]) continue;
       for (Index gate = 0; gate < cell_.gates; ++gate) {
-        T* const begin = arrays[param].get() + row(param, gate, units.begin);
-        std::fill_n(begin, units.size() * columns(param), T(0));
+        for (Index unit = units.begin; unit < units.end; unit += step) {
+          f(Range{unit, std::min(unit + step, units.end)}, param, gate);
+        }
       }
     }
   }
@@ -118,33 +145,20 @@ class Measuring {
     return {deltas_.get() + plane * plane_, strip_, kernels_.lanes};
   }
 
-  void add_term(const BlockInputs<T>& inputs, const Block& block, Range units,
-                Buffer<T> (&to)[kLayerParams]) {
-    const Index t = block.steps.begin;
-    const Operand<T> x = inputs.x(block, t, 0), previous = inputs.previous(block, t, 0);
-    for (Index gate = 0; gate < cell_.gates; ++gate) {
-      const Index recurrent = cell_.recurrent_delta(gate);
-      add_product(delta(gate), x, units, 0, to[0].get() + row(0, gate, 0));
-      add_product(delta(recurrent), previous, units, 1, to[1].get() + row(1, gate, 0));
-      for (int param = 2; param < kLayerParams; ++param) {
-        if (!asked_.totals[param]) continue;
-        const Strips<const T> da = delta(param == 2 ? gate : recurrent);
-        kernels_.column_sums({{1, problem_.batch},
-                              da,
-                              problem_.batch,
-                              units.begin,
-                              units.end,
-                              {to[param].get() + row(param, gate, 0), nullptr}});
-      }
+  // Adds the term of step t to the rows of some units, of an array like a gate of the parameter.
+  void add_term(const BlockInputs<T>& inputs, Index t, Range units, int param, Index gate, T* out) {
+    const Block block{t, {t, t + 1}, {0, problem_.batch}};
+    const bool of_inputs = param == 0 || param == 2;
+    const Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
+    const Index batch = problem_.batch, n = columns(param);
+    if (param >= 2) {
+      kernels_.column_sums({{1, batch}, da, batch, units.begin, units.end, {out, nullptr}});
+      return;
     }
-  }
-
-  void add_product(const Strips<const T>& da, const Operand<T>& right, Range units, int param,
-                   T* out) {
-    const Index n = columns(param);
-    kernels_.outer({{1, problem_.batch},
+    const Operand<T> right = of_inputs ? inputs.x(block, t, 0) : inputs.previous(block, t, 0);
+    kernels_.outer({{1, batch},
                     da,
-                    problem_.batch,
+                    batch,
                     units.begin,
                     units.end,
                     right.matrix,
@@ -155,21 +169,15 @@ class Measuring {
                     n});
   }
 
-  void measure(Index index, Range units) {
-    for (int param = 0; param < kLayerParams; ++param) {
-      if (!asked_.totals[param]) continue;
-      for (Index gate = 0; gate < cell_.gates; ++gate) {
-        for (Index unit = units.begin; unit < units.end; unit += kUnitsOfSum) {
-          const Index at = row(param, gate, unit);
-          const Index entry =
-              ((index * kLayerParams + param) * cell_.gates + gate) * groups_ + unit / kUnitsOfSum;
-          double* const sums = sums_.get() + entry * kScalarProducts;
-          std::fill_n(sums, kScalarProducts, 0.0);
-          kernels_.scalar_products({std::min(kUnitsOfSum, units.end - unit) * columns(param),
-                                    terms_[param].get() + at, rests_[param].get() + at,
-                                    asked_.totals[param] + at, sums});
-        }
-      }
+  void measure(Index index, Range units, int param, Index gate, T* term) {
+    const Index first = ((index * kLayerParams + param) * cell_.gates + gate) * groups_;
+    for (Index unit = units.begin; unit < units.end; unit += kUnitsOfSum) {
+      const Index at = row(param, gate, unit);
+      double* const sums = sums_.get() + (first + unit / kUnitsOfSum) * kScalarProducts;
+      std::fill_n(sums, kScalarProducts, 0.0);
+      kernels_.scalar_products({std::min(kUnitsOfSum, units.end - unit) * columns(param),
+                                term + (unit - units.begin) * columns(param),
+                                rests_[param].get() + at, asked_.totals[param] + at, sums});
     }
   }
 
@@ -182,7 +190,8 @@ class Measuring {
   const Index groups_, strip_, plane_;
   Buffer<T> deltas_;     // (planes)(strips)(B, lanes) of one step
   Buffer<double> sums_;  // (lags, params, gates, groups, products)
-  Buffer<T> terms_[kLayerParams], rests_[kLayerParams];
+  Buffer<T> terms_;      // of a few units, for each member
+  Buffer<T> rests_[kLayerParams];
   std::vector<BlockInputs<T>> inputs_;  // of each member
 };
 
