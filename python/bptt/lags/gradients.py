@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -171,6 +172,9 @@ def lag_terms(
     iterator of LagTerm
         Their arrays are the caller's.
     """
+    unknown = options.keys() - inspect.signature(read_question).parameters.keys()
+    if unknown:
+        raise TypeError(f"lag_terms: unknown options: {', '.join(sorted(unknown))}")
     question = read_question(cell, params, x, target, **options)
     return (kept_term(parts) for parts in question)
 
@@ -188,7 +192,11 @@ def _require_memory_for_terms(question: Question) -> None:
 
 def _warn_of_overflow(lag: int | None) -> None:
     if lag is not None:
-        warnings.warn(f"the term of lag {lag} overflows", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"the term of lag {lag} is not finite: it overflows, or comes from inf or nan",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 def kept_term(parts: list[Term]) -> LagTerm:
