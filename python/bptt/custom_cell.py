@@ -144,7 +144,7 @@ class CellDefinition:
             keeps=keeps,
             apart=apart,
             # What is saved takes the place of the sums.
-            saved=max(len(gates) + len(apart), len(saved)) if saved or len(gates) > 1 else 0,
+            saved=max(len(gates) + len(apart), len(saved)) if saved or len(gates) + len(apart) > 1 else 0,
         )
 
     def derivative(self, function: Callable[..., Any]) -> Cell:
