@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import argparse
 import compileall
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["Figure", "main"]
+from .figure import Figure, write_figures
+
+__all__ = ["main"]
 
 _CALL_GOAL = 25.0  # microseconds
 _IMPORT_GOAL = 1.3  # times NumPy's
@@ -29,42 +29,13 @@ _DECAY_GOAL = 1.1
 _TIME_AN_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A measured figure and its goal, which is an upper bound.
-
-    The goal is met only if the third quartile meets it.
-    """
-
-    name: str
-    unit: str
-    low: float
-    median: float
-    high: float
-    goal: float
-
-    @property
-    def is_met(self) -> bool:
-        return self.high <= self.goal
-
-    def __str__(self) -> str:
-        mark = "pass" if self.is_met else "FAIL"
-        return (
-            f"{mark}  {self.name:<48} {self.median:8.2f} {self.unit} "
-            f"[{self.low:.2f} - {self.high:.2f}], goal at most {self.goal:g}"
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 0 if every goal is met."""
     parser = argparse.ArgumentParser(prog="python -m bench overhead", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args(arguments)
-    import bptt
-
     from . import machine
-    from .peers import all_peers
     from .reuse import reuse_rows
 
     load = machine.load_average()
@@ -77,19 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(row)
     print(f"(medians of {options.rounds} rounds [quartiles]; load average {load:.2f} at the start)")
     if options.out is not None:
-        own = [peer for peer in all_peers().values() if peer.is_own]
-        document = {
-            "begun": machine.now(),
-            "load": load,
-            "machine": machine.machine(),
-            "software": machine.software(own),
-            "rounds": options.rounds,
-            "figures": [{**asdict(figure), "is_met": figure.is_met} for figure in figures],
-            "threads": bptt.get_num_threads(),
-            "reuse": [row.to_dict() for row in reuse],
-        }
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        more = {"reuse": [row.to_dict() for row in reuse]}
+        write_figures(options.out, figures, load, options.rounds, more)
     return 0 if all(figure.is_met for figure in figures) else 1
 
 

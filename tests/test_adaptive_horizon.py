@@ -134,6 +134,15 @@ def test_bad_options_of_a_horizon_are_refused(
         bptt.AdaptiveHorizon(**{"tolerance": 0.1, **options})
 
 
+@pytest.mark.parametrize("option", ["lags", "route", "max_lag", "terms"])
+def test_an_update_takes_no_option_that_would_change_what_is_cut(option: str) -> None:
+    p = make_problem("gru", 4, 2, 2, 3)
+    with pytest.raises(TypeError, match=option):
+        bptt.AdaptiveHorizon(0.1).update(
+            "gru", p.params, p.x, p.target[-1], loss="squared_error", at="last", **{option: None}
+        )
+
+
 def test_bad_input_to_an_update_is_refused_and_measured_again() -> None:
     p = make_problem("tanh", 4, 2, 2, 3)
     horizon = bptt.AdaptiveHorizon(0.1)

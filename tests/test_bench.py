@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from bptt.backends import REGISTRY
 
+from bench.figure import Figure
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
@@ -284,8 +286,8 @@ def test_bad_command_line_says_what_is_wrong(arguments, message, capsys):
 
 
 def test_overhead_is_met_only_if_the_third_quartile_meets_it():
-    assert overhead.Figure("", "us", 1.0, 2.0, 3.0, goal=3.0).is_met
-    assert not overhead.Figure("", "us", 1.0, 2.0, 3.0, goal=2.5).is_met
+    assert Figure("", "us", 1.0, 2.0, 3.0, goal=3.0).is_met
+    assert not Figure("", "us", 1.0, 2.0, 3.0, goal=2.5).is_met
     figures = [*overhead.call_figures(rounds=1, calls=2), overhead.import_figure(rounds=1)]
     assert all(figure.median > 0 for figure in figures)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -222,6 +223,44 @@ def test_another_number_of_values_than_declared_is_refused(
     assert "mine" not in bptt.CELLS
 
 
+@own_backend
+def test_one_gate_whose_sums_go_apart_and_that_saves_nothing(own_backend: str) -> None:
+    """It has two sums and one state: they cannot lie in one place."""
+    one = bptt.cell(gates=("a",), apart=("a",), name="one_apart")(
+        lambda sums, h: (sums[0] + 0.5 * sums[1] + 0.1 * h, ())
+    )
+    cell = one.derivative(lambda saved, before, h, dh: ((dh, 0.5 * dh), 0.1 * dh))
+    found = check(cell, own_backend)
+    assert found.passed, found
+    p = make_problem("tanh", 100, 32, 16, 64, dtype="float32")
+    for _ in range(3):
+        bptt.forward(cell, p.params, p.x, backend=own_backend).backward(p.dy)
+
+
+def test_a_cell_is_pickled_by_its_name() -> None:
+    assert pickle.loads(pickle.dumps(mgu)) is mgu
+    assert pickle.loads(pickle.dumps(bptt.CELLS["gru"])) is bptt.CELLS["gru"]
+
+
+@pytest.mark.parametrize(
+    ("step", "derivative", "words"),
+    [
+        (lambda a, h: (None, ()), None, "step: expected the state to be a number, got NoneType"),
+        (None, lambda s, b, h, d: ((None,), 0.0), r"derivative: expected dsums .*\(NoneType\)"),
+        (lambda a, h: ((a[0], a[1]), ()), None, "step: IndexError: tuple index out of range"),
+        (None, lambda s, h, d: ((d,), 0.0), "derivative: TypeError: .*positional argument"),
+    ],
+)
+def test_functions_that_cannot_be_are_refused_by_name(
+    step: Any, derivative: Any, words: str
+) -> None:
+    step = step or (lambda sums, h: (h, ()))
+    derivative = derivative or (lambda saved, before, h, dh: ((dh,), dh))
+    with pytest.raises(ValueError, match=f"^cell 'mine': {words}"):
+        define(step, derivative)
+    assert "mine" not in bptt.CELLS
+
+
 @pytest.mark.parametrize(
     ("names", "error", "words"),
     [
@@ -234,7 +273,9 @@ def test_another_number_of_values_than_declared_is_refused(
         ({"states": ("h", "c", "n")}, ValueError, "cell 'mine': states: .* got 3 names"),
         ({"apart": ("b",)}, ValueError, r"cell 'mine': apart: expected names of \('a',\), got 'b'"),
         ({"keeps": "f"}, ValueError, "cell 'mine': keeps: expected names of"),
+        ({"keeps": ["a"]}, TypeError, "cell 'mine': keeps: expected a name, got list"),
         ({"name": 3}, TypeError, "name: expected a string, got int"),
+        ({"name": "<lambda>"}, ValueError, "name: expected a name such as 'mgu', got '<lambda>'"),
     ],
 )
 def test_wrong_names_are_refused(names: Any, error: type[Exception], words: str) -> None:

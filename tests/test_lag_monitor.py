@@ -188,6 +188,20 @@ def test_sample_takes_the_same_sequences_of_all_arguments(cell: str, at: Any) ->
     assert found.loss == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("sequences", [1, BATCH + 2])
+def test_sample_of_data_that_do_not_fit_is_refused(sequences: int) -> None:
+    params, x, ids = problem()
+    given: Any = {"loss": "cross_entropy", "at": "last"}
+    monitor = bptt.LagMonitor(sample=2)
+    with pytest.raises(ValueError, match=rf"^target: expected {BATCH} sequences along axis 0"):
+        monitor.step("tanh", params, x, np.resize(ids, sequences), **given)
+    with pytest.raises(ValueError, match=r"^state: expected .* got shape \("):
+        monitor.step("tanh", params, x, ids, state=np.zeros((sequences, 5), "f4"), **given)
+    with pytest.raises(TypeError, match=r"^x: expected a NumPy array"):
+        monitor.step("tanh", params, None, ids, **given)  # type: ignore[arg-type]
+    assert not monitor.history
+
+
 def test_sample_of_more_than_the_batch_takes_all_of_it() -> None:
     params, x, ids = problem()
     given: Any = {"loss": "cross_entropy", "at": "last"}
@@ -237,6 +251,10 @@ def test_overflow_leaves_a_record_without_a_horizon() -> None:
         ({"every": 0}, ValueError, "every: "),
         ({"sample": 0}, ValueError, "sample: "),
         ({"lags": [1], "max_lag": 1}, ValueError, "lags: "),
+        ({"lags": 5}, TypeError, "lags: expected integers, got int"),
+        ({"lags": [3, 1]}, ValueError, "lags: expected them sorted"),
+        ({"backend": "cuda"}, ValueError, "backend: expected one of"),
+        ({"clock": 3}, TypeError, "clock: expected a function, got int"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], error: Any, named: str) -> None:

@@ -392,6 +392,88 @@ def test_an_exploding_term_is_reported(at: str, backend: str) -> None:
     assert np.isfinite(lags.norm["state"]).all()
 
 
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_a_total_that_cancels_is_no_error(at: str, dtype: str, backend: str) -> None:
+    """x and -x, and a target that is odd: what each adds to the biases cancels."""
+    params = bptt.init_params(
+        "tanh", input_size=2, hidden_size=8, output_size=2, rng=0, dtype=dtype
+    )
+    for bias in (params.b_ih, params.b_hh, params.b_o):
+        bias[:] = 0
+    x = np.random.default_rng(0).standard_normal((30, 4, 2)).astype(dtype)
+    x = np.concatenate([x, -x], axis=1)
+    target = np.cumsum(x, axis=0)
+    lags = bptt.lag_gradients(
+        "tanh", params, x, target[-1] if at == "last" else target, loss="squared_error", at=at,
+        backend=backend,
+    )  # fmt: skip
+    assert np.linalg.norm(lags.total["b_ih"]) < 1e-5 * np.linalg.norm(lags.total["w_hh"])
+    assert lags.check < 20 * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_terms_that_do_not_add_up_are_an_error(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check sees the terms themselves: each delta here is half of what it should be."""
+    pull_back, sweep = Recorded.pull_back, Recorded.sweep
+
+    def halved(self: Recorded, *arguments: Any, **options: Any) -> Any:
+        found, before = pull_back(self, *arguments, **options)
+        for d in before:
+            d /= 2
+        return found, before
+
+    def shortened(self: Recorded, *arguments: Any) -> Any:
+        total, state = sweep(self, *arguments)
+        arguments[-1].deltas[:, 0] /= 2
+        return total, state
+
+    if at == "all":
+        monkeypatch.setattr(Recorded, "pull_back", halved)
+    else:
+        monkeypatch.setattr(Recorded, "sweep", shortened)
+    for backend in ("numpy", "auto"):
+        for terms in (False, True):
+            where, target = P.loss_at(at, "cross_entropy")
+            with pytest.raises(RuntimeError, match="do not add up to the gradient"):
+                bptt.lag_gradients(
+                    "tanh", P.params, P.x, target, loss="cross_entropy", at=where,
+                    backend=backend, terms=terms,
+                )  # fmt: skip
+
+
+def test_nothing_is_cut_beyond_the_last_lag(cell: str, dtype: str, backend: str) -> None:
+    p = make_problem(cell, *SHAPE, dtype=dtype)
+    for at in ("last", "all"):
+        for terms in (False, True):
+            where, target = p.loss_at(at, "cross_entropy")
+            lags = bptt.lag_gradients(
+                cell, p.params, p.x, target, loss="cross_entropy", at=where, state=p.state,
+                backend=backend, terms=terms,
+            )  # fmt: skip
+            for name, error in lags.error.items():
+                assert error[-1] == 0, f"{name} at {at}, terms={terms}"
+
+
+def test_a_loss_at_one_step_keeps_one_number_a_lag() -> None:
+    params = bptt.init_params("tanh", input_size=1, hidden_size=2, output_size=2, rng=0)
+    x = np.zeros((3000, 1, 1), np.float32)
+    tracemalloc.start()
+    lags = bptt.lag_gradients("tanh", params, x, np.zeros(1, int), loss="cross_entropy", at="last")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 3000**2 / 10
+    assert lags.signal.shape == (3000, 3000)
+    assert np.count_nonzero(lags.signal) <= 3000
+
+
+def test_lags_that_do_not_fit_are_refused_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = bptt.init_params("tanh", input_size=1, hidden_size=2, output_size=2, rng=0)
+    monkeypatch.setattr("bptt.checks._available_memory", lambda: 20 << 20)
+    x = np.zeros((10_000, 1, 1), np.float32)
+    with pytest.raises(MemoryError, match=r"^10000 lags of 10000 steps needs"):
+        bptt.lag_gradients("tanh", params, x, np.zeros((10_000, 1), int), loss="cross_entropy")
+
+
 def test_half_life_of_a_linear_network_is_that_of_its_radius() -> None:
     params = bptt.init_params(
         "linear", input_size=1, hidden_size=8, output_size=2, rng=0, spectral_radius=0.8,

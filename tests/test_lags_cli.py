@@ -151,10 +151,13 @@ def test_loss_at_one_step_is_read_at_every_step_for_the_heat_map(tmp_path: Path)
         assert everywhere[lag, k] * STEPS == pytest.approx(signal_at_last[lag, k], rel=1e-5)
 
 
-def test_data_that_are_not_finite_leave_a_report_that_says_so(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_leaves_a_report_that_says_so(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    x = np.full((STEPS, BATCH, 2), np.nan, "float32")
-    assert main(["lags", *saved(tmp_path, "tanh", x=x), "--out", str(out)]) == 0
+    options = saved(tmp_path, "tanh")
+    params = bptt.Params.load(tmp_path / "net.npz")
+    params.w_ih[:] = np.nan
+    params.save(tmp_path / "net.npz")
+    assert main(["lags", *options, "--out", str(out)]) == 0
     assert "overflows at lag 0" in (out / "report.html").read_text()
     assert not any((out / "figures").iterdir())
 
@@ -221,6 +224,8 @@ def test_wrong_curve_is_named() -> None:
     ("options", "message"),
     [
         (["--at", "last"], "--at: has no meaning without --params"),
+        (["--at", "0", "--untrained"], "--at: has no meaning without --params"),
+        (["--params", "", "--task", "digits"], "--task: has no meaning with --params"),
         (["--max-lag", "64", "--untrained"], "max_lag: expected at most 63"),
         (["--sample", "1", "--untrained"], "sample: "),
         (["--lags", "3,2", "--untrained"], "lags: "),
@@ -247,6 +252,7 @@ def test_wrong_call_touches_nothing(
         ({"target": None}, "--data: expected the arrays x and target, got ['x']"),
         ({"x": np.ones((3, 2))}, "--data: x: expected floats of shape (T, B, I)"),
         ({"x": np.ones((STEPS, BATCH, 5))}, "x: "),
+        ({"x": np.full((STEPS, BATCH, 2), np.nan)}, "--data: x: expected finite numbers"),
         ({"target": np.zeros((STEPS, BATCH + 1), int)}, "target: "),
     ],
 )

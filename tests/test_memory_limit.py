@@ -68,3 +68,18 @@ def test_a_view_that_fits_is_copied_and_read(backend: str) -> None:
     tape = bptt.forward("tanh", PARAMS, x, backend=backend)
     copied = bptt.forward("tanh", PARAMS, np.full((7, 3, 100), np.float32(0.5)), backend=backend)
     np.testing.assert_array_equal(tape.y, copied.y)
+
+
+@pytest.mark.parametrize("save", ["gates", "minimal"])
+def test_forward_mode_asks_for_what_it_takes(save: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = bptt.init_params("lstm", input_size=4, hidden_size=64, rng=0)
+    x = np.zeros((200, 16, 4), np.float32)
+    tape = bptt.forward("lstm", params, x, save=save)
+    asked = []
+    monkeypatch.setattr("bptt.checks.require_memory", lambda nbytes, what: asked.append(nbytes))
+    tape.jvp(dx=x)
+    tracemalloc.start()
+    tape.jvp(dx=x)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < max(asked) < 2.5 * peak

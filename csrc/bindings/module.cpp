@@ -235,17 +235,20 @@ double py_value_and_grad(const std::string& cell, int threads, const py::array& 
   });
 }
 
-// (lags, parameters, scalar products); a total that is None is left out.
+// (lags, parameters, scalar products); a total that is None is left out, and so is its sum.
 py::array py_lag_products(const std::string& cell, int threads, const py::array& x,
                           const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
                           const py::array& y, const py::array& deltas, const py::tuple& totals,
+                          const py::tuple& added,
                           const py::array_t<std::int64_t, py::array::c_style>& lags) {
   return with_dtype(x, [&](auto zero) -> py::array {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
     const CellShape shape = shape_of(p.cell);
     const Index sums = shape.gates * p.hidden;
-    if (totals.size() != kLayerParams) throw py::value_error("totals: unexpected length");
+    if (totals.size() != kLayerParams || added.size() != kLayerParams) {
+      throw py::value_error("totals, sums: unexpected length");
+    }
     for (py::ssize_t i = 0; i < lags.size(); ++i) {
       const Index lag = lags.data()[i];
       if (lag < (i ? lags.data()[i - 1] + 1 : 0) || lag >= p.steps) {
@@ -263,6 +266,10 @@ py::array py_lag_products(const std::string& cell, int threads, const py::array&
          optional_input<T>("totals[3]", totals[3], {sums})},
         lags.data(),
         lags.size(),
+        {output<T>("sums[0]", added[0], {sums, p.inputs}),
+         output<T>("sums[1]", added[1], {sums, p.hidden}),
+         optional_output<T>("sums[2]", added[2], {sums}),
+         optional_output<T>("sums[3]", added[3], {sums})},
         products.mutable_data()};
     run_interruptibly([&](Interrupt& interrupt) { lag_products(p, asked, threads, interrupt); });
     return products;

@@ -38,10 +38,6 @@ class Measuring {
         deltas_(cell_.deltas() * plane_),
         sums_(asked.count * kLayerParams * cell_.gates * groups_ * kScalarProducts),
         terms_(members * kUnitsOfTerm * widest()) {
-    for (int param = 0; param < kLayerParams; ++param) {
-      if (!asked.totals[param]) continue;
-      rests_[param] = Buffer<T>(cell_.gates * problem.hidden * columns(param));
-    }
     for (int member = 0; member < members; ++member) {
       inputs_.emplace_back(problem, kernels, asked.y, problem.batch, problem.batch);
     }
@@ -51,24 +47,20 @@ class Measuring {
   void run(int member) {
     const Range units = share(problem_.hidden, kUnitsOfSum, member, members_);
     if (units.size() <= 0) return;
-    clear_rests(units);
+    clear_sums(units);
     T* const term = terms_.get() + member * kUnitsOfTerm * widest();
     std::fill_n(term, kUnitsOfTerm * widest(), T(0));
     BlockInputs<T>& inputs = inputs_[static_cast<std::size_t>(member)];
     Index next = asked_.count - 1;
-    for (Index t = 0; t < problem_.steps && next >= 0; ++t) {
-      const bool wanted = asked_.lags[next] == problem_.steps - 1 - t;
+    for (Index t = 0; t < problem_.steps; ++t) {
+      const bool wanted = next >= 0 && asked_.lags[next] == problem_.steps - 1 - t;
       const Block block{t, {t, t + 1}, {0, problem_.batch}};
       inputs.pack(block, 0, 1);
       copy_deltas(t, units);
       for_each_sum(units, wanted, [&](Range some, int param, Index gate) {
-        T* const rest = rests_[param].get() + row(param, gate, 0);
-        if (wanted) {
-          add_term(inputs, t, some, param, gate, term - some.begin * columns(param));
-          measure(next, some, param, gate, term);
-        } else {
-          add_term(inputs, t, some, param, gate, rest);
-        }
+        T* const rest = asked_.sums[param] + row(param, gate, some.begin);
+        add_term(inputs, t, some, param, gate, wanted ? term : rest);
+        if (wanted) measure(next, some, param, gate, term);
       });
       if (wanted) --next;
       interrupt_.progress(2 * problem_.batch * units.size() * cell_.gates *
@@ -102,9 +94,9 @@ class Measuring {
 
   Index widest() const { return std::max({problem_.inputs, problem_.hidden, Index{1}}); }
 
-  void clear_rests(Range units) {
+  void clear_sums(Range units) {
     for_each_sum(units, false, [&](Range some, int param, Index gate) {
-      T* const begin = rests_[param].get() + row(param, gate, some.begin);
+      T* const begin = asked_.sums[param] + row(param, gate, some.begin);
       std::fill_n(begin, some.size() * columns(param), T(0));
     });
   }
@@ -145,28 +137,20 @@ class Measuring {
     return {deltas_.get() + plane * plane_, strip_, kernels_.lanes};
   }
 
-  // Adds the term of step t to the rows of some units, of an array like a gate of the parameter.
+  // Adds the term of step t, some units of a parameter's gate, to `out`: a row for each unit.
   void add_term(const BlockInputs<T>& inputs, Index t, Range units, int param, Index gate, T* out) {
     const Block block{t, {t, t + 1}, {0, problem_.batch}};
     const bool of_inputs = param == 0 || param == 2;
-    const Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
+    Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
+    da.data += units.begin / kernels_.lanes * strip_;
     const Index batch = problem_.batch, n = columns(param);
     if (param >= 2) {
-      kernels_.column_sums({{1, batch}, da, batch, units.begin, units.end, {out, nullptr}});
+      kernels_.column_sums({{1, batch}, da, batch, 0, units.size(), {out, nullptr}});
       return;
     }
     const Operand<T> right = of_inputs ? inputs.x(block, t, 0) : inputs.previous(block, t, 0);
-    kernels_.outer({{1, batch},
-                    da,
-                    batch,
-                    units.begin,
-                    units.end,
-                    right.matrix,
-                    right.first,
-                    right.step,
-                    n,
-                    out,
-                    n});
+    kernels_.outer(
+        {{1, batch}, da, batch, 0, units.size(), right.matrix, right.first, right.step, n, out, n});
   }
 
   void measure(Index index, Range units, int param, Index gate, T* term) {
@@ -177,7 +161,7 @@ class Measuring {
       std::fill_n(sums, kScalarProducts, 0.0);
       kernels_.scalar_products({std::min(kUnitsOfSum, units.end - unit) * columns(param),
                                 term + (unit - units.begin) * columns(param),
-                                rests_[param].get() + at, asked_.totals[param] + at, sums});
+                                asked_.sums[param] + at, asked_.totals[param] + at, sums});
     }
   }
 
@@ -188,10 +172,9 @@ class Measuring {
   const int members_;
   Interrupt& interrupt_;
   const Index groups_, strip_, plane_;
-  Buffer<T> deltas_;     // (planes)(strips)(B, lanes) of one step
-  Buffer<double> sums_;  // (lags, params, gates, groups, products)
-  Buffer<T> terms_;      // of a few units, for each member
-  Buffer<T> rests_[kLayerParams];
+  Buffer<T> deltas_;                    // (planes)(strips)(B, lanes) of one step
+  Buffer<double> sums_;                 // (lags, params, gates, groups, products)
+  Buffer<T> terms_;                     // of a few units, for each member
   std::vector<BlockInputs<T>> inputs_;  // of each member
 };
 

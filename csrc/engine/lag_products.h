@@ -20,6 +20,7 @@ struct LagProducts {
   const T* totals[kLayerParams];  // of each parameter; null: it is left out
   const std::int64_t* lags;       // (count), sorted, each below T
   Index count;
+  T* sums[kLayerParams];  // like the totals, written: the terms of all lags added up
   double* products;  // (count, kLayerParams, kScalarProducts), written; see gemm/scalar_products.h
 };
 

@@ -82,6 +82,7 @@ def lag_products(
     y: _Array,  # (T, B, H)
     deltas: _Array,  # (sums, T, B, H)
     totals: tuple[_Array, _Array, _Array | None, _Array | None],  # like w_ih, w_hh, b_ih, b_hh
+    sums: tuple[_Array, _Array, _Array | None, _Array | None],  # the same
     lags: _Array,  # (L,) int64, sorted
     /,
 ) -> _Array: ...  # (L, 4, 5) float64: csrc/gemm/scalar_products.h

@@ -71,6 +71,10 @@ class Cell:
     saved: int = 0
     step: Step | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its name: functions of a user cannot be pickled, but the cell can be defined there."""
+        return get_cell, (self.name,)
+
     @property
     def recurrent_sums(self) -> tuple[int, ...]:
         """For each gate, the sum that W_s S_{t-1} goes into: its own, or where it is apart, one

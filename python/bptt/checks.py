@@ -7,6 +7,7 @@ caller's arrays are never written to.
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import os
@@ -26,6 +27,7 @@ __all__ = [
     "non_negative",
     "readable",
     "require_memory",
+    "rising",
     "size",
 ]
 
@@ -123,6 +125,20 @@ def size(name: str, value: object, *, least: int = 1) -> int:
 
 # More than any machine has use for: a slip of the pen shall not start a million threads.
 MOST_THREADS = 1024
+
+
+def rising(name: str, values: object, least: int, most: int | None, why: str) -> list[int]:
+    """`values` as integers from `least` to `most`, the least one first."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name}: expected integers, got {type(values).__name__}")
+    found = [size(name, value, least=least) for value in values]
+    if not found:
+        raise ValueError(f"{name}: expected one at least, got none")
+    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
+        raise ValueError(f"{name}: expected them sorted and each of them once, got {found}")
+    if most is not None and found[-1] > most:
+        raise ValueError(f"{name}: expected at most {most}, {why}, got {found[-1]}")
+    return found
 
 
 def num_threads(name: str, value: object) -> int:

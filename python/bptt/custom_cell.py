@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -129,6 +130,8 @@ class CellDefinition:
             raise ValueError(
                 f"cell {name!r}: states: expected ('h',) or ('h', 'c'), got {len(states)} names"
             )
+        if keeps is not None and not isinstance(keeps, str):
+            raise TypeError(f"cell {name!r}: keeps: expected a name, got {type(keeps).__name__}")
         for what, chosen in (("apart", apart), ("keeps", () if keeps is None else (keeps,))):
             for gate in chosen:
                 if gate not in gates:
@@ -144,7 +147,9 @@ class CellDefinition:
             keeps=keeps,
             apart=apart,
             # What is saved takes the place of the sums.
-            saved=max(len(gates) + len(apart), len(saved)) if saved or len(gates) + len(apart) > 1 else 0,
+            saved=max(len(gates) + len(apart), len(saved))
+            if saved or len(gates) + len(apart) > 1
+            else 0,
         )
 
     def derivative(self, function: Callable[..., Any]) -> Cell:
@@ -163,18 +168,23 @@ def _try_out(cell: Cell, step: Step) -> None:
     """Call both functions with numbers, to see whether they return what was declared."""
     one = np.float64(0.5)
     state = one if len(cell.states) == 1 else (one,) * len(cell.states)
-    after, saved = _pair(cell, "step", step.forward((one,) * cell.sums, state))
+    after, saved = _call(cell, "step", step.forward, (one,) * cell.sums, state)
     _expect(cell, "step", "the state", after, cell.states, bare=len(cell.states) == 1)
     _expect(cell, "step", "saved", saved, step.saved)
-    dsums, before = _pair(cell, "derivative", step.derivative(saved, state, after, state))
+    dsums, before = _call(cell, "derivative", step.derivative, saved, state, after, state)
     _expect(cell, "derivative", "dsums", dsums, (*cell.gate_names, *cell.apart))
     _expect(cell, "derivative", "dbefore", before, cell.states, bare=len(cell.states) == 1)
 
 
-def _pair(cell: Cell, function: str, result: Any) -> tuple[Any, Any]:
+def _call(cell: Cell, role: str, function: Callable[..., Any], *given: Any) -> tuple[Any, Any]:
+    """The two things that `function` returns."""
+    try:
+        result = function(*given)
+    except Exception as error:  # of the user's code, which may raise anything
+        raise ValueError(f"cell {cell.name!r}: {role}: {type(error).__name__}: {error}") from error
     if not isinstance(result, tuple) or len(result) != 2:
-        what = "(state, saved)" if function == "step" else "(dsums, dbefore)"
-        raise ValueError(f"cell {cell.name!r}: {function}: expected {what}, got {_seen(result)}")
+        what = "(state, saved)" if role == "step" else "(dsums, dbefore)"
+        raise ValueError(f"cell {cell.name!r}: {role}: expected {what}, got {_seen(result)}")
     return result
 
 
@@ -182,11 +192,11 @@ def _expect(
     cell: Cell, function: str, what: str, value: Any, names: tuple[str, ...], bare: bool = False
 ) -> None:
     """`value` has a number for each of `names`: a bare one, or a tuple of them."""
-    numbers = (value,) if bare else value
+    given = (value,) if bare else value
     if (
-        not isinstance(numbers, tuple)
-        or len(numbers) != len(names)
-        or any(np.ndim(n) for n in numbers)
+        not isinstance(given, tuple)
+        or len(given) != len(names)
+        or not all(isinstance(n, (numbers.Real, np.generic)) for n in given)
     ):
         wanted = "a number" if bare else f"a tuple of {len(names)} numbers ({', '.join(names)})"
         raise ValueError(
@@ -196,7 +206,7 @@ def _expect(
 
 def _seen(value: Any) -> str:
     if isinstance(value, tuple):
-        return f"a tuple of {len(value)}"
+        return f"a tuple of {len(value)} ({', '.join(type(v).__name__ for v in value)})"
     return f"{type(value).__name__}"
 
 
@@ -215,6 +225,8 @@ def _names(what: str, names: object) -> tuple[str, ...]:
 def _check_name(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"name: expected a string, got {type(name).__name__}")
+    if not name.isidentifier():
+        raise ValueError(f"name: expected a name such as 'mgu', got {name!r}")
     if name in BUILT_IN:
         raise ValueError(f"name: expected one that no cell of the package has, got {name!r}")
     return name

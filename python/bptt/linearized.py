@@ -151,7 +151,8 @@ def linearize(
 def linearized_nbytes(cell: Cell, params: Params, steps: int, batch: int) -> int:
     """Bytes of a `Linearized`, and of what is held while it is made."""
     parts = len(cell.states)
-    width = parts * (cell.sums + parts) + cell.sums + 4 * parts
+    # The coefficients, what the sweeps leave, states before and after; tangents of sums and of y.
+    width = parts * (cell.sums + parts) + 2 * cell.sums + 6 * parts + 2
     return int(steps * batch * width * params.hidden_size * params.dtype.itemsize)
 
 

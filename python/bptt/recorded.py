@@ -150,7 +150,7 @@ class Recorded:
         )
         return grads.arrays(), as_tuple(grads.state)
 
-    def lag_products(self, deltas: Array, totals: Named, lags: Array) -> Array | None:
+    def lag_products(self, deltas: Array, totals: Named, lags: Array) -> tuple[Array, Named] | None:
         """``Backend.lag_products`` of this pass."""
         return self._backend.lag_products(
             self.cell, self.params, self.x, self.initial, self.y, deltas, totals, lags

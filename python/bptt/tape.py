@@ -269,6 +269,8 @@ class Tape:
             tangent = read_state("dstate", dstate, self._cell, shape, like, "the initial state")
         changes = self._read_dparams(dparams, like)
         needed = linearized_nbytes(self._cell, params, steps, batch)
+        if self._save == "minimal":  # once more, with the gates
+            needed += 2 * states_nbytes(self._cell, params, steps, batch)
         checks.require_memory(needed, f"the derivatives of {steps} steps")
         if self._save == "minimal":
             record = self._backend.forward(self._cell, params, self._x, self._state, "gates")

@@ -131,8 +131,9 @@ class NativeBackend:
         deltas: Array,
         totals: dict[str, Array],
         lags: Array,
-    ) -> Array | None:
+    ) -> tuple[Array, dict[str, Array]] | None:
         names = ("w_ih", "w_hh", "b_ih", "b_hh")
+        sums = {name: np.empty_like(total) for name, total in totals.items()}
         found: Array = _core.lag_products(
             cell.name,
             get_num_threads(),
@@ -143,9 +144,10 @@ class NativeBackend:
             y,
             deltas,
             tuple(totals.get(name) for name in names),
+            tuple(sums.get(name) for name in names),
             lags,
         )
-        return found[:, [name in totals for name in names]]
+        return found[:, [name in totals for name in names]], sums
 
     def value_and_grad(
         self,

@@ -177,7 +177,8 @@ def loop(given, found, count):
     try:
         return cfunc(signature, error_model="numpy")(names["loop"])
     except errors.NumbaError as error:
-        what = f"cell {cell.name!r}: {function.__name__} does not compile"
+        name = getattr(function, "__name__", type(function).__name__)
+        what = f"cell {cell.name!r}: {name} does not compile"
         raise TypeError(f"{what}: {error}") from None
 
 

@@ -152,12 +152,12 @@ class Backend(Protocol):
         deltas: Array,
         totals: dict[str, Array],
         lags: Array,
-    ) -> Array | None:
+    ) -> tuple[Array, dict[str, Array]] | None:
         """Of a loss at the last step, scalar products of each of `lags`, for each of `totals`.
 
         Returns (L, parameters, 5) float64: of the lag's term with itself and with the total, of the
         sum of all larger lags with itself and with the total, and of the total less that sum with
-        itself. None if the backend has no kernel for them.
+        itself; and the sum of the terms of all lags. None if the backend has no kernel for them.
         """
 
     def value_and_grad(

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Check everything that can fail, train, measure, write. Exit code 130 if interrupted."""
     if args.seed < 0:
         raise CommandError(f"--seed: expected an integer from 0, got {args.seed}")
-    require(DRAWING if args.params else TRAINING)
+    require(TRAINING if args.params is None else DRAWING)
     networks = _networks(args)
     used = backends_used(args.backend, [network.cell for network in networks])
     options = Options(args.backend, args.max_lag, args.lags, args.sample, args.seed)
@@ -111,11 +111,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _networks(args: argparse.Namespace) -> list[Network]:
-    foreign, where = (_OF_TASKS, "with") if args.params else (_OF_FILES, "without")
+    foreign, where = (_OF_TASKS, "with") if args.params is not None else (_OF_FILES, "without")
     for name, option in foreign.items():
-        if getattr(args, name):
+        given = getattr(args, name)
+        if given is not None and given is not False:  # 0 is a step
             raise CommandError(f"{option}: has no meaning {where} --params")
-    if not args.params:
+    if args.params is None:
         task = args.task or "digits"
         cells = args.cells or _CELLS
         return networks_of_task(

@@ -130,13 +130,15 @@ def network_of_file(
             arrays = {name: stored[name] for name in getattr(stored, "files", ())}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CommandError(f"--data: cannot read {data}: {_reason(error)}") from None
-    if set(arrays) != {"x", "target"}:
+    if not {"x", "target"} <= set(arrays):
         raise CommandError(f"--data: expected the arrays x and target, got {sorted(arrays)}")
     x, target = arrays["x"], arrays["target"]
     if x.dtype.kind != "f" or x.ndim != 3:
         raise CommandError(
             f"--data: x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
         )
+    if not np.isfinite(x).all():
+        raise CommandError("--data: x: expected finite numbers, got inf or nan")
     if loss is None:
         loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
     return Network(cell, loaded, x, target, loss, "all" if at is None else at, "data of a file")

@@ -110,7 +110,7 @@ def lyapunov_exponents(
     intervals = (steps - left_out) // every
     if intervals < 1:
         raise ValueError(
-            f"x: expected at least {left_out + every} steps, skip and one interval, got {steps}"
+            f"skip, interval: expected at most the {steps} steps of x, got {left_out} and {every}"
         )
     generator = generator_of(rng)
     chosen = resolve(backend, kind, x.dtype)

@@ -12,7 +12,6 @@ so each step takes the vectors of all of them at once.
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable
 
@@ -224,7 +223,8 @@ def _read_step(at: object, steps: int) -> int:
     if steps < 1:
         raise ValueError("x: expected one step at least, got none")
     if isinstance(at, str):
-        checks.choice("at", at, ("last",))
+        if at != "last":
+            raise ValueError(f"at: expected 'last' or the number of a step, got {at!r}")
         return steps
     step = checks.size("at", at, least=-steps)
     if step >= steps:
@@ -235,13 +235,4 @@ def _read_step(at: object, steps: int) -> int:
 def _read_distances(distances: Iterable[int] | None, most: int) -> Array:
     if distances is None:
         return np.arange(1, most + 1)
-    if isinstance(distances, str) or not isinstance(distances, Iterable):
-        raise TypeError(f"distances: expected integers, got {type(distances).__name__}")
-    found = [checks.size("distances", d) for d in distances]
-    if not found:
-        raise ValueError("distances: expected one at least, got none")
-    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
-        raise ValueError(f"distances: expected them sorted and each of them once, got {found}")
-    if found[-1] > most:
-        raise ValueError(f"distances: expected at most {most}, the initial state, got {found[-1]}")
-    return np.array(found)
+    return np.array(checks.rising("distances", distances, 1, most, "the initial state"))

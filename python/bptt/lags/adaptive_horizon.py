@@ -20,7 +20,9 @@ import numpy as np
 from .. import checks
 from ..cells import Cell
 from ..checks import Array
-from ..params import Params
+from ..losses import At
+from ..params import Params, Seed
+from ..states import GivenState
 from .gradients import lag_gradients
 from .result import LagGradients
 
@@ -112,18 +114,21 @@ class AdaptiveHorizon:
         x: Array,
         target: Array | None = None,
         *,
-        at: Any = "all",
-        **options: Any,
+        dy: Array | None = None,
+        loss: str | None = None,
+        at: At = "all",
+        reduction: str = "mean",
+        state: GivenState | None = None,
+        backend: str = "auto",
+        sample: int | None = None,
+        rng: Seed = 0,
     ) -> int | None:
         """Measure if it is time to, and return K.
 
         Parameters
         ----------
-        cell, params, x, target, at
-            As in `value_and_grad`.
-        **options
-            ``loss=`` and others of `lag_gradients`, such as ``state=``, or ``sample=`` to measure
-            on some of the sequences.
+        cell, params, x, target, dy, loss, at, reduction, state, backend, sample, rng
+            As in `lag_gradients`: what is to be trained on, or ``sample=`` some of its sequences.
 
         Raises
         ------
@@ -131,18 +136,31 @@ class AdaptiveHorizon:
             As `lag_gradients` does.
         """
         if self._calls == self._next:
-            self._measure(cell, params, x, target, at, options)
+            reach = _reach(x, at)
+            last = None if self.max_lag is None else min(self.max_lag, reach - 1)
+            lags = lag_gradients(
+                cell,
+                params,
+                x,
+                target,
+                dy=dy,
+                loss=loss,
+                at=at,
+                reduction=reduction,
+                state=state,
+                backend=backend,
+                max_lag=last,
+                sample=sample,
+                rng=rng,
+            )
+            self._choose(lags, reach)
             self._next += min(self.every, max(1, self._calls // 4))
         self._calls += 1
         return self.K
 
-    def _measure(
-        self, cell: str | Cell, params: Params, x: Array, target: Any, at: Any, options: Any
-    ) -> None:
-        reach = _reach(x, at)
-        last = None if self.max_lag is None else min(self.max_lag, reach - 1)
-        self.lags = lag_gradients(cell, params, x, target, at=at, max_lag=last, **options)
-        bound = bias_bound(self.lags, reach)
+    def _choose(self, lags: LagGradients, reach: int) -> None:
+        self.lags = lags
+        bound = bias_bound(lags, reach)
         self._recent.append(int(np.argmax(bound <= self.tolerance / self.margin)))
         self.K = max(self._recent)
         self.bias = float(bound[min(self.K, reach - 1)])

@@ -86,13 +86,14 @@ def lag_gradients(
     TypeError, ValueError
         If an argument has the wrong type, dtype, shape or value.
     MemoryError
-        If the terms do not fit the memory.
+        If the work or the terms do not fit the memory.
     RuntimeError
         If the sums of the terms and the gradient disagree: a defect of this package.
 
     Notes
     -----
-    Memory beyond the tape's is four to six arrays of T B H values, whatever the number of lags.
+    Memory beyond the tape's is four to six arrays of T B H values, whatever the number of lags,
+    and with a loss at several steps T numbers for each lag.
     Ctrl-C ends the work with a warning, and what was done is returned (`complete` is False).
     A term that overflows ends the curves with a warning (`overflow_lag`).
 
@@ -182,7 +183,7 @@ def lag_terms(
 def _require_memory_for_terms(question: Question) -> None:
     weights = sum(g.nbytes for g in question.groups[0].total.values())
     states = sum(d.nbytes for group in question.groups for d in group.total_dstates)
-    per_lag = weights + states // (question.steps if question.one_step else 2)
+    per_lag = weights + states // (2 if question.step is None else question.steps)
     checks.require_memory(
         len(question.lags) * per_lag,
         f"the terms of {len(question.lags)} lags; bptt.lag_terms holds one at a time, and lags= "

@@ -38,7 +38,6 @@ class Curves:
         self._products: list[Array] = []  # (keys, 6) of each lag
         self._without: list[list[Array]] = []  # leaving out each group
         self._signal: list[Array] = []
-        self._gap: float | None = None  # between the total and the sum of all terms
 
     def add(self, parts: list[Term]) -> bool:
         """The next lag: its term for each group of sequences. False if that is not finite."""
@@ -48,7 +47,8 @@ class Curves:
             return False
         self.lags.append(parts[0].lag)
         self._products.append(products)
-        self._signal.append(self._signal_of(parts))
+        if self._question.step is None:
+            self._signal.append(self._signal_of(parts))
         if self._question.factor is not None:
             others = len(groups) / (len(groups) - 1)
             self._without.append(
@@ -80,8 +80,6 @@ class Curves:
         if found is None:
             return None
         totals = np.array(list(group.squares.values()))
-        if self._question.lags[0] == 0:
-            self._gap = _gap(found[0], totals)
         finite = np.isfinite(found[..., 0]).all(axis=1)  # the terms; their sum may overflow first
         count = len(found) if finite.all() else int(np.argmin(finite))
         lags = self._question.lags[:count]
@@ -91,9 +89,6 @@ class Curves:
         )
         squares = np.sum([_squares_by_step(d) for d in group.total_dstates], axis=0)
         steps = len(squares) - 1 - lags
-        signal = np.zeros((count, self._question.steps))
-        signal[np.arange(count), steps] = np.sqrt(squares[steps])
-        self._signal = list(signal)
         self._products = list(
             np.concatenate(
                 [params, params.sum(axis=1, keepdims=True), _of_states(squares, steps)[:, None]],
@@ -117,17 +112,23 @@ class Curves:
             cell=q.cell.name,
             route=q.route,
             lags=np.array(self.lags, np.int64),
-            signal=np.array(self._signal).reshape(-1, q.steps),
+            step=q.step,
             total={**self._total, **(q.readout if q.route is None else {})},
             loss=q.loss,
             steps=q.steps,
-            check=q.check() if self._gap is None else q.expect_small(self._gap),
+            check=q.check(self._size()),
             overflow_lag=overflow_lag,
             complete=complete,
             standard_error=None if q.factor is None else self._standard_error(),
             terms=terms,
+            every_signal=np.array(self._signal) if self._signal else None,
             **self._measures(self._products),
         )
+
+    def _size(self) -> float:
+        """Of what was added up: the norms of all terms, and at least that of the total."""
+        terms = [math.sqrt(products[-2, 0]) for products in self._products]
+        return max(sum(terms), math.sqrt(sum(squares_of(self._total).values())))
 
     def _measures(self, products: list[Array]) -> Found:
         """Norm, error, cosine and share, from the products of each lag."""
@@ -221,12 +222,6 @@ def _of_states(squares: Array, steps: Array) -> Array:
     cut = until[steps] - here
     whole = np.full_like(here, until[-1])
     return np.stack([here, here, cut, cut, whole - cut, whole], axis=1)
-
-
-def _gap(of_params: Array, totals: Array) -> float:
-    """What the terms of all lags add up to along the total, less 1: from the products of lag 0."""
-    gap = np.abs(of_params[:, 1] + of_params[:, 3] - totals)
-    return float(np.max(gap / np.where(totals == 0, 1, totals)))
 
 
 def _squares_by_step(d: Array) -> Array:

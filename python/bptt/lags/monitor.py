@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks
+from ..backends import REGISTRY
 from ..cells import Cell
 from ..checks import Array
 from ..losses import At
@@ -139,7 +140,12 @@ class LagMonitor:
         self.steps = 0
         self._sample = None if sample is None else checks.size("sample", sample)
         self._max_lag = None if max_lag is None else checks.size("max_lag", max_lag, least=0)
-        self._lags = None if lags is None else tuple(lags)
+        self._lags = None
+        if lags is not None:
+            self._lags = tuple(checks.rising("lags", lags, 0, None, ""))
+        checks.choice("backend", backend, ("auto", *REGISTRY))
+        if not callable(clock):
+            raise TypeError(f"clock: expected a function, got {type(clock).__name__}")
         self._backend, self._rng, self._clock = backend, generator_of(rng), clock
         self._spent = self._training = 0.0
         self._measured_at = 0.0  # of the training time, the last time
@@ -177,6 +183,7 @@ class LagMonitor:
         KeyboardInterrupt
             Of a Ctrl-C while it measures; that measurement is lost.
         """
+        x = checks.as_array("x", x)
         entered = self._clock()
         if self._left is not None:
             self._training += entered - self._left
@@ -251,22 +258,30 @@ class LagMonitor:
 
     def _drawn(self, given: dict[str, Any]) -> dict[str, Any]:
         """`given`, x (T, B, I) and what goes with it, of the sequences that are measured."""
-        batch = np.shape(given["x"])[1:2]
+        batch = given["x"].shape[1:2]
         if self._sample is None or not batch or batch[0] <= self._sample:
             return given
         rows = np.sort(self._rng.choice(batch[0], self._sample, replace=False))
 
-        def of_rows(array: Any, axis: int) -> Any:
-            return None if array is None else np.take(checks.as_array("x", array), rows, axis)
+        def of_rows(name: str, value: Any, axis: int) -> Any:
+            if value is None:
+                return None
+            array = checks.as_array(name, value)
+            if array.shape[axis : axis + 1] != batch:
+                where = f"{batch[0]} sequences along axis {axis}, as x has them"
+                raise ValueError(f"{name}: expected {where}, got shape {array.shape}")
+            return np.take(array, rows, axis)
 
         at, state = given["at"], given["state"]
         parts = isinstance(state, (tuple, list))
         return {
-            "x": of_rows(given["x"], 1),
-            "target": of_rows(given["target"], 0 if _one_step(at) else 1),
-            "dy": of_rows(given["dy"], 1),
-            "at": at if _one_step(at) or isinstance(at, str) else of_rows(at, 1),
-            "state": tuple(of_rows(s, 0) for s in state) if parts else of_rows(state, 0),
+            "x": of_rows("x", given["x"], 1),
+            "target": of_rows("target", given["target"], 0 if _one_step(at) else 1),
+            "dy": of_rows("dy", given["dy"], 1),
+            "at": at if _one_step(at) or isinstance(at, str) else of_rows("at", at, 1),
+            "state": tuple(of_rows("state", s, 0) for s in state)
+            if parts
+            else of_rows("state", state, 0),
         }
 
     def _measure(self, cell: str | Cell, params: Params, **asked: Any) -> LagGradients:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +13,12 @@ from .. import checks
 from ..backends import resolve
 from ..cells import Cell, get_cell
 from ..checks import Array
-from ..inputs import read_inputs
+from ..inputs import read_inputs, states_nbytes
 from ..losses import At, Objective, make_objective
 from ..params import Params, Seed, generator_of
 from ..recorded import Named, Recorded
 from ..states import GivenState
+from .scalar import squares_of
 from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
 
 __all__ = ["Question", "read_question"]
@@ -37,31 +38,30 @@ class Question:
     readout: Named
     loss: float | None
     steps: int
-    one_step: bool
+    step: int | None  # the only one of the loss
     factor: float | None  # by which each sequence of a sample counts; None without a sample
 
     def __iter__(self) -> Iterator[list[Term]]:
         return map(list, zip(*self.groups, strict=True))
 
-    def check(self) -> float:
-        """The largest relative difference between the total and the sum of all terms.
+    def check(self, size: float) -> float:
+        """What the terms of all lags leave of the total, over `size`, that of what was added up.
+
+        Where not all lags were asked for, it is the delta of all of them at once that is compared.
 
         Raises
         ------
         RuntimeError
             If it is more than rounding.
         """
-        worst = 0.0
+        squares = 0.0
         for group in self.groups:
-            again = group.sum_of_all()
-            for name, g in group.total.items():
-                size = float(np.linalg.norm(g.astype(np.float64)))
-                gap = float(np.linalg.norm(g.astype(np.float64) - again[name]))
-                worst = max(worst, gap / size if size > 0 else gap)
-        return self.expect_small(worst)
-
-    def expect_small(self, gap: float) -> float:
-        """`gap`, or an error if it is more than rounding."""
+            left = group.left
+            if left is None:
+                again = group.sum_of_all()
+                left = {name: g - again[name] for name, g in group.total.items()}
+            squares += sum(squares_of(left).values())
+        gap = math.sqrt(squares) / size if size > 0 else 0.0
         single = self.groups[0].total["w_hh"].dtype == np.float32
         if gap > (1e-3 if single else 1e-9):
             raise RuntimeError(f"the terms of all lags do not add up to the gradient: {gap:.2g}")
@@ -105,6 +105,10 @@ def read_question(
     step = incoming.step if isinstance(incoming, Objective) else None
     walked = steps if step is None else step + 1
     asked = _read_lags(max_lag, lags, walked)
+    checks.require_memory(
+        _nbytes(kind, params, walked, batch, len(asked), one_step=step is not None),
+        f"{len(asked)} lags of {walked} steps",
+    )
     groups: list[Terms] = []
     readout: Named = {}
     total_loss = 0.0
@@ -127,9 +131,22 @@ def read_question(
         readout,
         total_loss if dy is None else None,
         steps,
-        step is not None,
+        step,
         None if sample is None else factor,
     )
+
+
+def _nbytes(
+    cell: Cell, params: Params, steps: int, batch: int, lags: int, *, one_step: bool
+) -> int:
+    """Bytes of the recorded pass, of delta, and of what is kept of each lag."""
+    states = states_nbytes(cell, params, steps, batch, "minimal")
+    recorded = states_nbytes(cell, params, steps, batch) + states  # the states before, too
+    if not one_step:
+        return recorded + 5 * states + lags * steps * 8
+    deltas = cell.sums * states // len(cell.states)
+    sums = lags * 20 * 8 * cell.gates * (params.hidden_size // 16 + 1)
+    return recorded + states + deltas + sums
 
 
 def _check_route(cell: Cell, route: object) -> None:
@@ -177,16 +194,7 @@ def _read_lags(max_lag: object, lags: Iterable[int] | None, steps: int) -> Array
         return np.arange(last + 1)
     if max_lag is not None:
         raise ValueError("lags: expected either lags or max_lag, got both")
-    if isinstance(lags, str) or not isinstance(lags, Iterable):
-        raise TypeError(f"lags: expected integers, got {type(lags).__name__}")
-    found = [checks.size("lags", lag, least=0) for lag in lags]
-    if not found:
-        raise ValueError("lags: expected one at least, got none")
-    if any(later <= earlier for earlier, later in itertools.pairwise(found)):
-        raise ValueError(f"lags: expected them sorted and each of them once, got {found}")
-    if found[-1] >= steps:
-        raise ValueError(f"lags: expected at most {steps - 1}, the first step, got {found[-1]}")
-    return np.array(found)
+    return np.array(checks.rising("lags", lags, 0, steps - 1, "the first step"))
 
 
 def _read_sample(sample: object, rng: Seed, batch: int) -> tuple[list[Any], float]:

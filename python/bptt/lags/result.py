@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import Array, choice, finite
+from ..checks import Array, choice, finite, require_memory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,15 +65,14 @@ class LagGradients:
         Frobenius norm of each lag's term.
     error : dict of (N,)
         ``||sum of the terms of all larger lags|| / ||total||``: the relative error of the gradient
-        that is cut beyond this lag. 0 if the total is zero and nothing is cut.
+        that is cut beyond this lag, and 0 at the last one there is. Some eps of the dtype are
+        rounding. 0 if the total is zero and nothing is cut.
     cosine : dict of (N,)
         Between the sum of the terms up to this lag and the total; 1 if both are zero, and 0 if one
         of them is, or is no more than rounding beside the other.
     share : dict of (N,)
         ``<term, total> / ||total||^2``: what the term adds along the total. Over all lags the
         shares sum to 1. 0 if the total is zero.
-    signal : (N, T)
-        ``||delta_k||`` of each lag over the batch, at each step k.
     total : dict of arrays
         The sum over all lags, also those beyond the last of `lags`: for the whole route, the
         gradient that `bptt.value_and_grad` returns, and of the readout likewise.
@@ -81,8 +80,12 @@ class LagGradients:
         None if `dy` was given.
     steps : int
         T.
+    step : int or None
+        The only step at which the loss is read, if it is one.
     check : float
-        The largest relative difference found between the sums of terms and the total: rounding.
+        ``||total - sum of all terms||``, all parameters as one vector, over the sum of the terms'
+        norms: rounding. Where not all lags were computed, of the pass that has the delta of all of
+        them at once.
     overflow_lag : int or None
         The first lag whose term is not finite; the curves end before it. What is relative to the
         total, which overflows as well, is nan then.
@@ -101,15 +104,33 @@ class LagGradients:
     error: dict[str, Array]
     cosine: dict[str, Array]
     share: dict[str, Array]
-    signal: Array
     total: dict[str, Array]
     loss: float | None
     steps: int
+    step: int | None
     check: float
     overflow_lag: int | None = None
     complete: bool = True
     standard_error: dict[str, dict[str, Array]] | None = None
     terms: list[LagTerm] | None = field(default=None, repr=False)
+    every_signal: Array | None = field(default=None, repr=False)  # with a loss at several steps
+
+    @property
+    def signal(self) -> Array:
+        """(N, T), ``||delta_k||`` of each lag over the batch, at each step k.
+
+        Raises
+        ------
+        MemoryError
+            If it does not fit the memory: of a loss at one step it is written out here, one number
+            a row.
+        """
+        if self.every_signal is not None or self.step is None:
+            return np.empty((0, self.steps)) if self.every_signal is None else self.every_signal
+        require_memory(len(self.lags) * self.steps * 8, f"the signal of {len(self.lags)} lags")
+        signal = np.zeros((len(self.lags), self.steps))
+        signal[np.arange(len(self.lags)), self.step - self.lags] = self.norm["state"]
+        return signal
 
     def horizon(self, tolerance: float = 0.05, of: str = "params") -> int | None:
         """The smallest of `lags` with ``error[of] <= tolerance``; None if there is none.
@@ -146,6 +167,7 @@ class LagGradients:
             "route": self.route,
             "steps": self.steps,
             "loss": self.loss,
+            "step": self.step,
             "check": self.check,
             "overflow_lag": self.overflow_lag,
             "complete": self.complete,

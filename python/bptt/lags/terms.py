@@ -10,6 +10,7 @@ route is what the whole has beyond that.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,8 +54,11 @@ class Term:
     rest_dstates: State
 
 
-class Terms:
-    """All lags of one gradient: iterate to get the `Term` of each of `lags`, which are sorted."""
+class Terms(ABC):
+    """All lags of one gradient: iterate to get the `Term` of each of `lags`, which are sorted.
+
+    Once all lags there are have been asked for, `left` is what their terms leave of the total.
+    """
 
     def __init__(self, recorded: Recorded, dy: Array, lags: Array, route: str | None) -> None:
         self.recorded, self._lags = recorded, lags
@@ -65,26 +69,25 @@ class Terms:
             "recurrent": [(1, whole), (-1, direct)],
         }[route]
         self.dy = dy
+        self.left: Named | None = None
         self.total, self.total_dstates = self._sweep()
         self.squares = squares_of(self.total)
         self.dstates_squares = [dot(d, d) for d in self.total_dstates]
 
-    def __iter__(self) -> Iterator[Term]:
-        raise NotImplementedError
+    @abstractmethod
+    def __iter__(self) -> Iterator[Term]: ...
 
+    @abstractmethod
     def sum_of_all(self) -> Named:
-        """The total once more, by the way that the terms are computed."""
-        raise NotImplementedError
+        """The total once more, of the delta of all lags at once."""
 
+    @abstractmethod
     def _trace(self) -> Trace:
-        raise NotImplementedError
+        """What the sweeps are to leave behind."""
 
+    @abstractmethod
     def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
         """What comes into all states, and into the last one."""
-        raise NotImplementedError
-
-    def _keep(self, traces: list[Trace]) -> None:
-        """Keep what the sweeps passed by."""
 
     def _sweep(self) -> tuple[Named, State]:
         """The sum of all lags, of the parameters' gradients and of delta."""
@@ -92,8 +95,16 @@ class Terms:
         for _, params in self._chains:
             traces.append(self._trace())
             totals.append(self.recorded.sweep(*self._incoming(), params, traces[-1])[0])
-        self._keep(traces)
+        deltas = [trace.deltas for trace in traces if trace.deltas is not None]
+        self._deltas = self._sum(deltas) if deltas else None
         return self._named(totals), self._parts([trace.dstates for trace in traces])
+
+    def _without(self, rest: Named, cut: State) -> Named:
+        """`rest` after the last lag there is: nothing, and what rounding left is kept."""
+        self.left = rest
+        for d in cut:
+            d[:] = 0
+        return {name: np.zeros_like(g) for name, g in rest.items()}
 
     def _sum(self, of_chains: list[Array]) -> Array:
         total = of_chains[0]
@@ -154,6 +165,8 @@ class AtEveryStep(Terms):
             if without_gap:
                 for name, g in rest.items():
                     g -= term[name]
+                if lag == len(self.dy) - 1:
+                    rest = self._without(rest, rest_dstates)
             yield Term(lag, term, rest, steps, dstates, rest_dstates)
 
 
@@ -167,9 +180,6 @@ class AtOneStep(Terms):
         last = self.dy[-1]
         nothing = tuple(None for _ in self.recorded.after)
         return nothing, (last, *(np.zeros_like(last) for _ in nothing[1:]))
-
-    def _keep(self, traces: list[Trace]) -> None:
-        self._deltas = self._sum([trace.deltas for trace in traces if trace.deltas is not None])
 
     def sum_of_all(self) -> Named:
         return self._gradients(slice(None))
@@ -185,17 +195,26 @@ class AtOneStep(Terms):
                 g -= term[name]
                 if skipped:
                     g -= skipped[name]
+            if step == 0:
+                rest = self._without(rest, ())
             after, steps = step, slice(step, step + 1)
             dstates = tuple(d[steps] for d in self.total_dstates)
             yield Term(lag, term, rest, steps, dstates, tuple(d[:step] for d in self.total_dstates))
 
     def products(self) -> Array | None:
         """``Backend.lag_products`` of all lags, without their terms."""
-        return self.recorded.lag_products(self._deltas, self.total, self._lags)
+        assert self._deltas is not None
+        found = self.recorded.lag_products(self._deltas, self.total, self._lags)
+        if found is None:
+            return None
+        products, sums = found
+        self.left = {name: g - sums[name] for name, g in self.total.items()}
+        return products
 
     def _gradients(self, steps: slice) -> Named:
         """What some steps add to each parameter's gradient."""
         r, cell = self.recorded, self.recorded.cell
+        assert self._deltas is not None
         deltas = self._deltas[:, steps].reshape(cell.sums, -1, self._deltas.shape[-1])
         inputs, recurrent = deltas[: cell.gates], deltas[list(cell.recurrent_sums)]
         x, h = (a[steps].reshape(-1, a.shape[-1]) for a in (r.x, r.before[0]))
