@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from bptt.backends import REGISTRY
 
-from bench.figure import Figure
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
 from bench import document, overhead, reuse, session, timing  # noqa: E402
 from bench.cases import Case, load_families, select  # noqa: E402
+from bench.figure import Figure  # noqa: E402
 from bench.peers import Workload  # noqa: E402
 from bench.peers.own import OwnBackend, ReusingBackend  # noqa: E402
 from bench.problem import make_problem, tolerance  # noqa: E402

@@ -411,6 +411,15 @@ def test_a_total_that_cancels_is_no_error(at: str, dtype: str, backend: str) -> 
     assert lags.check < 20 * np.finfo(dtype).eps
 
 
+def test_a_gradient_that_is_nothing_but_rounding_is_no_error(dtype: str, backend: str) -> None:
+    """The same sequences with gradients that are opposite: every total cancels."""
+    p = make_problem("tanh", 30, 5, 3, 9, dtype=dtype)
+    x, dy = np.concatenate([p.x, p.x], axis=1), np.concatenate([p.dy, -p.dy], axis=1)
+    lags = bptt.lag_gradients("tanh", p.params, x, dy=dy, backend=backend)
+    assert np.linalg.norm(lags.total["w_hh"]) < 1e-3 * np.linalg.norm(lags.norm["state"])
+    assert lags.check < 1
+
+
 @pytest.mark.parametrize("at", ["last", "all"])
 def test_terms_that_do_not_add_up_are_an_error(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check sees the terms themselves: each delta here is half of what it should be."""

@@ -126,9 +126,11 @@ class Curves:
         )
 
     def _size(self) -> float:
-        """Of what was added up: the norms of all terms, and at least that of the total."""
-        terms = [math.sqrt(products[-2, 0]) for products in self._products]
-        return max(sum(terms), math.sqrt(sum(squares_of(self._total).values())))
+        """Of what was added up, which may have cancelled: the norms of delta, times its inputs'."""
+        groups, factor = self._question.groups, self._question.factor or 1.0
+        deltas = sum(math.sqrt(products[-1, 0] * factor) for products in self._products)
+        all_lags = math.sqrt(sum(sum(group.dstates_squares) for group in groups))
+        return max(deltas, all_lags) * math.sqrt(sum(group.inputs_square for group in groups))
 
     def _measures(self, products: list[Array]) -> Found:
         """Norm, error, cosine and share, from the products of each lag."""

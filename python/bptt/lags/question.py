@@ -23,6 +23,9 @@ from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
 
 __all__ = ["Question", "read_question"]
 
+# Units of eps that rounding may leave; a tenth of one is usual.
+_ROUNDING = 100
+
 # Groups of sequences between which a sample's results are compared.
 MOST_GROUPS = 8
 
@@ -45,7 +48,7 @@ class Question:
         return map(list, zip(*self.groups, strict=True))
 
     def check(self, size: float) -> float:
-        """What the terms of all lags leave of the total, over `size`, that of what was added up.
+        """What the terms of all lags leave of the total, over `size`, that of what they add up.
 
         Where not all lags were asked for, it is the delta of all of them at once that is compared.
 
@@ -62,8 +65,7 @@ class Question:
                 left = {name: g - again[name] for name, g in group.total.items()}
             squares += sum(squares_of(left).values())
         gap = math.sqrt(squares) / size if size > 0 else 0.0
-        single = self.groups[0].total["w_hh"].dtype == np.float32
-        if gap > (1e-3 if single else 1e-9):
+        if gap > _ROUNDING * np.finfo(self.groups[0].total["w_hh"].dtype).eps:
             raise RuntimeError(f"the terms of all lags do not add up to the gradient: {gap:.2g}")
         return gap
 

@@ -83,9 +83,9 @@ class LagGradients:
     step : int or None
         The only step at which the loss is read, if it is one.
     check : float
-        ``||total - sum of all terms||``, all parameters as one vector, over the sum of the terms'
-        norms: rounding. Where not all lags were computed, of the pass that has the delta of all of
-        them at once.
+        ``||total - sum of all terms||``, all parameters as one vector, over what the terms add up,
+        the norms of delta of all lags times that of the inputs and states: rounding, also where the
+        total cancels. Where not all lags were computed, of a pass with all of their delta at once.
     overflow_lag : int or None
         The first lag whose term is not finite; the curves end before it. What is relative to the
         total, which overflows as well, is nan then.

@@ -73,6 +73,9 @@ class Terms(ABC):
         self.total, self.total_dstates = self._sweep()
         self.squares = squares_of(self.total)
         self.dstates_squares = [dot(d, d) for d in self.total_dstates]
+        # Of what delta is multiplied by in the terms: x_k, S_{k-1} and one, of all steps.
+        inputs = (recorded.x, recorded.y, recorded.initial[0])
+        self.inputs_square = sum(dot(a, a) for a in inputs) + recorded.x[..., 0].size
 
     @abstractmethod
     def __iter__(self) -> Iterator[Term]: ...
