@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from .backends.protocol import Backend, Forward, State, Trace
+from .backends.protocol import Forward, State, Trace
 from .cells import Cell
 from .checks import Array
 from .params import Params
-from .recorded import without_recurrence
+from .recorded import Recorded, without_recurrence
 from .states import as_tuple
 
 __all__ = ["Linearized", "linearize", "linearized_nbytes", "sums_of_tangents"]
@@ -110,26 +110,22 @@ class Linearized:
         return gates.reshape(*gates.shape[:-1], self.cell.gates, self.w_hh.shape[1])
 
 
-def linearize(
-    cell: Cell, backend: Backend, params: Params, x: Array, state: State, record: Forward
-) -> Linearized:
-    """The pass over x (T, B, I) from `state` that left `record`, with the gates saved."""
-    steps, batch, hidden = record.y.shape
-    parts = len(state)
+def linearize(recorded: Recorded) -> Linearized:
+    """The pass that was recorded, with the gates saved."""
+    cell, params, x = recorded.cell, recorded.params, recorded.x
+    steps, batch, hidden = recorded.y.shape
+    parts = len(recorded.after)
     slopes = np.empty((parts, steps, batch, cell.sums, hidden), x.dtype)
     direct = np.empty((parts, parts, steps, batch, hidden), x.dtype)
     # All steps are the rows of one: none of them waits for another.
     rows = (steps * batch, hidden)
-    before = tuple(
-        np.concatenate([s[None], states[:-1]])[:steps].reshape(rows)
-        for s, states in zip(state, record.history, strict=True)
-    )
-    after = tuple(states.reshape(1, *rows) for states in record.history)
-    saved = backend.as_rows(record.saved, slice(0, steps))
+    before = tuple(states.reshape(rows) for states in recorded.before)
+    after = tuple(states.reshape(1, *rows) for states in recorded.after)
+    saved = recorded.saved_as_rows(slice(0, steps))
     trace = Trace.empty(cell, after[0])
     for part in range(parts):
         one = tuple(np.full_like(s, r == part) for r, s in enumerate(after))
-        grads = backend.backward(
+        grads = recorded.backend.backward(
             cell,
             without_recurrence(params),
             x.reshape(1, len(before[0]), x.shape[2]),
@@ -156,18 +152,9 @@ def linearized_nbytes(cell: Cell, params: Params, steps: int, batch: int) -> int
     return int(steps * batch * width * params.hidden_size * params.dtype.itemsize)
 
 
-def sums_of_tangents(
-    cell: Cell,
-    params: Params,
-    x: Array,
-    before: Array,
-    dx: Array | None,
-    dparams: Mapping[str, Array],
-) -> Array:
-    """What tangents of x (T, B, I) and of the parameters add to each sum: (T, B, sums, H).
-
-    `before` has S_{t-1} of each step, (T, B, H).
-    """
+def sums_of_tangents(recorded: Recorded, dx: Array | None, dparams: Mapping[str, Array]) -> Array:
+    """What tangents of x (T, B, I) and of the parameters add to each sum: (T, B, sums, H)."""
+    cell, params, x, before = recorded.cell, recorded.params, recorded.x, recorded.before[0]
     steps, batch, hidden = before.shape
     found = np.zeros((steps, batch, cell.sums, hidden), x.dtype)
     to_inputs: tuple[int, ...] = tuple(range(cell.gates))

@@ -50,7 +50,7 @@ class Recorded:
         record: Forward | None = None,
     ) -> None:
         self.cell, self.params, self.x, self.initial = cell, params, x, state
-        self._backend = backend
+        self.backend = backend
         self._record = record or backend.forward(cell, params, x, state, "gates")
         self.after = self._record.history
 
@@ -58,13 +58,17 @@ class Recorded:
     def before(self) -> State:
         """The state before each step, (T, B, H)."""
         return tuple(
-            np.concatenate([s[None], states[:-1]])
+            np.concatenate([s[None], states[:-1]])[: len(states)]
             for s, states in zip(self.initial, self.after, strict=True)
         )
 
     @property
     def y(self) -> Array:
         return self.after[0]
+
+    def saved_as_rows(self, steps: slice) -> tuple[Array, ...]:
+        """What was saved of some steps, as if they were rows of one."""
+        return self.backend.as_rows(self._record.saved, steps)
 
     def part(self, start: int, stop: int) -> Recorded:
         """The pass through some steps, at least one."""
@@ -73,15 +77,15 @@ class Recorded:
         record = Forward(
             tuple(s[steps] for s in self.after),
             tuple(s[stop - 1] for s in self.after),
-            self._backend.steps_of(self._record.saved, steps),
+            self.backend.steps_of(self._record.saved, steps),
         )
-        return Recorded(self.cell, self._backend, self.params, self.x[steps], state, record)
+        return Recorded(self.cell, self.backend, self.params, self.x[steps], state, record)
 
     def add_gradients(
         self, dhistory: tuple[Array | None, ...], dstate: State | None, into: Grads
     ) -> None:
         """BPTT through all steps, whose gradients are added to those of `into`."""
-        self._backend.backward(
+        self.backend.backward(
             self.cell,
             self.params,
             self.x,
@@ -114,7 +118,7 @@ class Recorded:
             network = Params(np.zeros((hidden, 1), p.dtype), one, w_ho=p.w_ho, b_o=p.b_o)
             x, state = np.zeros((1, rows.shape[1], 1), p.dtype), rows[0]
         linear = CELLS["linear"]
-        loss, grads = self._backend.value_and_grad(linear, network, x, (state,), flat)
+        loss, grads = self.backend.value_and_grad(linear, network, x, (state,), flat)
         of_state, w_ho, b_o = (
             (grads.x, grads.w_ih, grads.b_ih) if few else (grads.state, grads.w_ho, grads.b_o)
         )
@@ -137,7 +141,7 @@ class Recorded:
         `dhistory` has what comes into each state from outside, (T, B, H), and `dstate` into the
         last one, (B, H); `trace` is written to.
         """
-        grads = self._backend.backward(
+        grads = self.backend.backward(
             self.cell,
             params,
             self.x,
@@ -152,7 +156,7 @@ class Recorded:
 
     def lag_products(self, deltas: Array, totals: Named, lags: Array) -> tuple[Array, Named] | None:
         """``Backend.lag_products`` of this pass."""
-        return self._backend.lag_products(
+        return self.backend.lag_products(
             self.cell, self.params, self.x, self.initial, self.y, deltas, totals, lags
         )
 
@@ -216,12 +220,12 @@ class Recorded:
         if add:
             for s in as_tuple(state):
                 s[:] = 0
-        self._backend.backward(
+        self.backend.backward(
             self.cell,
             params,
             rows((self.x,))[0],
             initial,
-            Forward(after, initial, self._backend.as_rows(self._record.saved, steps)),
+            Forward(after, initial, self.saved_as_rows(steps)),
             given,
             None,
             Grads(x=nothing if x is None else rows((x,))[0], state=state, **weights),

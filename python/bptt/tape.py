@@ -272,11 +272,16 @@ class Tape:
         if self._save == "minimal":  # once more, with the gates
             needed += 2 * states_nbytes(self._cell, params, steps, batch)
         checks.require_memory(needed, f"the derivatives of {steps} steps")
-        if self._save == "minimal":
-            record = self._backend.forward(self._cell, params, self._x, self._state, "gates")
-        before = np.concatenate([self._state[0][None], record.y[:-1]])[:steps]
-        dsums = sums_of_tangents(self._cell, params, self._x, before, dx, changes)
-        passed = linearize(self._cell, self._backend, params, self._x, self._state, record)
+        recorded = Recorded(
+            self._cell,
+            self._backend,
+            params,
+            self._x,
+            self._state,
+            record if self._save == "gates" else None,  # None: once more, with the gates
+        )
+        dsums = sums_of_tangents(recorded, dx, changes)
+        passed = linearize(recorded)
         dy, last = passed.forward(tangent, dsums)
         return dy, as_given(last)
 

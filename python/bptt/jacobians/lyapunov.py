@@ -25,6 +25,7 @@ from ..inputs import read_inputs, states_nbytes
 from ..linearized import Linearized, linearize, linearized_nbytes
 from ..params import Params, Seed, generator_of
 from ..progress import watched
+from ..recorded import Recorded
 from ..states import GivenState
 from .result import LyapunovExponents
 
@@ -149,9 +150,9 @@ def _steps(
     at_once = max(1, _BLOCK_NBYTES // per_step)
     for first in range(0, len(x), at_once):
         block = x[first : first + at_once]
-        record = backend.forward(cell, params, block, state, "gates")
-        passed = linearize(cell, backend, params, block, state, record)
-        state = record.state
+        recorded = Recorded(cell, backend, params, block, state)
+        passed = linearize(recorded)
+        state = tuple(s[-1].copy() for s in recorded.after)
         for step in range(len(block)):
             yield first + step, step, passed
 

@@ -25,6 +25,7 @@ from ..checks import Array
 from ..inputs import read_inputs
 from ..linearized import Linearized, linearize, linearized_nbytes
 from ..params import Params, Seed, generator_of
+from ..recorded import Recorded
 from ..states import GivenState
 from .result import JacobianNorms
 
@@ -112,8 +113,7 @@ def jacobian_norms(
     if first > 0:
         initial = chosen.forward(kind, params, x[:first], initial, "minimal").state
     x = np.ascontiguousarray(x[first:end])
-    record = chosen.forward(kind, params, x, initial, "gates")
-    steps = linearize(kind, chosen, params, x, initial, record).astype(np.float64)
+    steps = linearize(Recorded(kind, chosen, params, x, initial)).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # such a norm is nan
         norm, residual = _norms(_Products(steps, wanted), generator, most, small_enough)
     late = int(np.count_nonzero(residual > small_enough))
