@@ -71,7 +71,7 @@ def test_only_the_bindings_know_python() -> None:
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
     ("cells", "checks", "pointwise", "progress"),
-    ("custom_cell", "threads", "layouts", "states"),
+    ("custom_cell", "threads", "subnormals", "layouts", "states"),
     ("params",),
     ("grads", "losses"),
     ("outputs",),

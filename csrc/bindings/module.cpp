@@ -12,6 +12,7 @@
 #include "bindings/arrays.h"
 #include "dispatch/dispatch.h"
 #include "engine/engine.h"
+#include "engine/float_environment.h"
 #include "engine/lag_products.h"
 #include "engine/peak.h"
 
@@ -137,9 +138,10 @@ Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx,
           accumulate ? Write::add : Write::overwrite};
 }
 
-void py_forward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
-                const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
-                const py::tuple& history, const py::tuple& last, py::handle saved) {
+void py_forward(const std::string& cell, int threads, bool flush, const py::array& x,
+                const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
+                py::handle b_ih, py::handle b_hh, const py::tuple& history, const py::tuple& last,
+                py::handle saved) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
@@ -148,18 +150,20 @@ void py_forward(const std::string& cell, int threads, const py::array& x, const 
     const Record<T> record{
         all.s, all.c,
         optional_output<T>("saved", saved, {p.steps, p.batch, shape_of(p.cell).saved, p.hidden})};
-    run_interruptibly([&](Interrupt& interrupt) { forward(p, record, end, threads, interrupt); });
+    run_interruptibly(
+        [&](Interrupt& interrupt) { forward(p, record, end, {threads, flush}, interrupt); });
   });
 }
 
 // `saved` is None where it is to be computed again; `dhistory` may have None for an array, and so
 // may the gradients for what is not wanted.
-void py_backward(const std::string& cell, int threads, const py::array& x, const py::tuple& state,
-                 const py::array& w_ih, const py::array& w_hh, py::handle b_ih, py::handle b_hh,
-                 const py::tuple& history, py::handle saved, const py::tuple& dhistory,
-                 const std::optional<py::tuple>& dstate, bool accumulate, py::handle dx,
-                 const py::tuple& dstate_out, py::handle dw_ih, py::handle dw_hh, py::handle db_ih,
-                 py::handle db_hh, py::handle deltas, const std::optional<py::tuple>& dstates) {
+void py_backward(const std::string& cell, int threads, bool flush, const py::array& x,
+                 const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
+                 py::handle b_ih, py::handle b_hh, const py::tuple& history, py::handle saved,
+                 const py::tuple& dhistory, const std::optional<py::tuple>& dstate, bool accumulate,
+                 py::handle dx, const py::tuple& dstate_out, py::handle dw_ih, py::handle dw_hh,
+                 py::handle db_ih, py::handle db_hh, py::handle deltas,
+                 const std::optional<py::tuple>& dstates) {
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
@@ -179,7 +183,7 @@ void py_backward(const std::string& cell, int threads, const py::array& x, const
     const auto end =
         dstate ? input_parts<T>("dstate", *dstate, p.cell, {p.batch, p.hidden}) : State<const T>{};
     run_interruptibly([&](Interrupt& interrupt) {
-      backward(p, record, dy.s, dy.c, end, gradients, threads, interrupt);
+      backward(p, record, dy.s, dy.c, end, gradients, {threads, flush}, interrupt);
     });
   });
 }
@@ -213,7 +217,7 @@ Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::hand
   return o;
 }
 
-double py_value_and_grad(const std::string& cell, int threads, const py::array& x,
+double py_value_and_grad(const std::string& cell, int threads, bool flush, const py::array& x,
                          const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
                          py::handle b_ih, py::handle b_hh, const py::array& w_ho, py::handle b_o,
                          const std::string& loss, py::handle target, py::handle step,
@@ -229,14 +233,14 @@ double py_value_and_grad(const std::string& cell, int threads, const py::array& 
     gradients.b_o = optional_output<T>("db_o", db_o, {objective.outputs});
     double value = 0;
     run_interruptibly([&](Interrupt& interrupt) {
-      value = value_and_grad(p, objective, gradients, threads, interrupt);
+      value = value_and_grad(p, objective, gradients, {threads, flush}, interrupt);
     });
     return value;
   });
 }
 
 // (lags, parameters, scalar products); a total that is None is left out, and so is its sum.
-py::array py_lag_products(const std::string& cell, int threads, const py::array& x,
+py::array py_lag_products(const std::string& cell, int threads, bool flush, const py::array& x,
                           const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
                           const py::array& y, const py::array& deltas, const py::tuple& totals,
                           const py::tuple& added,
@@ -271,18 +275,20 @@ py::array py_lag_products(const std::string& cell, int threads, const py::array&
          optional_output<T>("sums[2]", added[2], {sums}),
          optional_output<T>("sums[3]", added[3], {sums})},
         products.mutable_data()};
-    run_interruptibly([&](Interrupt& interrupt) { lag_products(p, asked, threads, interrupt); });
+    run_interruptibly(
+        [&](Interrupt& interrupt) { lag_products(p, asked, {threads, flush}, interrupt); });
     return products;
   });
 }
 
 // An elementary function of the active kernels over a dense array, for tests of its accuracy.
 template <class Choose>
-py::array map_array(const py::array& x, Choose choose) {
+py::array map_array(const py::array& x, bool flush, Choose choose) {
   return with_dtype(x, [&](auto zero) -> py::array {
     using T = decltype(zero);
     py::array_t<T> y(x.size());
     const T* data = input<T>("x", x, {x.size()});
+    const FloatEnvironment environment(flush ? kFlushSubnormals : kKeepSubnormals);
     if constexpr (std::is_same_v<T, float>) {
       choose(kernel_table().f32)(data, y.mutable_data(), x.size());
     } else {
@@ -340,10 +346,14 @@ PYBIND11_MODULE(_core, m) {
   m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"),
         "Peak rate of fused multiply-adds in GF/s, measured for about 50 ms.");
   m.def("forecast", py_forecast, "How a call would be done, and what it takes.");
-  m.def("tanh", [](const py::array& x) { return map_array(x, [](auto& k) { return k.tanh; }); });
-  m.def("sigmoid",
-        [](const py::array& x) { return map_array(x, [](auto& k) { return k.sigmoid; }); });
-  m.def("exp", [](const py::array& x) { return map_array(x, [](auto& k) { return k.exp; }); });
+  const auto publish = [&](const char* name, auto choose) {
+    m.def(
+        name, [choose](const py::array& x, bool flush) { return map_array(x, flush, choose); },
+        py::arg("x"), py::arg("flush") = true);
+  };
+  publish("tanh", [](const auto& kernels) { return kernels.tanh; });
+  publish("sigmoid", [](const auto& kernels) { return kernels.sigmoid; });
+  publish("exp", [](const auto& kernels) { return kernels.exp; });
   m.def("forward", py_forward);
   m.def("backward", py_backward);
   m.def("lag_products", py_lag_products);

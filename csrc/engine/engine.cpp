@@ -42,9 +42,9 @@ Machine machine_of(Lease& lease) {
 // fewer than the first plan asked for, and further apart.
 template <class T>
 struct Crew {
-  Crew(const Problem<T>& p, Index outputs, const Kernels<T>& k, int threads, Passes passes,
-       Interrupt& interrupt)
-      : lease(plan_of(p, outputs, k, threads, passes).threads),
+  Crew(const Problem<T>& p, Index outputs, const Kernels<T>& k, const Execution& execution,
+       Passes passes, Interrupt& interrupt)
+      : lease(plan_of(p, outputs, k, execution.threads, passes).threads, execution.float_control()),
         plan(plan_of(p, outputs, k, lease.size(), passes, machine_of(lease))),
         barrier(plan.threads, interrupt) {}
 
@@ -57,10 +57,10 @@ struct Crew {
 }  // namespace
 
 template <class T>
-void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last, int threads,
-             Interrupt& interrupt) {
+void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last,
+             const Execution& execution, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, 0, k, threads, Passes::forward, interrupt);
+  Crew<T> crew(problem, 0, k, execution, Passes::forward, interrupt);
   ForwardPass<T> pass(problem, k, crew.plan, record, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
@@ -74,10 +74,10 @@ void forward(const Problem<T>& problem, const Record<T>& record, const State<T>&
 
 template <class T>
 void backward(const Problem<T>& problem, const Record<const T>& record, const T* dy, const T* dc,
-              const State<const T>& dstate, const Gradients<T>& gradients, int threads,
-              Interrupt& interrupt) {
+              const State<const T>& dstate, const Gradients<T>& gradients,
+              const Execution& execution, Interrupt& interrupt) {
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, 0, k, threads, Passes::backward, interrupt);
+  Crew<T> crew(problem, 0, k, execution, Passes::backward, interrupt);
   BackwardPass<T> pass(problem, k, crew.plan, record, {dy, dc, dstate.s, dstate.c, nullptr},
                        gradients, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
@@ -106,13 +106,14 @@ Record<const T> read_only(const Record<T>& r) {
 
 template <class T>
 double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
-                      const Gradients<T>& gradients, int threads, Interrupt& interrupt) {
+                      const Gradients<T>& gradients, const Execution& execution,
+                      Interrupt& interrupt) {
   // Steps after the only one whose loss counts change nothing.
   Problem<T> problem = whole;
   if (objective.step >= 0) problem.steps = objective.step + 1;
 
   const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, objective.outputs, k, threads, Passes::both, interrupt);
+  Crew<T> crew(problem, objective.outputs, k, execution, Passes::both, interrupt);
   OwnRecord<T> record(problem);
   ForwardPass<T> forward(problem, k, crew.plan, record.get(), crew.barrier, interrupt);
   BackwardPass<T> backward(problem, k, crew.plan, read_only(record.get()),
@@ -170,11 +171,13 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
 }
 
 #define BPTT_INSTANTIATE(T)                                                                        \
-  template void forward<T>(const Problem<T>&, const Record<T>&, const State<T>&, int, Interrupt&); \
+  template void forward<T>(const Problem<T>&, const Record<T>&, const State<T>&, const Execution&, \
+                           Interrupt&);                                                            \
   template void backward<T>(const Problem<T>&, const Record<const T>&, const T*, const T*,         \
-                            const State<const T>&, const Gradients<T>&, int, Interrupt&);          \
+                            const State<const T>&, const Gradients<T>&, const Execution&,          \
+                            Interrupt&);                                                           \
   template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,   \
-                                    int, Interrupt&);                                              \
+                                    const Execution&, Interrupt&);                                 \
   template Forecast forecast<T>(CellId, const Shape&, int);
 BPTT_INSTANTIATE(float)
 BPTT_INSTANTIATE(double)

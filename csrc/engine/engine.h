@@ -1,10 +1,10 @@
 // The engine: when things run. Forward pass, back-propagation through time, and both with a readout
 // and a loss in between, on the kernels of the active instruction set.
 //
-// `threads` is the most that a call uses; results do not depend on it, to the last bit. An
-// interrupted call returns early and leaves its outputs half written. Throws std::bad_alloc.
+// An interrupted call returns early and leaves its outputs half written. Throws std::bad_alloc.
 #pragma once
 
+#include "engine/execution.h"
 #include "engine/interrupt.h"
 #include "engine/plan.h"
 #include "engine/problem.h"
@@ -20,20 +20,21 @@ struct State {
 
 // Fills `record`, and `last` with the state after the last step.
 template <class T>
-void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last, int threads,
-             Interrupt& interrupt);
+void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last,
+             const Execution& execution, Interrupt& interrupt);
 
 // dy, dc (T, B, H) and dstate: the loss's gradient in every state and in the last; each may be
 // null.
 template <class T>
 void backward(const Problem<T>& problem, const Record<const T>& record, const T* dy, const T* dc,
-              const State<const T>& dstate, const Gradients<T>& gradients, int threads,
-              Interrupt& interrupt);
+              const State<const T>& dstate, const Gradients<T>& gradients,
+              const Execution& execution, Interrupt& interrupt);
 
 // Returns the loss.
 template <class T>
 double value_and_grad(const Problem<T>& problem, const Objective<T>& objective,
-                      const Gradients<T>& gradients, int threads, Interrupt& interrupt);
+                      const Gradients<T>& gradients, const Execution& execution,
+                      Interrupt& interrupt);
 
 // How `forward` and `backward` together are done, or, with outputs, `value_and_grad` with its loss
 // at every step; and what it takes.

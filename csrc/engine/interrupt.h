@@ -6,12 +6,14 @@
 #include <thread>
 
 #include "contract/kernels.h"
+#include "engine/float_environment.h"
 
 namespace bptt {
 
 class Interrupt {
  public:
-  // `asked` is called on the calling thread, at most every 50 ms; true ends the call.
+  // `asked` is called on the calling thread, at most every 50 ms, in the floating-point environment
+  // that this thread has now; true ends the call.
   explicit Interrupt(bool (*asked)()) : asked_(asked) {}
 
   // Whether the rest of the work is to be skipped; any thread.
@@ -27,6 +29,7 @@ class Interrupt {
     const auto now = Clock::now();
     if (now - last_ < kPeriod) return;
     last_ = now;
+    const FloatEnvironment environment(caller_control_);
     if (asked_()) stopped_.store(true, std::memory_order_relaxed);
   }
 
@@ -37,6 +40,7 @@ class Interrupt {
   static constexpr Index kFlopsOfACall = 1000;  // small steps, and turns of waiting, take time too
 
   bool (*asked_)();
+  const FloatControl caller_control_ = float_control();
   const std::thread::id caller_ = std::this_thread::get_id();
   // Apart, since all members read it while they wait and the calling thread writes the others.
   alignas(64) std::atomic<bool> stopped_{false};

@@ -181,8 +181,8 @@ class Measuring {
 }  // namespace
 
 template <class T>
-void lag_products(const Problem<T>& problem, const LagProducts<T>& asked, int threads,
-                  Interrupt& interrupt) {
+void lag_products(const Problem<T>& problem, const LagProducts<T>& asked,
+                  const Execution& execution, Interrupt& interrupt) {
   const Kernels<T>& kernels = []() -> const Kernels<T>& {
     if constexpr (std::is_same_v<T, float>) return kernel_table().f32;
     else return kernel_table().f64;
@@ -192,14 +192,17 @@ void lag_products(const Problem<T>& problem, const LagProducts<T>& asked, int th
   const Index most =
       std::max<Index>(1, std::min(work / kWorkOfMember, problem.hidden / kUnitsOfSum));
   const Scratch::Frame frame;
-  Lease lease(static_cast<int>(std::min<Index>(threads, most)));
+  Lease lease(static_cast<int>(std::min<Index>(execution.threads, most)),
+              execution.float_control());
   Measuring<T> measuring(problem, kernels, asked, lease.size(), interrupt);
   auto run = [&](int member) { measuring.run(member); };
   lease.run(lease.size(), run);
   if (!interrupt.stopped()) measuring.reduce();
 }
 
-template void lag_products(const Problem<float>&, const LagProducts<float>&, int, Interrupt&);
-template void lag_products(const Problem<double>&, const LagProducts<double>&, int, Interrupt&);
+template void lag_products(const Problem<float>&, const LagProducts<float>&, const Execution&,
+                           Interrupt&);
+template void lag_products(const Problem<double>&, const LagProducts<double>&, const Execution&,
+                           Interrupt&);
 
 }  // namespace bptt

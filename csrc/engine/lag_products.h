@@ -5,6 +5,7 @@
 // to the rest from the farthest lag on, so that a small rest is as exact as a large one.
 #pragma once
 
+#include "engine/execution.h"
 #include "engine/interrupt.h"
 #include "engine/problem.h"
 
@@ -25,7 +26,7 @@ struct LagProducts {
 };
 
 template <class T>
-void lag_products(const Problem<T>& problem, const LagProducts<T>& asked, int threads,
-                  Interrupt& interrupt);
+void lag_products(const Problem<T>& problem, const LagProducts<T>& asked,
+                  const Execution& execution, Interrupt& interrupt);
 
 }  // namespace bptt

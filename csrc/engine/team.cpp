@@ -90,7 +90,8 @@ class Team {
     return wanted < members ? wanted : members;
   }
 
-  void run(int size, Job job, void* context) {
+  void run(int size, const FloatControl& control, Job job, void* context) {
+    control_ = control;
     job_ = job;
     context_ = context;
     running_.store(size - 1, std::memory_order_relaxed);
@@ -123,7 +124,9 @@ class Team {
       }
     };
     using Meet = decltype(meet);
-    run(2, [](void* f, int member) noexcept { (*static_cast<Meet*>(f))(member); }, &meet);
+    run(
+        2, float_control(), [](void* f, int member) noexcept { (*static_cast<Meet*>(f))(member); },
+        &meet);
     probe_again_ = Clock::now() + (enough ? kProbeSoon : kProbeAgain);
     return barrier_seconds_ = least.count() / kProbeBarriers;
   }
@@ -138,9 +141,14 @@ class Team {
     for (;;) {
       wait_for_ticket(worker, seen++);
       places_.settle(member);
-      job_(context_, member);
+      run_job(member);
       running_.fetch_sub(1, std::memory_order_release);
     }
+  }
+
+  void run_job(int member) {
+    const FloatEnvironment environment(control_);
+    job_(context_, member);
   }
 
   static void wait_for_ticket(Worker& worker, unsigned seen) {
@@ -155,6 +163,7 @@ class Team {
   Clock::time_point probe_again_{};
   double barrier_seconds_ = 0;
   Places places_;
+  FloatControl control_{};
   Job job_ = nullptr;
   void* context_ = nullptr;
   alignas(64) std::atomic<int> running_{0};
@@ -181,7 +190,8 @@ Team& team() {
 
 }  // namespace
 
-Lease::Lease(int wanted) : team_(nullptr), size_(1) {
+Lease::Lease(int wanted, const FloatControl& control)
+    : control_(control), environment_(control), team_(nullptr), size_(1) {
   if (wanted <= 1) return;
   Team& owned = team();
   if (owned.leased.exchange(true, std::memory_order_acquire)) return;
@@ -214,7 +224,7 @@ void Lease::run(int size, Job job, void* context) {
   if (size == 1) {
     job(context, 0);
   } else {
-    team_->run(size, job, context);
+    team_->run(size, control_, job, context);
   }
 }
 

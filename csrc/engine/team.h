@@ -9,6 +9,7 @@
 #include <atomic>
 #include <memory>
 
+#include "engine/float_environment.h"
 #include "engine/interrupt.h"
 
 namespace bptt {
@@ -34,10 +35,11 @@ class Team;
 // For tests: what `Lease::barrier_seconds` tells from now on; 0 to measure again.
 void assume_barrier_seconds(double seconds);
 
-// The right to run jobs on up to `wanted` threads, until it is destroyed.
+// The right to run jobs on up to `wanted` threads, until it is destroyed. Until then the calling
+// thread has `control`, as all members have it within their jobs.
 class Lease {
  public:
-  explicit Lease(int wanted);
+  explicit Lease(int wanted, const FloatControl& control = kFlushSubnormals);
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -61,6 +63,8 @@ class Lease {
   using Job = void (*)(void*, int) noexcept;
   void run(int members, Job job, void* context);
 
+  const FloatControl control_;
+  const FloatEnvironment environment_;
   Team* team_;
   int size_;
 };

@@ -25,6 +25,7 @@ from .lags import (
 )
 from .params import Params, init_params
 from .plan import Plan, plan
+from .subnormals import get_flush_subnormals, set_flush_subnormals
 from .tape import Tape, forward
 from .threads import get_num_threads, set_num_threads
 
@@ -53,6 +54,7 @@ __all__ = [
     "cell",
     "check_gradients",
     "forward",
+    "get_flush_subnormals",
     "get_num_threads",
     "info",
     "init_params",
@@ -61,6 +63,7 @@ __all__ = [
     "lag_terms",
     "lyapunov_exponents",
     "plan",
+    "set_flush_subnormals",
     "set_num_threads",
     "value_and_grad",
 ]

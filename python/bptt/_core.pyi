@@ -31,12 +31,13 @@ def forecast(
     threads: int,
     /,
 ) -> dict[str, Any]: ...
-def tanh(x: _Array, /) -> _Array: ...
-def exp(x: _Array, /) -> _Array: ...
-def sigmoid(x: _Array, /) -> _Array: ...
+def tanh(x: _Array, flush: bool = True) -> _Array: ...
+def exp(x: _Array, flush: bool = True) -> _Array: ...
+def sigmoid(x: _Array, flush: bool = True) -> _Array: ...
 def forward(
     cell: str,
     threads: int,
+    flush: bool,  # subnormal numbers to zero
     x: _Array,  # (T, B, I)
     state: _Parts,  # (B, H)
     w_ih: _Array,  # (G H, I)
@@ -51,6 +52,7 @@ def forward(
 def backward(
     cell: str,
     threads: int,
+    flush: bool,  # subnormal numbers to zero
     x: _Array,  # (T, B, I)
     state: _Parts,  # (B, H)
     w_ih: _Array,  # (G H, I)
@@ -75,6 +77,7 @@ def backward(
 def lag_products(
     cell: str,
     threads: int,
+    flush: bool,  # subnormal numbers to zero
     x: _Array,  # (T, B, I)
     state: _Parts,  # (B, H)
     w_ih: _Array,  # (G H, I)
@@ -89,6 +92,7 @@ def lag_products(
 def value_and_grad(
     cell: str,
     threads: int,
+    flush: bool,  # subnormal numbers to zero
     x: _Array,  # (T, B, I)
     state: _Parts,  # (B, H)
     w_ih: _Array,  # (G H, I)

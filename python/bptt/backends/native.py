@@ -14,6 +14,7 @@ from ..grads import Grads
 from ..losses import Objective
 from ..params import Params
 from ..states import as_given, as_tuple
+from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 from .protocol import Forward, State, Trace
 
@@ -61,6 +62,7 @@ class NativeBackend:
         _core.forward(
             cell.name,
             get_num_threads(),
+            get_flush_subnormals(),
             x,
             state,
             params.w_ih,
@@ -93,6 +95,7 @@ class NativeBackend:
         _core.backward(
             cell.name,
             get_num_threads(),
+            get_flush_subnormals(),
             x,
             state,
             params.w_ih,
@@ -137,6 +140,7 @@ class NativeBackend:
         found: Array = _core.lag_products(
             cell.name,
             get_num_threads(),
+            get_flush_subnormals(),
             x,
             state,
             params.w_ih,
@@ -168,6 +172,7 @@ class NativeBackend:
         loss: float = _core.value_and_grad(
             cell.name,
             get_num_threads(),
+            get_flush_subnormals(),
             x,
             state,
             params.w_ih,

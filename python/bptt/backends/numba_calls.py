@@ -20,6 +20,7 @@ import numpy as np
 
 from ..cells import Cell
 from ..checks import Array
+from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def run(
     none = _nothing(y.dtype.char)
     pointwise = _pointwise(cell, y.dtype.char)
     given = (incoming or none[0], readout or none[1], gradients or none[2])
-    serial = (stages, pointwise, layer, record, *given)
+    serial = (get_flush_subnormals(), stages, pointwise, layer, record, *given)
     work = layer.x.shape[2] * y[0].size + y[0].size * y.shape[3]
     parts = min(get_num_threads(), numba.config.NUMBA_NUM_THREADS, work // WORK_PER_THREAD)
     if parts <= 1 or _threads_lost:

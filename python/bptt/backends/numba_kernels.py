@@ -27,6 +27,7 @@ from numba import njit, prange
 
 from ..checks import Array
 from .numba_cells import UNITS, Pointwise
+from .numba_float import float_control, restore_float_control, set_float_control
 
 __all__ = [
     "COLLECT",
@@ -574,6 +575,7 @@ def parameter_gradients(
 # Called, not inlined: in a prange, Numba takes writes to arrays of a tuple for dead code.
 @_called
 def run_part(
+    flush: bool,
     stage: int,
     part: int,
     parts: int,
@@ -585,6 +587,8 @@ def run_part(
     gradients: Gradients,
 ) -> None:
     """One part of one stage; it reads what all parts of the stages before it wrote."""
+    callers = float_control()
+    set_float_control(flush)
     if stage == PROJECT:
         project(part, parts, layer, record.saved)
     elif stage in (RECUR, GATES):
@@ -594,10 +598,12 @@ def run_part(
     else:
         input_gradient(part, parts, layer, gradients.delta, gradients.x)
         parameter_gradients(part, parts, layer, record.history[0], readout, gradients)
+    restore_float_control(callers)
 
 
 @_entry_point(parallel=False)
 def run_serially(
+    flush: bool,
     stages: Array,
     pointwise: Pointwise,
     layer: Layer,
@@ -609,12 +615,24 @@ def run_serially(
     """The stages, one after the other."""
     part, parts = np.int64(0), np.int64(1)
     for n in range(stages.size):
-        run_part(stages[n], part, parts, pointwise, layer, record, incoming, readout, gradients)
+        run_part(
+            flush,
+            stages[n],
+            part,
+            parts,
+            pointwise,
+            layer,
+            record,
+            incoming,
+            readout,
+            gradients,
+        )
 
 
 @_entry_point(parallel=True)
 def run_in_parallel(
     parts: int,
+    flush: bool,
     stages: Array,
     pointwise: Pointwise,
     layer: Layer,
@@ -628,6 +646,7 @@ def run_in_parallel(
         stage = stages[n]
         for part in prange(parts):
             run_part(
+                flush,
                 stage,
                 np.int64(part),
                 parts,
