@@ -213,7 +213,13 @@ class Params:
         OSError
             If there is no such file, or it cannot be read.
         """
-        return cls(**_read(path)[0])
+        arrays, _ = _read(path)
+        try:
+            return cls(**arrays)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"path: {os.fspath(path)!r} does not hold bptt.Params: {error}"
+            ) from None
 
     @staticmethod
     def saved_cell(path: files.Path) -> str | None:
