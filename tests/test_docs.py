@@ -1,7 +1,7 @@
 """The Python examples of the documentation run, file by file, from top to bottom.
 
-A block that cannot run (it needs what a reader has) is opened by ```python no-run, and one that needs
-PyTorch by ```python torch.
+A block that cannot run (it needs what a reader has) is opened by ```python no-run, and one that
+needs PyTorch by ```python torch.
 """
 
 from __future__ import annotations

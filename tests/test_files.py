@@ -89,6 +89,7 @@ OTHER_FILES = {
     "one array": (one_array(), "is an .npy file, of one array; expected an .npz file"),
     "of no arrays": (zipped(), "is no .npz file: it holds nothing"),
     "other archive": (zipped(readme=b"text"), "is no .npz file: it holds ['readme']"),
+    "one name twice": (saved().replace(b"w_hh", b"b_hh"), "is damaged: it lists an array twice"),
     "torch": (zipped(**{"net/data.pkl": b"", "net/data/0": b""}), "bptt.Params.from_torch"),
     "old torch": (pickle.dumps(0x1950A86A20F9469CFC6C, 2), "bptt.Params.from_torch"),
     "no array": (zipped(**{"w_ih.npy": b"text"}), "cannot be read: "),

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, Union
+from typing import TYPE_CHECKING, BinaryIO, Union
 
 import numpy as np
 
@@ -19,57 +19,39 @@ from .checks import Array
 if TYPE_CHECKING:
     import zipfile
 
-__all__ = ["Path", "read_arrays", "read_text", "replacing", "write"]
+__all__ = ["StrPath", "read_arrays", "read_text", "replacing", "write"]
 
-Path = Union[str, "os.PathLike[str]"]
+StrPath = Union[str, "os.PathLike[str]"]
 
 _ZIP, _NPY = (b"PK\x03\x04", b"PK\x05\x06"), b"\x93NUMPY"  # the second is of no members
 # What torch.save wrote before it wrote zip archives: a pickle that begins with this number.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
-def read_arrays(path: Path, argument: str = "path") -> dict[str, Array]:
+def read_arrays(path: StrPath) -> dict[str, Array]:
     """The arrays of an ``.npz`` file, by name. A pickle in it is refused, and not run.
-
-    Parameters
-    ----------
-    path : str or PathLike
-    argument : str
-        What the file was given as, for the error.
 
     Raises
     ------
     ValueError
         If it is another kind of file, or damaged.
+    MemoryError
+        If an array does not fit the memory.
     OSError
         If there is no such file, or it cannot be read.
     """
-    import zipfile  # only here: it would cost `import bptt` a tenth
-
-    where = f"{argument}: {os.fspath(path)!r}"
+    where = f"path: {os.fspath(path)!r}"
     with open(path, "rb") as file:
-        begin = file.read(len(_OLD_TORCH))
-        if not begin.startswith(_ZIP) or not zipfile.is_zipfile(file):
-            raise ValueError(f"{where} {_what_it_is(begin)}")
+        fault = _fault(file)
+        if fault is not None:
+            raise ValueError(f"{where} {fault}")
+        file.seek(0)
         try:
-            with zipfile.ZipFile(file) as archive:
-                names, damage = archive.namelist(), _damage(file, archive)
-        except Exception as error:  # the format of whatever stands there, which may raise anything
-            raise ValueError(f"{where} is damaged: {_reason(error)}") from None
-        if any(name.split("/")[-1] == "data.pkl" for name in names):
-            raise ValueError(f"{where} {_WRITTEN_BY_TORCH}")
-        if damage is not None:
-            raise ValueError(f"{where} is damaged: {damage}")
-        others = [name for name in names if not name.endswith(".npy")]
-        if others or not names:
-            raise ValueError(f"{where} is no .npz file: it holds {others or 'nothing'}")
-        try:
-            file.seek(0)
             with np.load(file, allow_pickle=False) as stored:
                 found = {name: stored[name] for name in stored.files}
         except MemoryError as error:
             raise MemoryError(f"{where} does not fit the memory: {error}") from None
-        except Exception as error:
+        except Exception as error:  # what a header says is read by rules of its own
             raise ValueError(f"{where} cannot be read: {_reason(error)}") from None
     for name, array in found.items():
         if not isinstance(array, np.ndarray):  # what does not begin as an array does comes as bytes
@@ -77,7 +59,7 @@ def read_arrays(path: Path, argument: str = "path") -> dict[str, Array]:
     return found
 
 
-def read_text(path: Path, argument: str = "path") -> str:
+def read_text(path: StrPath) -> str:
     """The text of a file in UTF-8.
 
     Raises
@@ -91,17 +73,17 @@ def read_text(path: Path, argument: str = "path") -> str:
         with open(path, encoding="utf-8") as file:
             return file.read()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{argument}: {os.fspath(path)!r} is no text in UTF-8: {error}") from None
+        raise ValueError(f"path: {os.fspath(path)!r} is no text in UTF-8: {error}") from None
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write(path: StrPath, content: str | bytes) -> None:
     """Replace the content of a file, or create it; see `replacing`."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: StrPath) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` when the block ends without an error.
 
     Until then, and after an error, an older file is as it was. Its mode stays, and a symbolic link
@@ -140,7 +122,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
-def _mode(path: Path) -> int | None:
+def _mode(path: StrPath) -> int | None:
     """Type and permissions of what `path` leads to; None if that is nothing."""
     try:
         return os.stat(path).st_mode
@@ -151,9 +133,42 @@ def _mode(path: Path) -> int | None:
 _WRITTEN_BY_TORCH = (
     "was written by torch.save; load it there, and hand its state_dict to bptt.Params.from_torch"
 )
-
-
 _ZIP_END = 22  # bytes of the last record, behind which a comment may stand
+
+
+def _fault(file: BinaryIO) -> str | None:
+    """Why this is no whole ``.npz`` file; None if it is one."""
+    import zipfile  # only here: it would cost `import bptt` a tenth
+
+    begin = file.read(len(_OLD_TORCH))
+    if not begin.startswith(_ZIP) or not zipfile.is_zipfile(file):
+        return _what_it_is(begin)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names, damage = archive.namelist(), _damage(file, archive)
+    except Exception as error:  # bytes that may be anything, which may raise anything
+        return f"is damaged: {_reason(error)}"
+    if any(name.split("/")[-1] == "data.pkl" for name in names):
+        return _WRITTEN_BY_TORCH
+    if damage is not None:
+        return f"is damaged: {damage}"
+    others = [name for name in names if not name.endswith(".npy")]
+    if others or not names:
+        return f"is no .npz file: it holds {others or 'nothing'}"
+    return None
+
+
+def _what_it_is(begin: bytes) -> str:
+    """What to say of a file that is no whole zip archive, from its first bytes."""
+    if not begin:
+        return "is empty"
+    if begin.startswith(_ZIP):
+        return "is damaged: its end is missing"
+    if begin.startswith(_OLD_TORCH):
+        return _WRITTEN_BY_TORCH
+    if begin.startswith(_NPY):
+        return "is an .npy file, of one array; expected an .npz file, as numpy.savez writes it"
+    return "is not an .npz file"
 
 
 def _damage(file: BinaryIO, archive: zipfile.ZipFile) -> str | None:
@@ -173,18 +188,5 @@ def _damage(file: BinaryIO, archive: zipfile.ZipFile) -> str | None:
     return None if wrong is None else f"the checksum of {wrong!r} is wrong"
 
 
-def _what_it_is(begin: bytes) -> str:
-    """What to say of a file that is no whole zip archive, from its first bytes."""
-    if not begin:
-        return "is empty"
-    if begin.startswith(_ZIP):
-        return "is damaged: its end is missing"
-    if begin.startswith(_OLD_TORCH):
-        return _WRITTEN_BY_TORCH
-    if begin.startswith(_NPY):
-        return "is an .npy file, of one array; expected an .npz file, as numpy.savez writes it"
-    return "is not an .npz file"
-
-
-def _reason(error: Exception) -> Any:
-    return error if str(error) else type(error).__name__
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

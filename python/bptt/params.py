@@ -173,7 +173,7 @@ class Params:
         target = checks.float_dtype("dtype", dtype)
         return Params(**{name: array.astype(target) for name, array in self.arrays().items()})
 
-    def save(self, path: files.Path, *, cell: str | Cell | None = None) -> None:
+    def save(self, path: files.StrPath, *, cell: str | Cell | None = None) -> None:
         """Write the arrays to an ``.npz`` file, which `load` and ``numpy.load`` read.
 
         The file appears at `path` only when it is complete: an interrupted save leaves an older
@@ -203,7 +203,7 @@ class Params:
             np.savez(file, **self.arrays(), **named)  # type: ignore[arg-type, unused-ignore]
 
     @classmethod
-    def load(cls, path: files.Path) -> Params:
+    def load(cls, path: files.StrPath) -> Params:
         """Read parameters that `save` wrote; `path` as it was given there.
 
         Raises
@@ -222,7 +222,7 @@ class Params:
             ) from None
 
     @staticmethod
-    def saved_cell(path: files.Path) -> str | None:
+    def saved_cell(path: files.StrPath) -> str | None:
         """The name of the cell that a file of parameters was saved with; None if it has none.
 
         Raises
@@ -539,14 +539,14 @@ def _random_orthogonal(n: int, generator: np.random.Generator) -> Array:
     return np.asarray(q * np.sign(np.diagonal(r)))
 
 
-def _with_suffix(path: files.Path) -> str:
+def _with_suffix(path: files.StrPath) -> str:
     name = os.fspath(path)
     if not os.path.basename(name):
         raise ValueError(f"path: expected the name of a file, got {name!r}")
     return name if name.endswith(".npz") else name + ".npz"
 
 
-def _read(path: files.Path) -> tuple[dict[str, Array], str | None]:
+def _read(path: files.StrPath) -> tuple[dict[str, Array], str | None]:
     """The arrays of a file of parameters, and the name of the cell that it was saved with."""
     suffixed = _with_suffix(path)
     found = files.read_arrays(suffixed if os.path.exists(suffixed) else path)

@@ -175,7 +175,7 @@ class LagGradients:
             }
         return found
 
-    def save(self, path: files.Path) -> None:
+    def save(self, path: files.StrPath) -> None:
         """Write `to_dict` to a JSON file, which `load` reads.
 
         The file appears at `path` only when it is complete, in the place of an older one of that
@@ -189,7 +189,7 @@ class LagGradients:
         files.write(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
-    def load(cls, path: files.Path) -> LagGradients:
+    def load(cls, path: files.StrPath) -> LagGradients:
         """Read what `save` wrote: all but the terms, and the total, which is an empty dictionary.
 
         Raises
