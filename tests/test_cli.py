@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,7 +85,10 @@ def test_module_runs_as_a_command_without_the_demo_extra() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("argv", [[], ["nonsense"], ["demo", "--seed", "-1"], ["info", "extra"]])
+WRONG_CALLS = [[], ["nonsense"], ["demo", "--seed", "-1"], ["info", "extra"], ["demo", "--out", ""]]
+
+
+@pytest.mark.parametrize("argv", WRONG_CALLS)
 def test_wrong_call_exits_with_two(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(argv)
@@ -128,7 +133,9 @@ def test_demo_parameters_reproduce_the_accuracy_that_was_written(demo: Path) -> 
     data = load_digits(results["data"]["held_out_images"], results["settings"]["seed"])
     for network in results["networks"]:
         params = bptt.Params.load(demo / network["params_file"])
-        y = bptt.forward(network["network"]["cell"], params, data.x_test).y
+        cell = bptt.Params.saved_cell(demo / network["params_file"])
+        assert cell == network["network"]["cell"]
+        y = bptt.forward(cell, params, data.x_test).y
         found = accuracy(params, y[-1], data.y_test)
         assert found == pytest.approx(network["history"]["accuracy"][-1], abs=1e-6)
 
@@ -169,8 +176,8 @@ def test_gradient_of_readout_does_not_fade_with_distance(demo: Path) -> None:
 def test_compared_networks_have_nearly_as_many_parameters(demo: Path) -> None:
     counts = {}
     for network in _read_results(demo)["networks"]:
-        with np.load(demo / network["params_file"]) as stored:
-            assert network["parameters"] == sum(stored[name].size for name in stored.files)
+        arrays = bptt.Params.load(demo / network["params_file"]).arrays()
+        assert network["parameters"] == sum(array.size for array in arrays.values())
         counts[Path(network["params_file"]).stem] = network["parameters"]
     compared = [counts[f"{cell}-radius-0.8"] for cell in ("tanh", "gru", "lstm")]
     assert max(compared) < 1.05 * min(compared)
@@ -230,6 +237,16 @@ def test_forced_folder_keeps_files_that_are_not_the_demos(tmp_path: Path) -> Non
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert not (tmp_path / "report.html").exists()
     assert (tmp_path / "figures").is_dir()
+
+
+def test_forced_folder_keeps_links(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    link, target = tmp_path / "out" / "report.html", tmp_path / "elsewhere.html"
+    target.write_text("old")
+    link.symlink_to(target)
+    open_folder(str(tmp_path / "out"), force=True, names=["report.html"])
+    assert link.is_symlink()
+    assert not target.exists()
 
 
 def test_default_folder_is_numbered_so_that_nothing_is_lost(
@@ -305,6 +322,96 @@ def test_backend_that_is_not_available_is_named(
     error = capsys.readouterr().err
     assert error == f"bptt demo: --backend native: backend 'native' is not available: {reason}\n"
     assert not (tmp_path / "out").exists()
+
+
+# --- where the output goes
+
+
+def _closed_pipe() -> int:
+    """A pipe that nobody reads any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def _run(argv: list[str], stdout: int, *, unbuffered: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bptt", *argv]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    return subprocess.run(
+        command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120, env=env
+    )
+
+
+def _untrained(folder: Path) -> list[str]:
+    return ["lags", "--untrained", "--max-lag", "1", "--sample", "2", "--out", str(folder / "out")]
+
+
+@pytest.mark.parametrize("argv", [["info"], ["info", "--json"], ["--version"], ["lags", "--help"]])
+def test_closed_pipe_ends_a_command_without_a_word(argv: list[str]) -> None:
+    pipe = _closed_pipe()
+    done = _run(argv, pipe)
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_closed_pipe_is_found_as_well_by_output_that_is_not_buffered() -> None:
+    pipe = _closed_pipe()
+    done = _run(["info"], pipe, unbuffered="1")
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_closed_pipe_ends_the_measurement_after_what_is_saved(tmp_path: Path) -> None:
+    _needs_demo_extra()
+    pipe = _closed_pipe()
+    done = _run(_untrained(tmp_path), pipe)
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert len(_read_results(tmp_path / "out")["networks"]) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has a device that is full")
+@pytest.mark.parametrize("argv", [["info"], ["--version"], ["lags"]])
+def test_output_that_cannot_be_written_is_told_in_one_line(argv: list[str], tmp_path: Path) -> None:
+    if argv == ["lags"]:
+        _needs_demo_extra()
+        argv = _untrained(tmp_path)
+    with open("/dev/full", "wb") as full:
+        done = _run(argv, full.fileno())
+    name = "bptt" if argv == ["--version"] else f"bptt {argv[0]}"
+    expected = f"{name}: stopped: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_command_without_output_at_all_runs() -> None:
+    command = f"exec {shlex.quote(sys.executable)} -m bptt info >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "out/report.html"), "out/report.html: No space "),
+        (OSError("strange"), "strange"),
+        (MemoryError(), "out of memory"),
+        (MemoryError("the terms of 9 lags needs 5 GiB"), "the terms of 9 lags needs 5 GiB"),
+    ],
+)
+def test_what_any_command_may_meet_is_one_line(
+    error: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing() -> Any:
+        raise error
+
+    monkeypatch.setattr("bptt.info", failing)
+    assert main(["info"]) == 1
+    found = capsys.readouterr().err
+    assert found.startswith(f"bptt info: stopped: {line}")
+    assert found.count("\n") == 1
 
 
 # --- Ctrl-C

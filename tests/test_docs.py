@@ -1,6 +1,7 @@
 """The Python examples of the documentation run, file by file, from top to bottom.
 
-A block that cannot run (it needs what a reader has) is opened by ```python no-run.
+A block that cannot run (it needs what a reader has) is opened by ```python no-run, and one that
+needs PyTorch by ```python torch.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 BLOCK = re.compile(r"^```python[ \t]*(?P<mark>[^\n]*)\n(?P<code>.*?)^```[ \t]*$", re.M | re.S)
+
+
+def marks(page: Path) -> list[str]:
+    """What stands behind the word python, of each block."""
+    return [block["mark"].strip() for block in BLOCK.finditer(page.read_text(encoding="utf-8"))]
 
 
 def examples(page: Path) -> list[tuple[int, str]]:
@@ -34,12 +40,13 @@ def test_the_derivation_is_among_the_pages_with_examples() -> None:
 
 def test_every_mark_of_a_block_is_known() -> None:
     for page in PAGES:
-        for block in BLOCK.finditer(page.read_text(encoding="utf-8")):
-            assert block["mark"].strip() in ("", "no-run"), f"{page.name}: {block['mark']}"
+        assert set(marks(page)) <= {"", "no-run", "torch"}, page.name
 
 
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "torch" in marks(page):
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     for line, code in examples(page):

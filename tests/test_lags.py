@@ -509,6 +509,74 @@ def test_a_result_is_saved_as_json_and_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "lags.png").stat().st_size > 1000
 
 
+def assert_curves_equal(found: Any, expected: Any) -> None:
+    for curve in ("norm", "error", "cosine", "share"):
+        of, wanted = getattr(found, curve), getattr(expected, curve)
+        assert of.keys() == wanted.keys()
+        for name, array in wanted.items():
+            np.testing.assert_array_equal(of[name], array)
+            assert of[name].dtype == array.dtype
+
+
+@pytest.mark.parametrize(
+    "options", [{"at": "all"}, {"at": "last"}, {"at": "all", "lags": [0, 2, 5], "sample": 3}]
+)
+def test_what_was_saved_is_loaded(options: dict[str, Any], tmp_path: Path) -> None:
+    p = make_problem("gru", *SHAPE)
+    lags = lags_of(p, "auto", "cross_entropy", **options)
+    lags.save(tmp_path / "lags.json")
+    found = bptt.LagGradients.load(tmp_path / "lags.json")
+    assert_curves_equal(found, lags)
+    np.testing.assert_array_equal(found.lags, lags.lags)
+    np.testing.assert_array_equal(found.signal, lags.signal)
+    assert (found.horizon(), found.half_life()) == (lags.horizon(), lags.half_life())
+    assert (found.total, found.terms) == ({}, None)
+    assert found.to_dict() == lags.to_dict()
+    assert repr(found) == repr(lags)
+
+
+def test_a_result_without_a_finite_term_is_loaded(tmp_path: Path) -> None:
+    p = make_problem("tanh", *SHAPE)
+    p.params.w_ih[:] = np.nan
+    with pytest.warns(RuntimeWarning, match="lag 0"):
+        lags = lags_of(p, "auto", "squared_error", "all")
+    lags.save(tmp_path / "lags.json")
+    found = bptt.LagGradients.load(tmp_path / "lags.json")
+    assert (found.overflow_lag, found.lags.size, found.signal.shape) == (0, 0, lags.signal.shape)
+    assert np.isnan(found.loss)
+
+
+@pytest.mark.parametrize(
+    ("replaced", "words"),
+    [
+        ('{"cell": ', "Expecting value"),
+        ("", "Expecting value"),
+        ("[1]", "expected a dictionary, got list"),
+        ("{}", "'cell' is missing"),
+        ({"norm": {"w_hh": [1.0]}}, r"norm of 'w_hh' has shape \(1,\), lags \(9,\)"),
+        ({"share": [1.0]}, "has no attribute"),
+        ({"lags": ["one"]}, "one"),
+        ({"signal": [1.0]}, "reshape"),
+        ("[" * 100_000, "recursion"),
+    ],
+)
+def test_what_no_result_was_saved_to_is_refused(
+    replaced: str | dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "lags.json"
+    if isinstance(replaced, dict):
+        found = lags_of(make_problem("tanh", *SHAPE), "auto", "squared_error", "all").to_dict()
+        replaced = json.dumps({**found, **replaced})
+    path.write_text(replaced)
+    with pytest.raises(ValueError, match=f"^path: '.*lags.json' is not what .* wrote: .*{words}"):
+        bptt.LagGradients.load(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"^path: '.*lags.json' is no text in UTF-8"):
+        bptt.LagGradients.load(path)
+    with pytest.raises(FileNotFoundError):
+        bptt.LagGradients.load(tmp_path / "nothing.json")
+
+
 P = make_problem("tanh", *SHAPE)
 
 

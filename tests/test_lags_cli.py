@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +226,11 @@ def test_wrong_curve_is_named() -> None:
     [
         (["--at", "last"], "--at: has no meaning without --params"),
         (["--at", "0", "--untrained"], "--at: has no meaning without --params"),
-        (["--params", "", "--task", "digits"], "--task: has no meaning with --params"),
         (["--max-lag", "64", "--untrained"], "max_lag: expected at most 63"),
         (["--sample", "1", "--untrained"], "sample: "),
         (["--lags", "3,2", "--untrained"], "lags: "),
         (["--seed", "-1"], "--seed: "),
-        (["--params", "FILE"], "--cell: expected it beside --params"),
+        (["--params", "FILE", "--cell", "tanh"], "--data: expected it beside --params"),
         (["--params", "FILE", "--task", "digits"], "--task: has no meaning with --params"),
         (["--params", "no.npz", "--cell", "tanh", "--data", "d"], "--params: cannot read no.npz"),
     ],
@@ -249,10 +249,10 @@ def test_wrong_call_touches_nothing(
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"target": None}, "--data: expected the arrays x and target, got ['x']"),
-        ({"x": np.ones((3, 2))}, "--data: x: expected floats of shape (T, B, I)"),
+        ({"target": None}, "--data: 'FILE' holds ['x'], expected the arrays x and target"),
+        ({"x": np.ones((3, 2))}, "--data: 'FILE': x: expected floats of shape (T, B, I)"),
         ({"x": np.ones((STEPS, BATCH, 5))}, "x: "),
-        ({"x": np.full((STEPS, BATCH, 2), np.nan)}, "--data: x: expected finite numbers"),
+        ({"x": np.full((STEPS, BATCH, 2), np.nan)}, "--data: 'FILE': x: expected finite numbers"),
         ({"target": np.zeros((STEPS, BATCH + 1), int)}, "target: "),
     ],
 )
@@ -264,15 +264,106 @@ def test_data_that_do_not_fit_are_named_before_anything_is_written(
 ) -> None:
     out = tmp_path / "out"
     assert main(["lags", *saved(tmp_path, **replaced), "--out", str(out)]) == 2
+    message = message.replace("FILE", str(tmp_path / "data.npz"))
     assert capsys.readouterr().err.startswith(f"bptt lags: {message}")
     assert not out.exists()
 
 
-def test_file_that_is_no_npz_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("option", "name"), [("--params", "net.npz"), ("--data", "data.npz")])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: b"", "is empty"),
+        (lambda content: b"no data", "is not an .npz file"),
+        (lambda content: content[:-30], "is damaged: its end is missing"),
+        (lambda content: content.replace(b"NUMPY", b"MUMPY", 1), "is damaged: the checksum of "),
+    ],
+)
+def test_damaged_file_is_named_with_what_is_wrong(
+    option: str,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     options = saved(tmp_path)
-    (tmp_path / "data.npz").write_text("no data")
+    path, out = tmp_path / name, tmp_path / "out"
+    path.write_bytes(damage(path.read_bytes()))
+    assert main(["lags", *options, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"bptt lags: {option}: '{path}' {words}")
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_folder_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = saved(tmp_path)
+    (tmp_path / "data.npz").unlink()
+    (tmp_path / "data.npz").mkdir()
     assert main(["lags", *options, "--out", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err.startswith("bptt lags: --data: cannot read ")
+    expected = f"bptt lags: --data: cannot read {tmp_path}/data.npz: Is a directory\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_parameters_of_wrong_shapes_are_named_by_their_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = saved(tmp_path)
+    np.savez(tmp_path / "net.npz", w_ih=np.ones((3, 2)), w_hh=np.ones((4, 4)))
+    assert main(["lags", *options, "--out", str(tmp_path / "out")]) == 2
+    begin = f"bptt lags: --params: '{tmp_path}/net.npz' does not hold bptt.Params: w_ih: expected"
+    assert capsys.readouterr().err.startswith(begin)
+
+
+@pytest.mark.parametrize("option", ["--params", "--data", "--out"])
+def test_empty_path_is_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["lags", *saved(tmp_path), option, ""])
+    assert end.value.code == 2
+    assert f"argument {option}: expected a path, got ''" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"net.npz", "data.npz"}
+
+
+# --- the cell that parameters were saved with
+
+
+def test_cell_of_the_file_is_taken(tmp_path: Path) -> None:
+    options = saved(tmp_path, "gru")[:-2]
+    bptt.Params.load(tmp_path / "net").save(tmp_path / "net", cell="gru")
+    for out in ("named", "taken"):
+        more = ["--cell", "gru"] if out == "named" else []
+        assert main(["lags", *options, *more, "--max-lag", "2", "--out", str(tmp_path / out)]) == 0
+    assert results_of(tmp_path / "taken")["networks"][0]["cell"] == "gru"
+
+
+@pytest.mark.parametrize(
+    ("saved_with", "options", "message"),
+    [
+        (None, [], "--cell: expected it, since FILE was saved without a cell"),
+        ("relu", ["--cell", "tanh"], "--cell: FILE was saved with cell 'relu', got 'tanh'"),
+        ("mine", [], "--params: FILE is for cell 'mine', which is no cell of bptt's"),
+    ],
+)
+def test_cell_that_is_not_that_of_the_file_is_refused(
+    saved_with: str | None,
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files_of_tanh = saved(tmp_path, "tanh")[:-2]
+    stored = bptt.Params.load(tmp_path / "net.npz").arrays()
+    if saved_with is not None:
+        stored["cell"] = np.array(saved_with)
+    np.savez(tmp_path / "net.npz", **stored)
+    assert main(["lags", *files_of_tanh, *options, "--out", str(tmp_path / "out")]) == 2
+    message = message.replace("FILE", str(tmp_path / "net.npz"))
+    assert capsys.readouterr().err == f"bptt lags: {message}\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_folder_that_holds_something_is_refused(

@@ -70,8 +70,8 @@ def test_only_the_bindings_know_python() -> None:
 
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
-    ("cells", "checks", "pointwise", "progress"),
-    ("custom_cell", "threads", "subnormals", "layouts", "states"),
+    ("cells", "checks", "layer_options", "pointwise", "progress"),
+    ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
     ("params",),
     ("grads", "losses"),
     ("outputs",),
@@ -87,7 +87,7 @@ RANKS = (
     ("__main__",),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-# What a layer may name of the package: above __init__, nothing but its public names and checks.
+# What a layer above __init__ may name of the package: its public names, checks and files.
 FRONT = ("torch", "jax", "cli", "__main__")
 
 
@@ -140,7 +140,8 @@ def test_a_module_imports_only_modules_below_it(path: Path) -> None:
         else:
             assert RANK[other] < RANK[unit], f"{unit} imports {other}"
         if unit in FRONT:
-            assert RANK[other] >= RANK["__init__"] or other == "checks", f"{unit} imports {other}"
+            public = RANK[other] >= RANK["__init__"] or other in ("checks", "files")
+            assert public, f"{unit} imports {other}"
 
 
 def test_only_the_native_backend_imports_the_compiled_module() -> None:

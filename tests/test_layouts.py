@@ -81,6 +81,66 @@ def test_what_torch_has_and_bptt_has_not_is_refused(torch: Any) -> None:
         bptt.Params.from_torch(torch.nn.LSTM(I, H).state_dict(), layer=-1)
 
 
+def torch_model(torch: Any, **options: Any) -> Any:
+    """A network as people write one: a recurrent layer, and a Linear that reads its states."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = torch.nn.LSTM(I, H, **options)
+            self.norm = torch.nn.LayerNorm(H)
+            self.out = torch.nn.Linear(H, 2)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(self.rnn(x)[0])
+
+    return Net()
+
+
+def test_layer_and_readout_of_a_whole_model_compute_the_same(torch: Any) -> None:
+    net, x = torch_model(torch), data()
+    params = bptt.Params.from_torch(net.state_dict(), prefix="rnn.", readout="out.")
+    found = run("lstm", params, x) @ params.w_ho.T + params.b_o
+    expected = net(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_to_torch_has_the_prefixes_of_the_model(torch: Any) -> None:
+    params = bptt.init_params("lstm", input_size=I, hidden_size=H, output_size=2, rng=0)
+    net = torch_model(torch)
+    left_out = net.load_state_dict(params.to_torch(prefix="rnn.", readout="out."), strict=False)
+    assert left_out.missing_keys == ["norm.weight", "norm.bias"]
+    assert_equal(bptt.Params.from_torch(net.state_dict(), prefix="rnn.", readout="out."), params)
+    params.w_ho = params.b_o = None
+    with pytest.raises(ValueError, match=r"^readout: expected None"):
+        params.to_torch(readout="out.")
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "words"),
+    [
+        (
+            {},
+            r"expected 'weight_ih_l0', got rnn\.weight_ih_l0, .*; there is one with prefix='rnn\.'",
+        ),
+        (
+            {"prefix": "rnn"},
+            r"expected 'rnnweight_ih_l0', got .*; there is one with prefix='rnn\.'",
+        ),
+        ({"prefix": "rnn.", "layer": 1}, r"expected 'rnn\.weight_ih_l1', got [^;]*$"),
+        (
+            {"prefix": "rnn.", "readout": "fc."},
+            r"expected 'fc\.weight', got .*; there is one with readout='out\.'$",
+        ),
+    ],
+)
+def test_prefixes_that_a_model_has_are_named(
+    torch: Any, prefixes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^state_dict: {words}"):
+        bptt.Params.from_torch(torch_model(torch).state_dict(), **prefixes)
+
+
 # --- Keras --------------------------------------------------------------------------------------
 
 
@@ -136,6 +196,100 @@ def test_keras_weights_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         bptt.Params.from_keras([np.zeros(shape, "f4") for shape in shapes], cell)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("cell", ["linear", "relu", *CELLS])
+def test_a_keras_layer_tells_its_cell_and_computes_the_same(keras: Any, cell: str) -> None:
+    options = {} if cell in CELLS else {"activation": cell}
+    layer = keras_layer(keras, cell if cell in CELLS else "tanh", stateful=True, **options)
+    x = data()
+    expected = np.asarray(layer(x.swapaxes(0, 1))).swapaxes(0, 1)
+    np.testing.assert_allclose(run(cell, bptt.Params.from_keras(layer), x), expected, atol=2e-6)
+    told = bptt.Params.from_keras(layer.get_weights(), cell, config=layer.get_config())
+    assert_equal(told, bptt.Params.from_keras(layer, cell))
+
+
+@pytest.mark.filterwarnings("ignore")
+@each_cell
+def test_a_keras_layer_that_reads_from_the_end_computes_the_same_of_x_reversed(
+    keras: Any, cell: str
+) -> None:
+    layer, x = keras_layer(keras, cell, go_backwards=True), data()
+    expected = np.asarray(layer(x.swapaxes(0, 1))).swapaxes(0, 1)
+    with pytest.raises(ValueError, match=r"^config: go_backwards: expected False; .*reverse=True"):
+        bptt.Params.from_keras(layer)
+    params = bptt.Params.from_keras(layer, reverse=True)
+    np.testing.assert_allclose(run(cell, params, x[::-1].copy()), expected, atol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keras_layers_that_compute_something_else_are_refused(keras: Any) -> None:
+    def refused(layer: Any, words: str, **options: Any) -> None:
+        layer(data().swapaxes(0, 1))
+        with pytest.raises(ValueError, match=words):
+            bptt.Params.from_keras(layer, **options)
+
+    hard = keras_layer(keras, "lstm", recurrent_activation="hard_sigmoid")
+    refused(hard, r"^config: recurrent_activation: expected 'sigmoid', .*; got 'hard_sigmoid'")
+    before = keras_layer(keras, "gru", reset_after=False, use_bias=False)
+    refused(before, r"^config: reset_after: expected True: .*; got False")
+    refused(keras_layer(keras, "tanh", activation="elu"), r"activation: expected 'tanh', .*'elu'")
+    refused(
+        keras_layer(keras, "gru"), r"^cell: expected one of gru for a GRU, got 'lstm'", cell="lstm"
+    )
+    both = keras.layers.Bidirectional(keras_layer(keras, "gru"))
+    refused(both, r"got Bidirectional; give its forward_layer, or its backward_layer")
+    refused(keras.layers.Dense(H), r"^weights: expected a SimpleRNN, LSTM or GRU.*, got Dense")
+
+
+KERAS_CONFIG = {
+    "units": H,
+    "activation": "tanh",
+    "recurrent_activation": "sigmoid",
+    "use_bias": True,
+    "reset_after": True,
+    "go_backwards": False,
+    "stateful": True,
+    "dropout": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            {"activation": "relu"},
+            "activation: expected 'tanh', which cell 'gru' computes; got 'relu'",
+        ),
+        ({"activation": None}, "activation: expected 'tanh', .*; got None"),
+        ({"activation": {"config": "mine"}}, "activation: expected 'tanh', .*; got {'config'"),
+        ({"recurrent_activation": "hard_sigmoid"}, "recurrent_activation: expected 'sigmoid', "),
+        ({"reset_after": False}, "reset_after: expected True: "),
+        ({"use_bias": False}, "use_bias: expected True by the number of arrays; got False"),
+        ({"units": 7}, "units: expected 5 by the shapes of the weights; got 7"),
+        ({"go_backwards": True}, "go_backwards: expected False; .*; got True"),
+    ],
+)
+def test_a_keras_configuration_that_no_cell_computes_is_refused(
+    changed: dict[str, Any], words: str
+) -> None:
+    weights = [np.zeros(shape, "f4") for shape in ((I, 3 * H), (H, 3 * H), (2, 3 * H))]
+    bptt.Params.from_keras(weights, "gru", config=KERAS_CONFIG)
+    with pytest.raises(ValueError, match=f"^config: {words}"):
+        bptt.Params.from_keras(weights, "gru", config={**KERAS_CONFIG, **changed})
+
+
+def test_what_is_no_keras_configuration_is_refused() -> None:
+    weights = [np.zeros(shape, "f4") for shape in ((I, H), (H, H), (H,))]
+    with pytest.raises(
+        ValueError, match=r"^config: expected layer.get_config\(\), got the keys mod"
+    ):
+        bptt.Params.from_keras(weights, "tanh", config={"module": "keras.layers", "config": {}})
+    with pytest.raises(TypeError, match=r"^config: expected layer.get_config\(\), .* got list"):
+        bptt.Params.from_keras(weights, "tanh", config=[])
+    with pytest.raises(ValueError, match=r"^cell: expected the name of a cell"):
+        bptt.Params.from_keras(weights)
 
 
 # --- ONNX ---------------------------------------------------------------------------------------
@@ -204,3 +358,105 @@ def test_onnx_weights_that_do_not_fit_are_refused(
     with pytest.raises(ValueError, match=words):
         read_onnx(cell, **{"w": w, "r": r, "b": b, **changed})
     read_onnx(cell, w, r, b)
+
+
+def told(cell: str, **changed: Any) -> dict[str, Any]:
+    """The attributes of a node that computes `cell`, as onnx.helper gives them."""
+    activations = {"relu": {"activations": [b"Relu"]}, "linear": {"activations": [b"Affine"]}}
+    gru = {"linear_before_reset": 1} if cell == "gru" else {}
+    return {"hidden_size": H, **gru, **activations.get(cell, {}), **changed}
+
+
+@pytest.mark.parametrize("cell", ["linear", "relu", *CELLS])
+def test_a_node_of_onnx_that_computes_the_cell_is_taken(cell: str) -> None:
+    params = bptt.init_params(cell, input_size=I, hidden_size=H, rng=0)
+    arrays = params.to_onnx(cell).values()
+    assert_equal(bptt.Params.from_onnx(cell, *arrays, attributes=told(cell, layout=1)), params)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_attributes_of_a_node_are_read_as_onnx_gives_them() -> None:
+    onnx = pytest.importorskip("onnx")
+    names = ["X", "W", "R", "B"]
+    params = bptt.init_params("relu", input_size=I, hidden_size=H, rng=0)
+    arrays = params.to_onnx("relu")
+    for activation, words in (("Relu", None), ("Elu", r"expected \['Relu'\].*; got \['Elu'\]")):
+        node = onnx.helper.make_node("RNN", names, ["Y"], hidden_size=H, activations=[activation])
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if words is None:
+            found = bptt.Params.from_onnx("relu", *arrays.values(), attributes=attributes)
+            assert_equal(found, params)
+        else:
+            with pytest.raises(ValueError, match=words):
+                bptt.Params.from_onnx("relu", *arrays.values(), attributes=attributes)
+
+
+@pytest.mark.parametrize(
+    ("cell", "changed", "words"),
+    [
+        ("lstm", {"activations": ["HardSigmoid", "Tanh", "Tanh"]}, r"activations: expected \['Sig"),
+        ("lstm", {"activations": ["Sigmoid", "Tanh"]}, "activations: expected "),
+        (
+            "relu",
+            {"activations": ["Tanh"]},
+            r"activations: expected \['Relu'\], .*; got \['Tanh'\]",
+        ),
+        (
+            "linear",
+            {"activation_alpha": [0.5]},
+            r"activation_alpha: expected 1\.0 for \['Affine'\]",
+        ),
+        ("linear", {"activation_beta": [0.5]}, r"activation_beta: expected 0\.0 for"),
+        (
+            "gru",
+            {"activation_alpha": [0.2]},
+            r"activation_alpha: expected 0\.0 for \['Sigmoid', 'T",
+        ),
+        ("gru", {"clip": 5.0}, "clip: expected None; got 5.0"),
+        ("lstm", {"input_forget": 1}, "input_forget: expected 0; got 1"),
+        ("lstm", {"hidden_size": 7}, "hidden_size: expected 5; got 7"),
+        ("lstm", {"direction": b"reverse"}, "direction: expected 'forward'; .*reverse=True, .*"),
+        ("lstm", {"direction": "bidirectional"}, "direction: expected 'forward'; got 'bidir"),
+        ("lstm", {"peephole": 1}, "expected those of RNN, LSTM or GRU, got 'peephole'"),
+    ],
+)
+def test_a_node_of_onnx_that_computes_something_else_is_refused(
+    cell: str, changed: dict[str, Any], words: str
+) -> None:
+    arrays = bptt.init_params(cell, input_size=I, hidden_size=H, rng=0).to_onnx(cell).values()
+    bptt.Params.from_onnx(cell, *arrays, attributes=told(cell))
+    with pytest.raises(ValueError, match=f"^attributes: {words}"):
+        bptt.Params.from_onnx(cell, *arrays, attributes=told(cell, **changed))
+
+
+def test_what_a_node_of_onnx_leaves_out_has_the_default() -> None:
+    arrays = {
+        cell: bptt.init_params(cell, input_size=I, hidden_size=H, rng=0).to_onnx(cell).values()
+        for cell in ("relu", "gru")
+    }
+    with pytest.raises(ValueError, match=r"got \['Tanh'\], the default of ONNX"):
+        bptt.Params.from_onnx("relu", *arrays["relu"], attributes={"hidden_size": H})
+    with pytest.raises(ValueError, match=r"^linear_before_reset: expected 1, got 0"):
+        bptt.Params.from_onnx("gru", *arrays["gru"], attributes={"hidden_size": H})
+    with pytest.raises(TypeError, match=r"^attributes: expected {a.name: .*, got list"):
+        bptt.Params.from_onnx("relu", *arrays["relu"], attributes=[])
+
+
+def test_both_directions_of_a_node_of_onnx_have_activations_of_their_own() -> None:
+    params = bptt.init_params("tanh", input_size=I, hidden_size=H, rng=0)
+    both = [np.concatenate([array, array]) for array in params.to_onnx("tanh").values()]
+    attributes = told("tanh", direction="bidirectional", activations=["Tanh", "Relu"])
+    for direction, cell, other in ((0, "tanh", "relu"), (1, "relu", "tanh")):
+        options = {"attributes": attributes, "direction": direction}
+        assert_equal(bptt.Params.from_onnx(cell, *both, **options), params)
+        with pytest.raises(ValueError, match=r"^attributes: activations: "):
+            bptt.Params.from_onnx(other, *both, **options)
+
+
+def test_a_node_of_onnx_that_reads_from_the_end_is_taken_where_that_is_said() -> None:
+    params = bptt.init_params("lstm", input_size=I, hidden_size=H, rng=0)
+    arrays, attributes = params.to_onnx("lstm").values(), told("lstm", direction="reverse")
+    options = {"attributes": attributes, "reverse": True}
+    assert_equal(bptt.Params.from_onnx("lstm", *arrays, **options), params)
+    with pytest.raises(ValueError, match=r"^attributes: direction: expected 'reverse'; got 'forw"):
+        bptt.Params.from_onnx("lstm", *arrays, attributes=told("lstm"), reverse=True)

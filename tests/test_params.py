@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
 from typing import Any
@@ -197,10 +198,49 @@ def test_numpy_reads_the_file_without_pickle(tmp_path: Path) -> None:
         assert set(stored.files) == {"w_ih", "w_hh", "b_ih", "b_hh", "w_ho", "b_o"}
 
 
-def test_a_name_without_npz_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^path: expected a name that ends in .npz, got '.*txt'"):
-        draw().save(tmp_path / "params.txt")
+@pytest.mark.parametrize("name", ["gru", "gru.txt", "gru.npz"])
+def test_npz_is_appended_where_it_is_missing_and_load_finds_it(name: str, tmp_path: Path) -> None:
+    draw().save(tmp_path / name)
+    written = name if name == "gru.npz" else f"{name}.npz"
+    assert [entry.name for entry in tmp_path.iterdir()] == [written]
+    (tmp_path / "gru").mkdir(exist_ok=True)  # of which `save` knows nothing
+    assert_equal(bptt.Params.load(tmp_path / name), draw())
+
+
+def test_a_file_of_another_name_is_loaded_all_the_same(tmp_path: Path) -> None:
+    draw().save(tmp_path / "params.npz")
+    (tmp_path / "params.npz").rename(tmp_path / "weights")
+    assert_equal(bptt.Params.load(tmp_path / "weights"), draw())
+
+
+@pytest.mark.parametrize("path", ["", "folder/"])
+def test_a_path_without_a_name_is_refused(path: str) -> None:
+    for call in (draw().save, bptt.Params.load):
+        with pytest.raises(ValueError, match=r"^path: expected the name of a file, got '"):
+            call(path)
+
+
+def test_a_file_tells_the_cell_that_it_was_saved_with(cell: str, tmp_path: Path) -> None:
+    params = bptt.init_params(cell, input_size=3, hidden_size=5)
+    params.save(tmp_path / "with", cell=cell)
+    params.save(tmp_path / "without")
+    assert bptt.Params.saved_cell(tmp_path / "with") == cell
+    assert bptt.Params.saved_cell(tmp_path / "without") is None
+    assert_equal(bptt.Params.load(tmp_path / "with"), params)
+
+
+def test_a_cell_that_does_not_fit_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^w_hh: expected shape \(20, 5\) for cell 'lstm'"):
+        draw().save(tmp_path / "params", cell="lstm")
+    with pytest.raises(ValueError, match=r"^cell: expected one of .*, got 'ltsm'"):
+        draw().save(tmp_path / "params", cell="ltsm")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cell_in_a_file_is_a_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "params.npz", w_ih=W_IH, w_hh=W_HH, cell=np.zeros(3))
+    with pytest.raises(ValueError, match=r"the name of a cell .* got an array of float64 \(3,\)"):
+        bptt.Params.load(tmp_path / "params.npz")
 
 
 def test_a_save_into_no_folder_names_the_path_given(tmp_path: Path) -> None:
@@ -218,11 +258,12 @@ def test_a_save_that_fails_leaves_the_older_file(
 
     def savez(file: Any, **arrays: np.ndarray) -> None:
         file.write(b"half a file")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(np, "savez", savez)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as caught:
         draw(rng=2).save(path)
+    assert caught.value.filename == str(path)
     assert_equal(bptt.Params.load(path), draw(rng=1))
     assert [entry.name for entry in tmp_path.iterdir()] == ["params.npz"]
 

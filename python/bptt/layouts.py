@@ -6,12 +6,13 @@ lie, and in whether both biases are kept. None of these libraries is imported, b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from . import checks
+from . import checks, layer_options
 from .cells import Cell, get_cell
 from .checks import Array
 
@@ -25,47 +26,101 @@ _TORCH = {"w_ih": "weight_ih", "w_hh": "weight_hh", "b_ih": "bias_ih", "b_hh": "
 
 
 def from_torch(
-    state_dict: Mapping[str, Any], layer: int = 0, *, reverse: bool = False
+    state_dict: Mapping[str, Any],
+    layer: int = 0,
+    *,
+    reverse: bool = False,
+    prefix: str = "",
+    readout: str | None = None,
 ) -> dict[str, Array]:
     """The arrays of one layer of a ``torch.nn`` module; see `Params.from_torch`."""
-    suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
     if not isinstance(state_dict, Mapping):
         got = type(state_dict).__name__
         raise TypeError(f"state_dict: expected module.state_dict(), a mapping, got {got}")
-    if f"weight_hr{suffix}" in state_dict:
+    names = _torch_names(layer, reverse, prefix, readout)
+    suffix = names["w_ih"].removeprefix(f"{prefix}weight_ih")
+    if f"{prefix}weight_hr{suffix}" in state_dict:
         raise ValueError(
             f"state_dict: layer {layer} has a projection (proj_size), which no cell computes"
         )
     arrays = {}
-    for name, theirs in _TORCH.items():
-        tensor = state_dict.get(theirs + suffix)
-        if tensor is None and name in ("w_ih", "w_hh"):
-            keys = ", ".join(map(str, list(state_dict)[:8])) or "nothing"
-            raise ValueError(f"state_dict: expected {theirs + suffix!r}, got {keys}")
-        if tensor is not None:
-            arrays[name] = _copy(theirs + suffix, tensor)
+    for name, theirs in names.items():
+        if theirs in state_dict:
+            arrays[name] = _copy(theirs, state_dict[theirs])
+        elif name.startswith("w_"):
+            argument, given = ("readout", readout) if name == "w_ho" else ("prefix", prefix)
+            inputs = arrays["w_hh"].shape[1] if name == "w_ho" else None
+            raise ValueError(
+                f"state_dict: expected {theirs!r}, got {_some(state_dict) or 'nothing'}"
+                + _where_it_is(state_dict, argument, theirs.removeprefix(given or ""), inputs)
+            )
     return arrays
 
 
 def to_torch(
-    arrays: Mapping[str, Array], layer: int = 0, *, reverse: bool = False
+    arrays: Mapping[str, Array],
+    layer: int = 0,
+    *,
+    reverse: bool = False,
+    prefix: str = "",
+    readout: str | None = None,
 ) -> dict[str, Any]:
     """A ``state_dict`` of one layer, of tensors; see `Params.to_torch`."""
     import torch
 
-    suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
+    names = _torch_names(layer, reverse, prefix, readout)
     present = dict(arrays)
     if "b_ih" in present or "b_hh" in present:
         present["b_ih"], present["b_hh"] = _both_biases(arrays)
+    if readout is not None and "w_ho" not in present:
+        raise ValueError("readout: expected None, since these parameters have no readout")
     return {
-        theirs + suffix: torch.from_numpy(np.array(present[name]))
-        for name, theirs in _TORCH.items()
+        theirs: torch.from_numpy(np.array(present[name]))
+        for name, theirs in names.items()
         if name in present
     }
 
 
-def from_keras(weights: Sequence[Any], cell: str) -> dict[str, Array]:
-    """The arrays of ``layer.get_weights()``; see `Params.from_keras`."""
+def _torch_names(layer: int, reverse: bool, prefix: str, readout: str | None) -> dict[str, str]:
+    """The keys of a ``state_dict`` by the names of `Params`."""
+    suffix = f"_l{checks.size('layer', layer, least=0)}{'_reverse' if reverse else ''}"
+    names = {name: prefix + theirs + suffix for name, theirs in _TORCH.items()}
+    if readout is not None:
+        names |= {"w_ho": f"{readout}weight", "b_o": f"{readout}bias"}
+    return names
+
+
+def _where_it_is(state_dict: Mapping[str, Any], argument: str, ending: str, inputs: Any) -> str:
+    """With which prefixes a ``state_dict`` has such a matrix, of `inputs` columns if known."""
+    shapes = {str(key): tuple(getattr(t, "shape", ())) for key, t in state_dict.items()}
+    found = [
+        f"{argument}={key.removesuffix(ending)!r}"
+        for key, shape in shapes.items()
+        if key.endswith(ending) and (inputs is None or shape[1:] == (inputs,))
+    ]
+    return f"; there is one with {_some(found, ' or ')}" if found else ""
+
+
+def _some(names: Iterable[Any], joint: str = ", ") -> str:
+    """The first few of them."""
+    first = [str(name) for name in itertools.islice(names, 9)]
+    return joint.join(first[:8]) + (", ..." if len(first) == 9 else "")
+
+
+def from_keras(
+    weights: Any,
+    cell: str | None = None,
+    *,
+    config: Mapping[str, Any] | None = None,
+    reverse: bool = False,
+) -> dict[str, Array]:
+    """The arrays of a Keras layer or of its weights; see `Params.from_keras`."""
+    if hasattr(weights, "get_weights") and hasattr(weights, "get_config"):
+        if config is not None:
+            raise ValueError("config: expected None beside a layer, which has its own")
+        weights, cell, config = layer_options.keras_layer(weights, cell)
+    if cell is None:
+        raise ValueError("cell: expected the name of a cell beside weights alone, got None")
     kind = get_cell(cell)
     if not isinstance(weights, Sequence) or len(weights) not in (2, 3):
         got = len(weights) if isinstance(weights, Sequence) else type(weights).__name__
@@ -80,6 +135,9 @@ def from_keras(weights: Sequence[Any], cell: str) -> dict[str, Array]:
     columns = kind.gates * hidden
     checks.expect_shape("weights[1]", recurrent, (hidden, columns), f"cell {cell!r}")
     checks.expect_shape("weights[0]", kernel, ("I", columns), "weights[1]")
+    if config is not None:
+        has_bias = len(weights) == 3
+        layer_options.check_keras(config, kind.name, hidden, has_bias=has_bias, reverse=reverse)
     order = KERAS_ORDER.get(cell, kind.gate_names)
     arrays = {
         "w_ih": _reordered(kernel.T, order, kind),
@@ -121,14 +179,18 @@ def from_onnx(
     r: Any,
     b: Any = None,
     *,
+    attributes: Mapping[str, Any] | None = None,
     peepholes: Any = None,
     linear_before_reset: int = 0,
     direction: int = 0,
+    reverse: bool = False,
 ) -> dict[str, Array]:
     """The arrays of the inputs W, R and B of an ONNX node; see `Params.from_onnx`."""
     kind = get_cell(cell)
     if peepholes is not None and np.any(np.asarray(peepholes)):
         raise ValueError("peepholes: expected none, or zeros: peepholes are not computed")
+    if isinstance(attributes, Mapping):
+        linear_before_reset = attributes.get("linear_before_reset", linear_before_reset)
     if cell == "gru" and not linear_before_reset:
         raise ValueError(
             "linear_before_reset: expected 1, got 0, which applies the reset gate before the "
@@ -146,6 +208,10 @@ def from_onnx(
         checks.expect_shape("b", arrays["b"], (directions, 2 * rows), "r")
     if not 0 <= checks.size("direction", direction, least=0) < directions:
         raise ValueError(f"direction: expected less than {directions}, got {direction}")
+    if attributes is not None:
+        layer_options.check_onnx(
+            attributes, kind.name, hidden, directions, direction, reverse=reverse
+        )
     one = {name: array[direction] for name, array in arrays.items()}
     order = ONNX_ORDER.get(cell, kind.gate_names)
     found = {"w_ih": one["w"], "w_hh": one["r"]}

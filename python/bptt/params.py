@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from . import checks, layouts
+from . import checks, files, layouts
 from .cells import CELLS, Cell, get_cell
 from .checks import Array
 
@@ -22,6 +22,7 @@ __all__ = ["PARAM_NAMES", "Params", "Seed", "generator_of", "init_params"]
 Seed = Union[None, int, "np.random.Generator"]
 
 PARAM_NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "w_ho", "b_o")
+_CELL = "cell"  # its name, beside them in a file
 
 
 @dataclass(eq=False)
@@ -172,102 +173,166 @@ class Params:
         target = checks.float_dtype("dtype", dtype)
         return Params(**{name: array.astype(target) for name, array in self.arrays().items()})
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: files.StrPath, *, cell: str | Cell | None = None) -> None:
         """Write the arrays to an ``.npz`` file, which `load` and ``numpy.load`` read.
 
         The file appears at `path` only when it is complete: an interrupted save leaves an older
-        file as it was.
+        file as it was. A symbolic link stays one, and what it leads to is replaced.
+
+        Parameters
+        ----------
+        path : str or PathLike
+            ``.npz`` is appended where it is missing, as ``numpy.savez`` does.
+        cell : str or Cell, optional
+            What the parameters are for. Its name is written beside them, for `saved_cell` and
+            ``bptt lags``: the arrays of some cells have the same shapes.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the parameters are not those of `cell`, or `path` is empty.
+        OSError
+            If the file cannot be written.
         """
-        folder, name = os.path.split(os.fspath(path))
-        if not name.endswith(".npz"):
-            raise ValueError(f"path: expected a name that ends in .npz, got {str(path)!r}")
-        partial = os.path.join(folder, f".{name}.{os.getpid()}.part")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(file, **self.arrays())  # type: ignore[arg-type, unused-ignore]
-            os.replace(partial, path)
-        except OSError as error:
-            if error.filename != partial:
-                raise
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-        finally:
-            if os.path.exists(partial):
-                os.unlink(partial)
+        named = {}
+        if cell is not None:
+            kind = get_cell(cell)
+            self.readable_for(kind)
+            named = {_CELL: np.array(kind.name)}
+        with files.replacing(_with_suffix(path)) as file:
+            np.savez(file, **self.arrays(), **named)  # type: ignore[arg-type, unused-ignore]
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Params:
-        """Read parameters that `save` wrote.
+    def load(cls, path: files.StrPath) -> Params:
+        """Read parameters that `save` wrote; `path` as it was given there.
 
         Raises
         ------
         ValueError
-            If the file is not an ``.npz`` file of parameters.
+            If the file is not an ``.npz`` file of parameters, or damaged.
+        OSError
+            If there is no such file, or it cannot be read.
         """
-        import zipfile  # only here: it would cost `import bptt` a tenth
+        arrays, _ = _read(path)
+        try:
+            return cls(**arrays)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"path: {os.fspath(path)!r} does not hold bptt.Params: {error}"
+            ) from None
 
-        with open(path, "rb") as file:
-            if not zipfile.is_zipfile(file):
-                raise ValueError(f"path: {str(path)!r} is not an .npz file")
-            with np.load(file, allow_pickle=False) as stored:
-                unknown = sorted(set(stored.files) - set(PARAM_NAMES))
-                missing = sorted({"w_ih", "w_hh"} - set(stored.files))
-                if unknown or missing:
-                    raise ValueError(
-                        f"path: {str(path)!r} does not hold bptt.Params: "
-                        f"unknown arrays {unknown}, missing arrays {missing}"
-                    )
-                return cls(**{name: stored[name] for name in stored.files})
+    @staticmethod
+    def saved_cell(path: files.StrPath) -> str | None:
+        """The name of the cell that a file of parameters was saved with; None if it has none.
+
+        Raises
+        ------
+        ValueError, OSError
+            As `load` does.
+        """
+        return _read(path)[1]
 
     @classmethod
     def from_torch(
-        cls, state_dict: Mapping[str, Any], layer: int = 0, *, reverse: bool = False
+        cls,
+        state_dict: Mapping[str, Any],
+        layer: int = 0,
+        *,
+        reverse: bool = False,
+        prefix: str = "",
+        readout: str | None = None,
     ) -> Params:
         """One layer of a ``torch.nn.RNN``, ``LSTM`` or ``GRU``: copies of its weights.
+
+        A ``state_dict`` does not tell the nonlinearity of an RNN ("tanh" or "relu"): the cell that
+        these parameters are used with does.
 
         Parameters
         ----------
         state_dict : mapping of str to tensor
-            ``module.state_dict()``.
+            ``module.state_dict()``, of the layer or of a whole model.
         layer : int
             Which one of several, from 0 on.
         reverse : bool
             The direction that reads from the end, where there is one.
+        prefix : str
+            What the layer's keys begin with: ``"rnn."`` if the model has it as ``self.rnn``.
+        readout : str, optional
+            What the keys of a ``torch.nn.Linear`` begin with that becomes ``w_ho`` and ``b_o``:
+            ``"out."`` if the model has it as ``self.out``.
 
         Raises
         ------
         ValueError
-            If there is no such layer, or it has a projection (``proj_size``).
+            If there is no such layer, or it has a projection (``proj_size``). The prefixes that
+            would fit are named.
         """
-        return cls(**layouts.from_torch(state_dict, layer, reverse=reverse))
+        return cls(
+            **layouts.from_torch(state_dict, layer, reverse=reverse, prefix=prefix, readout=readout)
+        )
 
-    def to_torch(self, layer: int = 0, *, reverse: bool = False) -> dict[str, Any]:
-        """Tensors by the names of a ``state_dict``, without the readout. It imports torch."""
-        return layouts.to_torch(self.arrays(), layer, reverse=reverse)
+    def to_torch(
+        self,
+        layer: int = 0,
+        *,
+        reverse: bool = False,
+        prefix: str = "",
+        readout: str | None = None,
+    ) -> dict[str, Any]:
+        """Tensors by the names of a ``state_dict``, without the readout if it has no prefix.
+
+        It imports torch. The arguments are those of `from_torch`.
+        """
+        return layouts.to_torch(
+            self.arrays(), layer, reverse=reverse, prefix=prefix, readout=readout
+        )
 
     @classmethod
-    def from_keras(cls, weights: Sequence[Any], cell: str) -> Params:
-        """The weights of a Keras ``SimpleRNN`` ("tanh"), ``LSTM`` or ``GRU`` layer.
+    def from_keras(
+        cls,
+        weights: Any,
+        cell: str | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        reverse: bool = False,
+    ) -> Params:
+        """The weights of a Keras ``SimpleRNN`` ("tanh", "relu", "linear"), ``LSTM`` or ``GRU``.
+
+        Weights alone do not tell what a layer computes with them. Given without a layer or
+        `config`, they are taken as those of one with Keras's own activations (tanh, and sigmoid at
+        the gates; of a ``SimpleRNN`` that of `cell`), that reads forward, and as a GRU with
+        ``reset_after=True``. ``recurrent_activation="hard_sigmoid"`` or a GRU without a bias and
+        with ``reset_after=False`` would compute something else here, and nobody would see.
 
         Parameters
         ----------
-        weights : list of arrays
-            ``layer.get_weights()``: kernel (I, G*H), recurrent kernel (H, G*H), and the bias, if
-            there is one. The gates are i, f, c, o, and z, r, h.
-        cell : str
+        weights : layer, or list of arrays
+            The layer, or its ``get_weights()``: kernel (I, G*H), recurrent kernel (H, G*H), and the
+            bias, if there is one. The gates are i, f, c, o, and z, r, h.
+        cell : str, optional
+            A layer tells its own.
+        config : dict, optional
+            ``layer.get_config()``, where `weights` are arrays.
+        reverse : bool
+            Take a layer with ``go_backwards=True``. The cell computes the same if x is reversed in
+            time.
 
         Raises
         ------
         ValueError
-            If the shapes are not those of `cell`; among them the bias of a GRU with
-            ``reset_after=False``, and peepholes, which are not computed here. (Without a bias both
-            kinds of GRU look alike.)
+            If the layer is not what the cell computes: another activation, ``reset_after=False``,
+            peepholes; or if the shapes are not those of the cell. Options that change nothing at
+            inference, or that say what is returned (``dropout``, ``implementation``,
+            ``return_sequences``, ``stateful``), are passed over: the state that a stateful layer
+            goes on from is ``tape.state`` here.
         """
-        return cls(**layouts.from_keras(weights, cell))
+        return cls(**layouts.from_keras(weights, cell, config=config, reverse=reverse))
 
     def to_keras(self, cell: str) -> list[Array]:
         """What ``layer.set_weights`` takes, without the readout.
 
-        Where Keras has one bias, it is the sum of both.
+        Where Keras has one bias, it is the sum of both. The layer needs the activations that
+        `from_keras` takes, and a GRU ``reset_after=True``.
         """
         return layouts.to_keras(self.readable_for(get_cell(cell)).arrays(), cell)
 
@@ -279,28 +344,44 @@ class Params:
         r: Any,
         b: Any = None,
         *,
+        attributes: Mapping[str, Any] | None = None,
         peepholes: Any = None,
         linear_before_reset: int = 0,
         direction: int = 0,
+        reverse: bool = False,
     ) -> Params:
         """The weights of an ONNX node ``RNN``, ``LSTM`` or ``GRU``.
+
+        Weights alone do not tell what a node computes with them. Without `attributes` they are
+        taken as those of a node with the activations of `cell`, no clip, ``input_forget=0``, and a
+        direction that reads forward.
 
         Parameters
         ----------
         cell : str
         w, r, b : (D, G*H, I), (D, G*H, H) and (D, 2*G*H) arrays
             The node's inputs W, R and B, of D directions. The gates are i, o, f, c, and z, r, h.
+        attributes : dict, optional
+            All of the node's, by their names:
+            ``{a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}``. One that is
+            not in it has the default of ONNX.
         peepholes : array, optional
             The input P of an LSTM, which must be zero.
         linear_before_reset : int
-            The attribute of a GRU, 0 as in ONNX if not given; it must be 1.
+            The attribute of a GRU, if not among `attributes`: 0 as in ONNX if not given; it must
+            be 1.
         direction : int
-            Which of the D.
+            Which of the D; of two, 1 is the one that reads from the end.
+        reverse : bool
+            Take a node with ``direction="reverse"``. The cell computes the same if x is reversed in
+            time.
 
         Raises
         ------
         ValueError
-            If the shapes are not those of `cell`, or the node is of a kind that is not computed.
+            If the shapes are not those of `cell`, or the node is not what the cell computes: other
+            activations, a clip, ``input_forget=1``, ``linear_before_reset=0``, peepholes. A
+            ``layout`` of 1 is no other computation: X is batch first there, x is not.
         """
         return cls(
             **layouts.from_onnx(
@@ -308,15 +389,18 @@ class Params:
                 w,
                 r,
                 b,
+                attributes=attributes,
                 peepholes=peepholes,
                 linear_before_reset=linear_before_reset,
                 direction=direction,
+                reverse=reverse,
             )
         )
 
     def to_onnx(self, cell: str) -> dict[str, Array]:
         """The inputs W, R and B of a node with one direction, without the readout; a GRU's needs
-        ``linear_before_reset=1``."""
+        ``linear_before_reset=1``, and the cells "relu" and "linear" an RNN with
+        ``activations=["Relu"]`` or ``["Affine"]``."""
         return layouts.to_onnx(self.readable_for(get_cell(cell)).arrays(), cell)
 
     def __repr__(self) -> str:
@@ -453,3 +537,30 @@ def _random_orthogonal(n: int, generator: np.random.Generator) -> Array:
     """Haar-distributed (n, n) orthogonal matrix (Mezzadri 2007, Notices of the AMS 54, sec. 5)."""
     q, r = np.linalg.qr(generator.standard_normal((n, n)))
     return np.asarray(q * np.sign(np.diagonal(r)))
+
+
+def _with_suffix(path: files.StrPath) -> str:
+    name = os.fspath(path)
+    if not os.path.basename(name):
+        raise ValueError(f"path: expected the name of a file, got {name!r}")
+    return name if name.endswith(".npz") else name + ".npz"
+
+
+def _read(path: files.StrPath) -> tuple[dict[str, Array], str | None]:
+    """The arrays of a file of parameters, and the name of the cell that it was saved with."""
+    suffixed = _with_suffix(path)
+    found = files.read_arrays(suffixed if os.path.exists(suffixed) else path)
+    cell = found.pop(_CELL, None)
+    unknown = sorted(set(found) - set(PARAM_NAMES))
+    missing = sorted({"w_ih", "w_hh"} - set(found))
+    if unknown or missing:
+        raise ValueError(
+            f"path: {os.fspath(path)!r} does not hold bptt.Params: "
+            f"unknown arrays {unknown}, missing arrays {missing}"
+        )
+    if cell is not None and (cell.dtype.kind != "U" or cell.shape):
+        raise ValueError(
+            f"path: {os.fspath(path)!r} does not hold bptt.Params: expected the name of a cell in "
+            f"{_CELL!r}, got an array of {cell.dtype} {cell.shape}"
+        )
+    return found, None if cell is None else str(cell)

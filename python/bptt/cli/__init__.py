@@ -1,11 +1,13 @@
 """The ``bptt`` command. Each of its sub-commands is one module with `add_parser` and a `run`.
 
-Exit codes: 0 done; 1 failed on the way; 2 a wrong call, which touched nothing; 130 interrupted.
+Exit codes: 0 done; 1 failed on the way; 2 a wrong call, which touched nothing; 130 interrupted; 141
+nobody reads the output any more (128 and the number of SIGINT and SIGPIPE, as shells have it).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,16 +22,53 @@ _COMMANDS = (demo, info, lags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (``sys.argv[1:]`` if not given) and return its exit code."""
-    args = _parser().parse_args(argv)
+    """Run the command line `argv` (``sys.argv[1:]`` if not given) and return its exit code.
+
+    What any sub-command may meet ends here, in one line: an error of a file or of the output, a
+    pipe that is closed, Ctrl-C, too little memory.
+    """
+    name = "bptt"
     try:
-        return int(args.run(args))
+        try:
+            args = _parser().parse_args(argv)
+            name = f"bptt {args.command}"
+            return int(args.run(args))
+        finally:
+            _flush_output()  # here, where an error can be told
     except CommandError as error:
-        print(f"bptt {args.command}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _ended(f"{name}: {error}", error.exit_code)
     except KeyboardInterrupt:
-        print(f"\nbptt {args.command}: interrupted", file=sys.stderr)
-        return 130
+        return _ended(f"\n{name}: interrupted", 130)
+    except BrokenPipeError:
+        _discard_output()
+        return 141
+    except OSError as error:
+        _discard_output()
+        what = error.strerror or str(error)
+        where = f"{error.filename}: " if error.filename else ""
+        return _ended(f"{name}: stopped: {where}{what}", 1)
+    except MemoryError as error:
+        return _ended(f"{name}: stopped: {str(error) or 'out of memory'}", 1)
+
+
+def _ended(line: str, exit_code: int) -> int:
+    print(line, file=sys.stderr)
+    return exit_code
+
+
+def _flush_output() -> None:
+    if sys.stdout is not None:  # it is None if there was none from the start
+        sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """What could not be written is still buffered, and would fail again when Python ends."""
+    try:
+        _flush_output()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bptt
+from bptt import files
 
 from . import panels
 from .adding import BASELINE
 from .adding_results import NetworkResult, Results
-from .folder import write_file
 from .page import figure, page, stopped
 from .tables import html_table, number
 
@@ -38,9 +38,9 @@ def write_report(results: Results, folder: Path) -> None:
         fields[field] = ""
         if results.networks:
             png = panels.to_png(partial(draw, results))
-            write_file(folder / name, png)
+            files.write(folder / name, png)
             fields[field] = figure(png, _CAPTIONS[key])
-    write_file(folder / "report.html", page("adding_report.html", fields))
+    files.write(folder / "report.html", page("adding_report.html", fields))
 
 
 def learning(results: Results) -> Figure:

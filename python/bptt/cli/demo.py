@@ -9,8 +9,8 @@ from typing import Any
 import bptt
 
 from . import task_adding, task_digits
+from .arguments import path
 from .backend_choice import backends_used
-from .errors import CommandError
 from .extra import TRAINING, require
 from .folder import DEFAULT_FOLDER, open_folder
 from .interrupt import Interrupt
@@ -40,6 +40,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--seed", type=_seed, default=0, help="an integer from 0 (default: 0)")
     parser.add_argument(
         "--out",
+        type=path,
         metavar="FOLDER",
         help=f"a new or empty folder (default: {DEFAULT_FOLDER}, numbered if it exists)",
     )
@@ -60,17 +61,11 @@ def run(args: argparse.Namespace) -> int:
     settings = task.Settings.make(seed=args.seed, backend=args.backend, quick=args.quick)
     names = [name for each in _TASKS.values() for name in each.file_names()]
     folder = open_folder(args.out, force=args.force, names=names)
-    try:
-        with Interrupt() as interrupt:
-            results = task.train_all(settings, folder, interrupt)
-            if interrupt.requested:
-                print(
-                    "Writing what is done so far (Ctrl-C again to stop at once) ...",
-                    file=sys.stderr,
-                )
-            task.write_report(results, folder)
-    except OSError as error:
-        raise CommandError(f"stopped: {error}", exit_code=1) from error
+    with Interrupt() as interrupt:
+        results = task.train_all(settings, folder, interrupt)
+        if interrupt.requested:
+            print("Writing what is done so far (Ctrl-C again to stop at once) ...", file=sys.stderr)
+        task.write_report(results, folder)
     kept = "Interrupted: what was done is kept." if interrupt.requested else ""
     report = f"Report: {folder / 'report.html'}"
     print("\n".join(filter(None, (kept, task.summary(results), report))))

@@ -1,4 +1,4 @@
-"""The folder that a command writes: chosen, checked before any work is done, and filled."""
+"""The folder that a command writes: chosen, and checked before any work is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import CommandError
 
-__all__ = ["DEFAULT_FOLDER", "open_folder", "write_file"]
+__all__ = ["DEFAULT_FOLDER", "open_folder"]
 
 DEFAULT_FOLDER = "bptt-demo"
 
@@ -41,21 +41,12 @@ def open_folder(
         with tempfile.TemporaryFile(dir=folder):
             pass
         for name in names:
-            (folder / name).unlink(missing_ok=True)
+            target = Path(os.path.realpath(folder / name))  # a link stays
+            target.unlink(missing_ok=True)
             (folder / name).parent.mkdir(exist_ok=True)
     except OSError as error:
         raise CommandError(f"--out: cannot write to {folder}: {error.strerror or error}") from None
     return folder
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file that appears under its name only when it is complete."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _first_free(folder: Path) -> Path:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import bptt
+from bptt import files
 
+from .arguments import path
 from .backend_choice import backends_used
 from .errors import CommandError
 from .extra import DRAWING, TRAINING, require
-from .folder import open_folder, write_file
+from .folder import open_folder
 from .interrupt import Interrupt
 from .json_text import to_json
 from .lags_figures import FIGURES
@@ -49,10 +51,17 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     length.add_argument("--quick", action="store_true", help="train a tenth as long")
     length.add_argument("--untrained", action="store_true", help="do not train")
     files = parser.add_argument_group("a network of your own")
-    files.add_argument("--params", metavar="FILE.npz", help="what bptt.Params.save wrote")
-    files.add_argument("--cell", choices=tuple(bptt.CELLS))
     files.add_argument(
-        "--data", metavar="FILE.npz", help="arrays x (T, B, I) and target, as value_and_grad has it"
+        "--params", type=path, metavar="FILE.npz", help="what bptt.Params.save wrote"
+    )
+    files.add_argument(
+        "--cell", choices=tuple(bptt.CELLS), help="default: the one saved with the parameters"
+    )
+    files.add_argument(
+        "--data",
+        type=path,
+        metavar="FILE.npz",
+        help="arrays x (T, B, I) and target, as value_and_grad has it",
     )
     files.add_argument(
         "--loss",
@@ -71,6 +80,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="an integer from 0 (default: 0)")
     parser.add_argument(
         "--out",
+        type=path,
         metavar="FOLDER",
         help=f"a new or empty folder (default: {DEFAULT_FOLDER}, numbered if it exists)",
     )
@@ -99,11 +109,8 @@ def run(args: argparse.Namespace) -> int:
     folder = open_folder(args.out, force=args.force, names=names, default=DEFAULT_FOLDER)
     first = networks[0]
     results = Results(options, used, first.about, first.loss, first.at, len(networks))
-    try:
-        _measure_all(networks, options, results, folder)
-        write_report(results, folder)
-    except OSError as error:
-        raise CommandError(f"stopped: {error}", exit_code=1) from error
+    _measure_all(networks, options, results, folder)
+    write_report(results, folder)
     if results.interrupted:
         print("Interrupted: what was done is kept.")
     print(f"Report: {folder / 'report.html'}")
@@ -122,9 +129,8 @@ def _networks(args: argparse.Namespace) -> list[Network]:
         return networks_of_task(
             task, cells, args.seed, args.backend, quick=args.quick, untrained=args.untrained
         )
-    for option, value in {"--cell": args.cell, "--data": args.data}.items():
-        if value is None:
-            raise CommandError(f"{option}: expected it beside --params")
+    if args.data is None:
+        raise CommandError("--data: expected it beside --params")
     return [network_of_file(args.params, args.data, args.cell, args.loss, args.at)]
 
 
@@ -177,7 +183,7 @@ def _line(found: Measured) -> str:
 
 
 def _save(results: Results, folder: Path) -> None:
-    write_file(folder / "results.json", to_json(results))
+    files.write(folder / "results.json", to_json(results))
 
 
 def _cells(text: str) -> tuple[str, ...]:

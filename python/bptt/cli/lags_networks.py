@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 import bptt
+from bptt import files
 from bptt.checks import Array
 
 from . import task_adding, task_digits
@@ -112,7 +113,7 @@ TASKS: dict[str, Callable[[Sequence[str], int, str, bool], list[Network]]] = {
 
 
 def network_of_file(
-    params: str, data: str, cell: str, loss: str | None, at: str | int | None
+    params: str, data: str, cell: str | None, loss: str | None, at: str | int | None
 ) -> Network:
     """The network and the data in two files.
 
@@ -121,28 +122,45 @@ def network_of_file(
     CommandError
         If they cannot be read, or do not hold what they should.
     """
-    try:
-        loaded = bptt.Params.load(params)
-    except (OSError, ValueError, TypeError) as error:
-        raise CommandError(f"--params: cannot read {params}: {_reason(error)}") from None
-    try:
-        with np.load(data, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in getattr(stored, "files", ())}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise CommandError(f"--data: cannot read {data}: {_reason(error)}") from None
+    with _read_of("--params", params):
+        loaded, saved_cell = bptt.Params.load(params), bptt.Params.saved_cell(params)
+    with _read_of("--data", data):
+        arrays = files.read_arrays(data)
     if not {"x", "target"} <= set(arrays):
-        raise CommandError(f"--data: expected the arrays x and target, got {sorted(arrays)}")
+        raise CommandError(
+            f"--data: {data!r} holds {sorted(arrays)}, expected the arrays x and target"
+        )
     x, target = arrays["x"], arrays["target"]
     if x.dtype.kind != "f" or x.ndim != 3:
         raise CommandError(
-            f"--data: x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
+            f"--data: {data!r}: x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
         )
     if not np.isfinite(x).all():
-        raise CommandError("--data: x: expected finite numbers, got inf or nan")
+        raise CommandError(f"--data: {data!r}: x: expected finite numbers, got inf or nan")
     if loss is None:
         loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
+    cell = _cell_of(params, saved_cell, cell)
     return Network(cell, loaded, x, target, loss, "all" if at is None else at, "data of a file")
 
 
-def _reason(error: Exception) -> Any:
-    return error.strerror if isinstance(error, OSError) and error.strerror else error
+@contextmanager
+def _read_of(option: str, name: str) -> Iterator[None]:
+    """What reading a file raises, as an error of the option that named it."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{option}: cannot read {name}: {error.strerror or error}") from None
+    except (ValueError, TypeError, MemoryError) as error:
+        raise CommandError(f"{option}: {str(error).removeprefix('path: ')}") from None
+
+
+def _cell_of(params: str, saved: str | None, given: str | None) -> str:
+    """The cell of a file of parameters: that which it was saved with, or else the one given."""
+    cell = given or saved
+    if cell is None:
+        raise CommandError(f"--cell: expected it, since {params} was saved without a cell")
+    if saved not in (None, cell):
+        raise CommandError(f"--cell: {params} was saved with cell {saved!r}, got {cell!r}")
+    if cell not in bptt.CELLS:
+        raise CommandError(f"--params: {params} is for cell {cell!r}, which is no cell of bptt's")
+    return cell

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import bptt
+from bptt import files
 
 from . import panels
-from .folder import write_file
 from .lags_figures import FIGURES, TOLERANCE, figures_of
 from .lags_measured import Measured, Results
 from .page import figure, page
@@ -70,9 +70,9 @@ def write_report(results: Results, folder: Path) -> None:
     for name, draw in figures_of(results).items():
         key = Path(name).stem
         png = panels.to_png(partial(draw, results))
-        write_file(folder / name, png)
+        files.write(folder / name, png)
         fields[f"{key}_figure"] = _section(key, figure(png, _CAPTIONS[key]))
-    write_file(folder / "report.html", page("lags_report.html", fields))
+    files.write(folder / "report.html", page("lags_report.html", fields))
 
 
 def _section(key: str, image: str) -> str:

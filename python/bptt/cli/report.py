@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import bptt
+from bptt import files
 
 from .figures import FIGURES, draw
-from .folder import write_file
 from .page import figure, page, stopped
 from .results import Results
 from .tables import TABLES, label, number, oldest_over_nearest
@@ -47,9 +47,9 @@ def write_report(results: Results, folder: Path) -> None:
         fields[f"{key}_figure"] = ""
         if results.networks:
             png = draw(name, results)
-            write_file(folder / name, png)
+            files.write(folder / name, png)
             fields[f"{key}_figure"] = figure(png, _CAPTIONS[key])
-    write_file(folder / "report.html", page("report.html", fields))
+    files.write(folder / "report.html", page("report.html", fields))
 
 
 def _facts(results: Results) -> dict[str, str]:

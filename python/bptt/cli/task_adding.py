@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import bptt
+from bptt import files
 from bptt.checks import Array
 
 from .adding import draw, sequences
@@ -16,7 +17,6 @@ from .adding_report import FIGURES, write_report
 from .adding_results import Course, Network, NetworkResult, Results, Settings
 from .backend_choice import backends_used
 from .distance import gradient_by_distance
-from .folder import write_file
 from .interrupt import Interrupt
 from .json_text import to_json
 from .progress import ProgressBar
@@ -58,7 +58,7 @@ def train_all(settings: Settings, folder: Path, interrupt: Interrupt) -> Results
             params = settings.init_params(network)
             known = held_out[network.steps]
             result = _train_network(network, params, settings, known, progress, interrupt)
-            params.save(folder / network.params_file)
+            params.save(folder / network.params_file, cell=network.cell)
             results.networks.append(result)
             _save(results, folder)
             progress.finish(_line(result))
@@ -177,4 +177,4 @@ def _line(result: NetworkResult) -> str:
 
 
 def _save(results: Results, folder: Path) -> None:
-    write_file(folder / "results.json", to_json(results))
+    files.write(folder / "results.json", to_json(results))

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 import bptt
+from bptt import files
 
 from .backend_choice import backends_used
 from .digits import Digits, load_digits
 from .distance import far_over_near, gradient_by_distance, gradient_by_loss_step
 from .figures import FIGURES
-from .folder import write_file
 from .gates import direct_route
 from .interrupt import Interrupt
 from .json_text import to_json
@@ -57,7 +57,7 @@ def train_all(settings: Settings, folder: Path, interrupt: Interrupt) -> Results
             progress.begin(f"{network.cell}, radius {network.radius}")
             params = settings.init_params(network)
             result = _train_network(network, params, settings, data, progress, interrupt)
-            params.save(folder / network.params_file)
+            params.save(folder / network.params_file, cell=network.cell)
             results.networks.append(result)
             _save(results, folder)
             progress.finish(_line(result, per_epoch))
@@ -211,4 +211,4 @@ def _line(result: NetworkResult, per_epoch: int) -> str:
 
 
 def _save(results: Results, folder: Path) -> None:
-    write_file(folder / "results.json", to_json(results))
+    files.write(folder / "results.json", to_json(results))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import files
 from ..checks import Array, choice, finite, require_memory
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["LagGradients", "LagTerm"]
 
 _CURVES = ("norm", "error", "cosine", "share")
+# Fields that are the same in JSON.
+_PLAIN = ("cell", "route", "steps", "loss", "step", "check", "overflow_lag", "complete")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,18 +164,8 @@ class LagGradients:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the terms and the total, as lists and numbers: for JSON."""
-        found: dict[str, Any] = {
-            "cell": self.cell,
-            "route": self.route,
-            "steps": self.steps,
-            "loss": self.loss,
-            "step": self.step,
-            "check": self.check,
-            "overflow_lag": self.overflow_lag,
-            "complete": self.complete,
-            "lags": self.lags.tolist(),
-            "signal": self.signal.tolist(),
-        }
+        found: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        found["lags"], found["signal"] = self.lags.tolist(), self.signal.tolist()
         for curve in _CURVES:
             found[curve] = {name: a.tolist() for name, a in getattr(self, curve).items()}
         if self.standard_error is not None:
@@ -183,10 +175,38 @@ class LagGradients:
             }
         return found
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write `to_dict` to a JSON file; replaces a file of that name."""
-        text = json.dumps(self.to_dict(), indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+    def save(self, path: files.StrPath) -> None:
+        """Write `to_dict` to a JSON file, which `load` reads.
+
+        The file appears at `path` only when it is complete, in the place of an older one of that
+        name. A symbolic link stays one, and what it leads to is replaced.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        files.write(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: files.StrPath) -> LagGradients:
+        """Read what `save` wrote: all but the terms, and the total, which is an empty dictionary.
+
+        Raises
+        ------
+        ValueError
+            If the file is not what `save` wrote.
+        OSError
+            If there is no such file, or it cannot be read.
+        """
+        text = files.read_text(path)
+        try:
+            return cls(**_read(json.loads(text)), total={})
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ValueError(
+                f"path: {os.fspath(path)!r} is not what LagGradients.save wrote: {reason}"
+            ) from None
 
     def plot(self, of: str = "params") -> Figure:
         """A figure of norm, error and share over the lag, with the horizon of 5 % marked.
@@ -238,3 +258,27 @@ class LagGradients:
         shown += "" if self.route is None else f", route={self.route!r}"
         reach = self.horizon() if len(self.lags) else None
         return f"{shown}, horizon={reach}, half_life={self.half_life():.3g})"
+
+
+def _read(found: Any) -> dict[str, Any]:
+    """The fields in what `LagGradients.to_dict` gave, but for the total."""
+    if not isinstance(found, dict):
+        raise TypeError(f"expected a dictionary, got {type(found).__name__}")
+    fields = {name: found[name] for name in _PLAIN}
+    lags = fields["lags"] = np.array(found["lags"], np.int64)
+    fields |= {curve: _read_curve(found, curve, lags) for curve in _CURVES}
+    errors = found.get("standard_error")
+    if errors is not None:
+        fields["standard_error"] = {name: _read_curve(errors, name, lags) for name in _CURVES}
+    if found["step"] is None and len(lags):
+        signal = np.array(found["signal"], np.float64)
+        fields["every_signal"] = signal.reshape(len(lags), found["steps"])
+    return fields
+
+
+def _read_curve(found: dict[str, Any], curve: str, lags: Array) -> dict[str, Array]:
+    arrays = {name: np.array(values, np.float64) for name, values in found[curve].items()}
+    for name, array in arrays.items():
+        if array.shape != lags.shape:
+            raise ValueError(f"{curve} of {name!r} has shape {array.shape}, lags {lags.shape}")
+    return arrays
