@@ -178,8 +178,8 @@ BROKEN = {
     "numba": {
         "not installed": ("sys.modules['numba'] = None", "Numba is not installed (pip install"),
         "no llvmlite": (
-            "sys.modules['llvmlite'] = None",
-            "Numba cannot be imported: import of llvmlite",
+            "raising('llvmlite', ModuleNotFoundError(\"No module named 'llvmlite'\"))",
+            "Numba cannot be imported: No module named 'llvmlite' (pip install --upgrade",
         ),
         "another NumPy": (
             "raising('numba', ImportError('Numba needs NumPy 2.0 or less'))",
@@ -264,7 +264,7 @@ def test_a_backend_that_cannot_compute_says_so_and_auto_takes_another(
         pytest.skip("Numba is not available here anyway")
     statement, reason = BROKEN[backend][how]
     status, error, same, other = run(
-        f"BACKEND = {backend!r}{BREAK}\n{statement}\n{USE}", NUMBA_DISABLE_JIT=""
+        f"BACKEND = {backend!r}{BREAK}\n{statement}\n{USE}", NUMBA_DISABLE_JIT="0"
     ).splitlines()
     assert status.startswith(f"not available: {reason}")
     assert error == f"backend {backend!r} is {status}"

@@ -100,6 +100,7 @@ int main(int argc, char** argv) {
   return run_tests_on_isa(
       argc, argv,
       {{"the table has the name that was selected", table_has_the_name_that_was_selected},
+       {"capitals are as good", capitals_are_as_good},
        {"an unknown name is an error and changes nothing",
         an_unknown_name_is_an_error_and_changes_nothing},
        {"widths are multiples of the lanes", widths_are_multiples_of_the_lanes}});

@@ -34,7 +34,8 @@ def _why_not_found(package: Path) -> str:
     others = [
         file.name
         for file in sorted(package.glob("_core.*"))
-        if file.suffix in (".so", ".pyd") and not file.name.endswith(tuple(EXTENSION_SUFFIXES))
+        if file.suffix in (".so", ".pyd")
+        and file.name.removeprefix("_core") not in EXTENSION_SUFFIXES
     ]
     if others:
         return f"its compiled module is for another Python ({', '.join(others)}); install it again"
