@@ -5,12 +5,14 @@ Under a free-threaded Python they run at the same time in Python too; `.ci/free-
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import random
 import subprocess
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -151,3 +153,25 @@ def test_the_compiled_module_leaves_the_gil_off() -> None:
         check=False,
     )
     assert done.stdout.splitlines() == ["8 True", "False"], done.stderr
+
+
+@pytest.mark.skipif("numba" not in BACKENDS, reason="Numba is not available")
+def test_numba_compiles_a_cell_once_for_all_who_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = importlib.import_module("bptt.backends.numba_calls")
+    numba_cells = importlib.import_module("bptt.backends.numba_cells")
+    made = []
+
+    def compiled(cell: bptt.Cell, dtype: str) -> object:
+        time.sleep(0.1)
+        made.append(object())
+        return made[-1]
+
+    monkeypatch.setattr(numba_cells, "compiled", compiled)
+    monkeypatch.setattr(calls, "_compiled_cells", {})
+    monkeypatch.setattr(calls, "_compile_seconds", calls._compile_seconds)
+    found: list[object] = []
+    run_at_once([lambda: found.append(calls._pointwise(bptt.CELLS["gru"], "f"))] * THREADS)
+    assert len(made) == 1
+    assert found == made * THREADS

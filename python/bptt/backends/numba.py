@@ -41,9 +41,9 @@ class NumbaBackend:
         return why_missing()
 
     def description(self) -> str:
-        from importlib.metadata import version  # slow to import
+        import numba
 
-        return f"compiled at the first call by Numba {version('numba')}"
+        return f"compiled at the first call by Numba {numba.__version__}"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return (cell.step is not None or cell.name in BUILT_IN) and dtype.char in "fd"
