@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 from importlib import metadata, resources
+from pathlib import Path
 
 import bptt
+import numpy as np
 import pytest
 
 PUBLIC = {
@@ -66,8 +68,26 @@ def test_no_optional_package_is_imported() -> None:
     assert heavy.isdisjoint(loaded.split())
 
 
-def test_info_and_backends_import_no_optional_package_either() -> None:
-    program = "import sys, bptt; str(bptt.info()); bptt.backends(); print('numba' in sys.modules)"
+def test_info_and_backends_import_numba_to_know_whether_it_works_and_no_other() -> None:
+    program = """
+import sys, bptt
+str(bptt.info())
+bptt.backends()
+print(*sorted({"matplotlib", "sklearn", "torch", "jax", "tqdm"} & sys.modules.keys()))
+"""
+    assert run(program) == "\n"
+
+
+@pytest.mark.skipif(
+    not bptt.backends()["native"].available, reason="the native backend is not available"
+)
+def test_a_call_that_native_does_imports_no_numba() -> None:
+    program = """
+import sys, bptt, numpy as np
+params = bptt.init_params("tanh", input_size=1, hidden_size=2)
+bptt.forward("tanh", params, np.zeros((1, 1, 1), "f4"))
+print("numba" in sys.modules)
+"""
     assert run(program) == "False\n"
 
 
@@ -151,3 +171,120 @@ except ImportError as error:
     assert status.startswith("not available: ")
     assert "pip install" in error
     assert "bptt[numba]" in error
+
+
+# Statements before the import of bptt, and how the reason begins.
+BROKEN = {
+    "numba": {
+        "not installed": ("sys.modules['numba'] = None", "Numba is not installed (pip install"),
+        "no llvmlite": (
+            "raising('llvmlite', ModuleNotFoundError(\"No module named 'llvmlite'\"))",
+            "Numba cannot be imported: No module named 'llvmlite' (pip install --upgrade",
+        ),
+        "another NumPy": (
+            "raising('numba', ImportError('Numba needs NumPy 2.0 or less'))",
+            "Numba cannot be imported: Numba needs NumPy 2.0 or less (pip install --upgrade",
+        ),
+        "damaged": (
+            "raising('numba', SystemError('initialization of\\n _internal failed'))",
+            "Numba cannot be imported: initialization of _internal failed (pip install",
+        ),
+        "said nothing": (
+            "raising('numba', SystemError())",
+            "Numba cannot be imported: SystemError (pip install",
+        ),
+        "too old": (
+            "import numba; numba.__version__ = '0.56.4'",
+            "Numba 0.56.4 is too old: 0.57 or newer is needed (pip install --upgrade",
+        ),
+        "interface changed": (
+            "import numba; del numba.cfunc",
+            "Numba cannot be imported: cannot import name 'cfunc'",
+        ),
+        "compiler switched off": (
+            "os.environ['NUMBA_DISABLE_JIT'] = '1'",
+            "Numba's compiler is switched off (NUMBA_DISABLE_JIT",
+        ),
+        "compiler switched off in the program": (
+            "import numba; numba.config.DISABLE_JIT = True",
+            "Numba's compiler is switched off (NUMBA_DISABLE_JIT",
+        ),
+    },
+    "native": {
+        "not built": ("sys.modules['bptt._core'] = None", "built without a C++ compiler"),
+        "undefined symbol": (
+            "raising('bptt._core', ImportError('_core.so: undefined symbol: f'))",
+            "its compiled module cannot be loaded: _core.so: undefined symbol: f",
+        ),
+        "not readable": (
+            "raising('bptt._core', OSError('cannot open shared object file'))",
+            "its compiled module cannot be loaded: cannot open shared object file",
+        ),
+    },
+}
+
+BREAK = """
+import os, sys
+
+def raising(broken, error):
+    class Finder:
+        def find_spec(self, name, path, target=None):
+            if name == broken:
+                import importlib.machinery
+                return importlib.machinery.ModuleSpec(name, self)
+        def create_module(self, spec):
+            return None
+        def exec_module(self, module):
+            raise error
+    sys.meta_path.insert(0, Finder())
+"""
+
+USE = """
+import bptt, numpy as np
+status = bptt.backends()[BACKEND]
+print(status)
+params = bptt.init_params("tanh", input_size=1, hidden_size=2)
+x = np.zeros((1, 1, 1), "f4")
+try:
+    bptt.forward("tanh", params, x, backend=BACKEND)
+except (ImportError, RuntimeError) as error:
+    print(error)
+print(status == bptt.info().backends[BACKEND])
+print(bptt.forward("tanh", params, x).backend != BACKEND or "native")
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "how"), [(b, how) for b, rows in BROKEN.items() for how in rows]
+)
+def test_a_backend_that_cannot_compute_says_so_and_auto_takes_another(
+    backend: str, how: str
+) -> None:
+    if backend == "numba" and not bptt.backends()["numba"].available:
+        pytest.skip("Numba is not available here anyway")
+    statement, reason = BROKEN[backend][how]
+    status, error, same, other = run(
+        f"BACKEND = {backend!r}{BREAK}\n{statement}\n{USE}", NUMBA_DISABLE_JIT="0"
+    ).splitlines()
+    assert status.startswith(f"not available: {reason}")
+    assert error == f"backend {backend!r} is {status}"
+    assert (same, other) == ("True", "True")
+
+
+def test_a_module_compiled_for_another_python_is_named(tmp_path: Path) -> None:
+    from bptt.backends import native
+
+    (tmp_path / "_core.pyi").touch()
+    assert native._why_not_found(tmp_path).startswith("built without a C++ compiler")
+    (tmp_path / "_core.cpython-27-x86_64-linux-gnu.so").touch()
+    assert native._why_not_found(tmp_path) == (
+        "its compiled module is for another Python (_core.cpython-27-x86_64-linux-gnu.so); "
+        "install it again"
+    )
+
+
+def test_a_cell_that_no_backend_knows_is_an_error_that_says_so() -> None:
+    cell = bptt.Cell("made up", 1, "S_t = ?")
+    params = bptt.init_params("tanh", input_size=1, hidden_size=2)
+    with pytest.raises(TypeError, match=r"^no available backend computes cell 'made up' in dtype"):
+        bptt.forward(cell, params, np.zeros((1, 1, 1), "f4"))

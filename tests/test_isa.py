@@ -64,7 +64,38 @@ def test_without_bptt_isa_the_best_is_used(environment: dict[str, str]) -> None:
     assert done.stdout.split() == [ISAS[0], str(LANES[ISAS[0]])], done.stderr
 
 
-@pytest.mark.parametrize("isa", ["avx1024", "AVX2", "avx2,avx512", " "])
+@pytest.mark.parametrize("isa", ISAS)
+def test_bptt_isa_may_be_written_in_capitals(isa: str) -> None:
+    done = run(USE, BPTT_ISA=isa.upper())
+    assert done.stdout.split() == [isa, str(LANES[isa])], done.stderr
+
+
+@pytest.mark.parametrize("isa", ["sse", "avx-512", "avx2,avx512", " "])
+def test_auto_does_not_pass_over_an_isa_that_is_none_and_info_says_the_same(isa: str) -> None:
+    program = """
+import bptt, numpy as np
+from bptt.backends import resolve
+params = bptt.init_params("tanh", input_size=3, hidden_size=5, rng=0)
+for call in (
+    lambda: resolve("auto", bptt.CELLS["tanh"], np.dtype("f4")),  # before anything is computed
+    lambda: bptt.forward("tanh", params, np.ones((5, 2, 3), "f4")),
+    lambda: bptt.plan("tanh", 5, 2, 3, 5),
+):
+    try:
+        call()
+    except ValueError as error:
+        print(error)
+print(bptt.backends()["native"])
+print(*(line for line in str(bptt.info()).splitlines() if line.startswith("backend native")))
+"""
+    done = run(program, BPTT_ISA=isa)
+    assert done.returncode == 0, done.stderr
+    message = f"BPTT_ISA: expected one of {', '.join(ISAS)}, got '{isa}'"
+    status = f"not available: {message}"
+    assert done.stdout.splitlines() == [*[message] * 3, status, f"backend native  {status}"]
+
+
+@pytest.mark.parametrize("isa", ["avx1024", "AVX3", "avx2,avx512", " "])
 def test_an_isa_that_is_none_is_an_error_at_first_use(isa: str) -> None:
     program = """
 import bptt, numpy as np

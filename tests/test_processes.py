@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -58,6 +59,20 @@ def test_a_fork_after_use_computes_the_same(
     assert run_in_fork(work) == 0
     assert work(), "the parent, after the fork"
     assert run_in_fork(lambda: run_in_fork(work) == 0) == 0, "a fork of a fork"
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_processes_of_multiprocessing_compute_the_same(
+    method: str, backend: str, keep_num_threads: None
+) -> None:
+    bptt.set_num_threads(2)
+    p = make_problem("tanh", 20, 33, 20, 129, 9, dtype="float32")
+    expected = p.value_and_grad(backend, "squared_error", "all")
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        task = pool.starmap_async(p.value_and_grad, [(backend, "squared_error", "all")] * 4)
+        for found in task.get(2 * TIMEOUT):
+            assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import bptt
 import numpy as np
@@ -153,17 +154,17 @@ def threads_with(value: str | None) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize(("value", "expected"), [("1", "1"), ("3", "3"), ("3,2", "3")])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("1", "1"), ("3", "3"), ("3,2", "3"), (" 3 ", "3"), (" 3 , 2", "3"), ("5000", "1024")],
+)
 def test_omp_num_threads_is_honoured(value: str, expected: str) -> None:
     assert threads_with(value) == expected
 
 
-@pytest.mark.parametrize("value", [None, "", "0", "many"])
-def test_without_a_number_in_omp_num_threads_all_processors_are_used(value: str | None) -> None:
-    processors = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    )
-    assert threads_with(value) == str(processors)
+@pytest.mark.parametrize("value", ["", "0", "-2", "many", ",2", "2.5", "9" * 5000])
+def test_what_is_no_number_of_threads_in_omp_num_threads_is_as_good_as_none(value: str) -> None:
+    assert threads_with(value) == threads_with(None)
 
 
 def test_threadpoolctl_limits_hold(keep_num_threads: None, core: object) -> None:
@@ -178,14 +179,40 @@ def test_threadpoolctl_limits_hold(keep_num_threads: None, core: object) -> None
     assert bptt.get_num_threads() == 3
 
 
-def test_threadpoolctl_imported_later_joins_at_the_next_call(core: object) -> None:
-    code = (
-        "import bptt, threadpoolctl as t; bptt.get_num_threads(); "
-        "print(sorted({i['user_api'] for i in t.threadpool_info()}))"
-    )
+@pytest.mark.parametrize("first", ["import bptt", "import threadpoolctl"])
+@pytest.mark.parametrize("asked", ["", "import importlib.util as u; u.find_spec('threadpoolctl')"])
+def test_threadpoolctl_limits_hold_whichever_is_imported_first(
+    first: str, asked: str, core: object
+) -> None:
+    """And with no call of bptt between the imports and the limit."""
+    code = f"""
+{first}
+import bptt
+{asked}
+import inspect, threadpoolctl
+before = bptt.get_num_threads()
+with threadpoolctl.threadpool_limits(1):
+    print(bptt.get_num_threads())
+print(bptt.get_num_threads() == before, "def register" in inspect.getsource(threadpoolctl))
+"""
     pytest.importorskip("threadpoolctl")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "bptt" in done.stdout
+    environment = {**os.environ, "OMP_NUM_THREADS": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["1", "True", "True"]
+
+
+def test_a_threadpoolctl_without_registration_is_imported_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "threadpoolctl.py").write_text("__version__ = '3.1.0'")
+    code = (
+        "import bptt, threadpoolctl; print(threadpoolctl.__version__, bptt.get_num_threads() > 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["3.1.0", "True"]
 
 
 def test_idle_threads_use_no_cpu(keep_num_threads: None, core: object) -> None:

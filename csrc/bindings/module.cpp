@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <exception>
 #include <iterator>
 #include <optional>
@@ -28,7 +29,7 @@ int id_of(const char* what, const char* const (&names)[N], const std::string& na
 }
 
 // The thread that runs signal handlers. A forked child has one thread, and that is it.
-unsigned long main_thread = 0;
+std::atomic<unsigned long> main_thread{0};
 
 void remember_main_thread() {
   const py::object thread = py::module_::import("threading").attr("main_thread")();
@@ -331,7 +332,9 @@ double py_fma_peak(const std::string& dtype, int threads) {
 // What threadpoolctl knows this library by among all that are loaded.
 extern "C" __attribute__((visibility("default"))) int bptt_core() { return 1; }
 
-PYBIND11_MODULE(_core, m) {
+// Without the GIL calls may run at once, as they do with it, since they release it: what they share
+// is the table of kernels, an atomic pointer, and the team, which one call has at a time.
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   remember_main_thread();
   m.doc() = "Compiled kernels of bptt. Private: call them through the bptt package.";
   py::dict saved;

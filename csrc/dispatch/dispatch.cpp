@@ -46,10 +46,17 @@ const Row kRows[] = {
 
 std::atomic<const KernelTable*> active{nullptr};
 
+std::string lower_case(std::string text) {
+  for (char& c : text) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return text;
+}
+
 const KernelTable& find(const std::string& name, const std::string& asker) {
   bool built = false;
   for (const Row& row : kRows) {
-    if (name != row.table->name) continue;
+    if (lower_case(name) != row.table->name) continue;
     built = true;
     if (row.runs_here()) return *row.table;
   }
@@ -82,11 +89,11 @@ std::vector<std::string> supported_isas() {
 
 const KernelTable& kernel_table() {
   const KernelTable* table = active.load(std::memory_order_acquire);
-  if (!table) {
-    table = &choose();
-    active.store(table, std::memory_order_release);
-  }
-  return *table;
+  if (table) return *table;
+  const KernelTable& chosen = choose();
+  // Not if another thread has selected one meanwhile.
+  const bool is_first = active.compare_exchange_strong(table, &chosen, std::memory_order_acq_rel);
+  return is_first ? chosen : *table;
 }
 
 void select_isa(const std::string& name) {

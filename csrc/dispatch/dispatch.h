@@ -1,5 +1,5 @@
 // Chooses the kernel table: the best instruction set that this build has and this CPU runs, or the
-// one that the environment variable BPTT_ISA names.
+// one that the environment variable BPTT_ISA names, in letters of either case. Any thread may ask.
 #pragma once
 
 #include <string>

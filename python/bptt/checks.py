@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import control_groups
+
 __all__ = [
     "Array",
     "as_array",
@@ -197,8 +199,8 @@ def require_memory(nbytes: int, what: str) -> None:
 
 def _available_memory() -> int | None:
     """Bytes that can be allocated without swapping; None where the system does not tell."""
-    limits = [limit for limit in (_machine_memory(), _container_memory()) if limit is not None]
-    return min(limits, default=None)
+    found = (_machine_memory(), control_groups.free_memory())
+    return min((free for free in found if free is not None), default=None)
 
 
 def _machine_memory() -> int | None:
@@ -212,13 +214,4 @@ def _machine_memory() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _container_memory() -> int | None:
-    """The limit of this process's control group (version 2), where it has one."""
-    try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as limit:
-            return int(limit.read())
-    except (OSError, ValueError):  # no such file, or "max"
         return None

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
-import sys
-from typing import Any
 
-from . import checks
+from . import checks, control_groups, threadpoolctl
 
 __all__ = ["get_num_threads", "set_num_threads"]
 
 
 def _initial_num_threads() -> int:
-    """OMP_NUM_THREADS if it holds a number, else the CPUs this process may run on."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if first.isdecimal() and int(first) > 0:
-        return min(int(first), checks.MOST_THREADS)
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), checks.MOST_THREADS)
-    return os.cpu_count() or 1
+    """OMP_NUM_THREADS if it holds a number, else the CPUs this process may use."""
+    with contextlib.suppress(ValueError):
+        # A list is one number for each level of nested teams, and ours do not nest.
+        first = int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+        if first > 0:
+            return min(first, checks.MOST_THREADS)
+    return min(_usable_cpus(), checks.MOST_THREADS)
+
+
+def _usable_cpus() -> int:
+    """The CPUs this process may run on, or fewer if it has not so much of their time."""
+    affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    quota = control_groups.cpu_quota()
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
 _num_threads = _initial_num_threads()
@@ -26,17 +34,19 @@ _num_threads = _initial_num_threads()
 
 def get_num_threads() -> int:
     """The largest number of threads that one call uses."""
-    _join_threadpoolctl()
     return _num_threads
 
 
 def set_num_threads(n: int) -> None:
     """Set the largest number of threads that one call uses, in the whole process.
 
-    At import it is ``OMP_NUM_THREADS``, or else the number of CPUs this process may run on.
-    Results of the native backend do not depend on it, to the last bit. Limits of threadpoolctl
-    hold too, for the library ``bptt``, if it was imported before `bptt` or before the last call
-    of `get_num_threads` or of a pass.
+    At import it is ``OMP_NUM_THREADS``, or else the number of CPUs this process may run on, and at
+    most the CPU quota of its control groups, rounded up: what a container may use. Results of the
+    native backend do not depend on it, to the last bit.
+
+    Limits of threadpoolctl (3.2 or newer) set it too, for the library ``bptt``, whichever of the
+    two packages is imported first. A limit that is set before `bptt` is imported does not reach
+    it, nor does a ``ThreadpoolController`` that was made before; they know only what was there.
 
     Raises
     ------
@@ -45,37 +55,6 @@ def set_num_threads(n: int) -> None:
     """
     global _num_threads
     _num_threads = checks.num_threads("n", n)
-    _join_threadpoolctl()
 
 
-_has_joined = False
-
-
-def _join_threadpoolctl() -> None:
-    """Let threadpoolctl's limits hold for this package too, once the process has imported it."""
-    global _has_joined
-    threadpoolctl: Any = sys.modules.get("threadpoolctl")
-    if _has_joined or not hasattr(threadpoolctl, "register"):  # since threadpoolctl 3.2
-        return
-    _has_joined = True
-
-    class Controller(threadpoolctl.LibController):  # type: ignore[misc, unused-ignore]
-        user_api = internal_api = "bptt"
-        filename_prefixes = ("_core",)
-        check_symbols = ("bptt_core",)  # other packages have a _core as well
-
-        def get_num_threads(self) -> int:
-            return _num_threads
-
-        def set_num_threads(self, num_threads: int) -> None:
-            set_num_threads(num_threads)
-
-        def get_version(self) -> str:
-            from . import __version__
-
-            return __version__
-
-    threadpoolctl.register(Controller)
-
-
-_join_threadpoolctl()
+threadpoolctl.join(get_num_threads, set_num_threads)

@@ -5,6 +5,7 @@
 //     test_dispatch env ISA    BPTT_ISA is set to it and took effect
 //     test_dispatch env-error  BPTT_ISA is set to a name that is none
 //     test_dispatch default    BPTT_ISA is empty: the best that this CPU runs
+#include <cctype>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -33,6 +34,14 @@ void check_lists_isas(const std::string& message) {
 std::string wanted;
 
 void table_has_the_name_that_was_selected() { CHECK_EQUAL(kernel_table().name, wanted); }
+
+void capitals_are_as_good() {
+  std::string capitals = wanted;
+  for (char& c : capitals) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  select_isa("generic");
+  select_isa(capitals);
+  CHECK_EQUAL(kernel_table().name, wanted);
+}
 
 void an_unknown_name_is_an_error_and_changes_nothing() {
   check_lists_isas(message_of([] { select_isa("mmx"); }));
@@ -91,6 +100,7 @@ int main(int argc, char** argv) {
   return run_tests_on_isa(
       argc, argv,
       {{"the table has the name that was selected", table_has_the_name_that_was_selected},
+       {"capitals are as good", capitals_are_as_good},
        {"an unknown name is an error and changes nothing",
         an_unknown_name_is_an_error_and_changes_nothing},
        {"widths are multiples of the lanes", widths_are_multiples_of_the_lanes}});

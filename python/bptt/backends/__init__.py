@@ -41,6 +41,7 @@ def backends() -> dict[str, BackendStatus]:
 
     ``backend="auto"`` takes the first available one, in this order, that knows the cell and the
     dtype. Once chosen, an error is raised to the caller: no other backend is tried in silence.
+    Numba is imported, if it is installed: whether it works here takes that to know.
     """
     return {name: _status(backend) for name, backend in REGISTRY.items()}
 
@@ -49,7 +50,7 @@ def _status(backend: Backend) -> BackendStatus:
     try:
         missing = backend.missing()
         return BackendStatus(missing is None, missing or backend.description())
-    except ValueError as error:  # BPTT_ISA names no instruction set: to be read, not to be raised
+    except ValueError as error:  # of an environment variable: here to be read, not to be raised
         return BackendStatus(False, str(error))
 
 
@@ -59,14 +60,15 @@ def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:
     Raises
     ------
     TypeError
-        If `name` is not a string, or the backend does not know `dtype`.
+        If `name` is not a string, or the backend does not know `cell` or `dtype`.
     ValueError
-        If no backend is called `name`, or it does not know `cell`.
+        If no backend is called `name`, or BPTT_ISA names an instruction set that there is not: what
+        was asked for is not passed over by "auto" either.
     RuntimeError, ImportError
         If it is not available here; the message says how to get it.
     """
     if name == "auto":
-        return next(b for b in REGISTRY.values() if b.missing() is None and b.supports(cell, dtype))
+        return _best(cell, dtype)
     backend = REGISTRY[checks.choice("backend", name, ("auto", *REGISTRY))]
     missing = backend.missing()
     if missing is not None:
@@ -74,3 +76,12 @@ def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:
     if not backend.supports(cell, dtype):
         raise TypeError(f"backend {name!r} does not compute cell {cell.name!r} in dtype {dtype}")
     return backend
+
+
+def _best(cell: Cell, dtype: np.dtype[Any]) -> Backend:
+    """The first that knows `cell` and `dtype` and is available."""
+    for backend in REGISTRY.values():
+        # In this order: whether Numba is available takes its import to know.
+        if backend.supports(cell, dtype) and backend.missing() is None:
+            return backend
+    raise TypeError(f"no available backend computes cell {cell.name!r} in dtype {dtype}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,16 +20,30 @@ from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 from .protocol import Forward, State, Trace
 
-_core: Any
-_why_missing: str | None = None
-try:
-    _core = importlib.import_module("bptt._core")
-except ModuleNotFoundError:
-    _core = None
-    _why_missing = "built without a C++ compiler (pip install with g++ to enable)"
-except ImportError as error:
-    _core = None
-    _why_missing = f"its compiled module cannot be loaded: {error}"
+
+def _load() -> tuple[Any, str | None]:
+    """The compiled module, or None and why there is none."""
+    try:
+        return importlib.import_module("bptt._core"), None
+    except Exception as error:  # an undefined symbol, another libstdc++, another Python
+        if isinstance(error, ModuleNotFoundError) and error.name == "bptt._core":
+            return None, _why_not_found(Path(__file__).parents[1])
+        return None, f"its compiled module cannot be loaded: {error}"
+
+
+def _why_not_found(package: Path) -> str:
+    others = [
+        file.name
+        for file in sorted(package.glob("_core.*"))
+        if file.suffix in (".so", ".pyd")
+        and file.name.removeprefix("_core") not in EXTENSION_SUFFIXES
+    ]
+    if others:
+        return f"its compiled module is for another Python ({', '.join(others)}); install it again"
+    return "built without a C++ compiler (pip install with g++ to enable)"
+
+
+_core, _why_missing = _load()
 
 __all__ = ["NativeBackend"]
 
@@ -40,13 +56,15 @@ class NativeBackend:
     error: type[Exception] = RuntimeError
 
     def missing(self) -> str | None:
+        if _core is not None:
+            _core.isa()  # raises ValueError if BPTT_ISA names none that can be had
         return _why_missing
 
     def description(self) -> str:
         return f"compiled kernels for {_core.isa()}, {_core.compiler()}"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
-        return cell.name in _core.CELLS and dtype.char in "fd"
+        return _core is not None and cell.name in _core.CELLS and dtype.char in "fd"
 
     def forward(
         self,

@@ -1,12 +1,11 @@
 """Fused forward pass and BPTT compiled by Numba, for machines without a C++ compiler.
 
 The equations are in `numba_kernels` and `numba_cells`, which are imported, and Numba with them, by
-the first call.
+the first question whether the backend is available, which every call asks.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
-from .numba_calls import compile_seconds, kernels, run
+from .numba_calls import compile_seconds, kernels, run, why_missing
 from .protocol import Forward, State, Trace
 
 if TYPE_CHECKING:
@@ -39,14 +38,12 @@ class NumbaBackend:
     error: type[Exception] = ImportError
 
     def missing(self) -> str | None:
-        if importlib.util.find_spec("numba") is None:
-            return "Numba is not installed (pip install 'bptt[numba]')"
-        return None
+        return why_missing()
 
     def description(self) -> str:
-        from importlib.metadata import version  # slow to import
+        import numba
 
-        return f"compiled at the first call by Numba {version('numba')}"
+        return f"compiled at the first call by Numba {numba.__version__}"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return (cell.step is not None or cell.name in BUILT_IN) and dtype.char in "fd"

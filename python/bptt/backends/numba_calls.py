@@ -1,13 +1,14 @@
 """How the kernels of the Numba backend are called: compiled once, in threads, after a fork.
 
-Numba is imported by the first call. `run` may be called from several threads at once, and in a
-child that was forked at any time.
+Numba is imported by `why_missing`, once it is asked. `run` may be called from several threads at
+once, and in a child that was forked at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import sys
 import threading
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from .numba_cells import Pointwise
     from .numba_kernels import Gradients, Incoming, Layer, Readout, Record
 
-__all__ = ["compile_seconds", "kernels", "run"]
+__all__ = ["compile_seconds", "kernels", "run", "why_missing"]
 
 # Multiply-adds of one pass over the data (0.1 ms) for which a thread is worth waking.
 WORK_PER_THREAD = 1 << 21
+
+OLDEST = (0, 57)  # version of Numba, as the extra in pyproject.toml has it
 
 _compiled: set[tuple[str, str]] = set()  # entry points with the dtypes they are ready for
 _compiled_cells: dict[tuple[Cell, str], Pointwise] = {}  # by dtype
@@ -47,6 +50,34 @@ def compile_seconds() -> float | None:
     The import of Numba is not counted, nor is any run of a kernel. None before the first call.
     """
     return _compile_seconds
+
+
+def why_missing() -> str | None:
+    """Why Numba cannot be used here; None if it can, and then it is imported."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed (pip install 'bptt[numba]')"
+    for module in ("numba", "bptt.backends.numba_kernels"):
+        reason = _why_not_imported(module)
+        if reason is not None:
+            return reason
+        if sys.modules["numba"].config.DISABLE_JIT:  # before the kernels are made with it
+            return "Numba's compiler is switched off (NUMBA_DISABLE_JIT, numba.config)"
+    return None
+
+
+@functools.cache  # an import that fails is slow, and fails again
+def _why_not_imported(module: str) -> str | None:
+    update = "pip install --upgrade 'bptt[numba]'"
+    try:
+        with _compiling:  # a fork waits: the child could not end an import that it finds begun
+            importlib.import_module(module)
+    except Exception as error:  # no llvmlite, or too old for this Python or this NumPy, or damaged
+        said = " ".join(str(error).split()) or type(error).__name__
+        return f"Numba cannot be imported: {said} ({update})"
+    version: str = sys.modules["numba"].__version__
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
+        return f"Numba {version} is too old: {OLDEST[0]}.{OLDEST[1]} or newer is needed ({update})"
+    return None
 
 
 def kernels() -> ModuleType:
@@ -109,7 +140,8 @@ def _pointwise(cell: Cell, dtype: str) -> Pointwise:
         from .numba_cells import compiled
 
         with _compilation():
-            _compiled_cells[key] = compiled(cell, dtype)
+            if key not in _compiled_cells:  # by another thread meanwhile
+                _compiled_cells[key] = compiled(cell, dtype)
     return _compiled_cells[key]
 
 

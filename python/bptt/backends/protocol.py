@@ -92,13 +92,19 @@ class Backend(Protocol):
     def error(self) -> type[Exception]: ...
 
     def missing(self) -> str | None:
-        """Why the backend cannot be used here and what to do about it; None if it can."""
+        """Why the backend cannot be used here and what to do about it; None if it can.
+
+        Raises
+        ------
+        ValueError
+            If an environment variable asks of it what cannot be; "auto" must not pass over that.
+        """
 
     def description(self) -> str:
         """What it runs on, in a few words, once it is known to be available."""
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
-        """Whether it computes `cell` in `dtype`."""
+        """Whether it computes `cell` in `dtype`, if it is available."""
 
     def forward(
         self,
