@@ -39,10 +39,12 @@ PUBLIC = {
     "__version__",
     "backends",
     "forward",
+    "get_flush_subnormals",
     "get_num_threads",
     "info",
     "init_params",
     "plan",
+    "set_flush_subnormals",
     "set_num_threads",
     "value_and_grad",
 }
