@@ -43,12 +43,15 @@ def value_and_grad(
     x : (T, B, I) array
     target : array
         ``squared_error``: floats, (B, O) for a loss at one step, else (T, B, O).
-        ``cross_entropy``: integer class ids in [0, O), (B,) or (T, B).
+        ``cross_entropy``: integer class ids in [0, O), (B,) or (T, B); any where the weight is 0.
     loss : {"squared_error", "cross_entropy"}
         ``squared_error`` is 1/2 sum_o (Y - O)^2; ``cross_entropy`` is -log softmax(O)[target].
     at : {"last", "all"}, int, or (T, B) array
         The steps whose loss counts: the last one, every one, the one of that index (negative
-        counts from the end), or every one with the given weights.
+        counts from the end), or every one with the given weights, in the dtype of `params`. A
+        weight of 0 selects, it does not multiply: nothing of such a step's loss counts, whatever
+        its target holds (NaN, or a class id of -100), and its outputs may overflow. Weights are
+        finite; with "mean" they are also not negative.
     reduction : {"mean", "sum"}
         "sum" adds all terms; "mean" divides by their number (rows times loss steps, or the sum
         of the weights).

@@ -35,6 +35,7 @@ class Objective:
     step : int or None
         The only step of the loss, or None for all.
     weights : (T, B) array or None
+        Finite. A weight of 0 selects: nothing of such a row may count, whatever its target holds.
     scale : float
         1 for ``reduction="sum"``, one over the number of terms for ``"mean"``.
     """
@@ -64,16 +65,13 @@ def make_objective(
     rows_read = (batch,) if one_step else (steps, batch)
     x_shape = _x_shape(steps, batch, params)
     reason = f"{x_shape} and the loss at {'one' if one_step else 'every'} step"
-    checked = read_target(target, rows_read, params, reason)
+    checked = read_target(target, rows_read, params, reason, weights)
     if one_step and step is None:
         checked = checked[None][:0]  # the last step of none: its target is not read
     rows = batch if step is not None else steps * batch
     scale = 1.0
     if reduction == "mean" and rows:
-        terms = rows if weights is None else float(weights.sum(dtype=np.float64))
-        if terms == 0:
-            raise ValueError("at: expected weights with a mean, got weights that sum to 0")
-        scale = 1 / terms
+        scale = 1 / (rows if weights is None else _sum_for_mean(weights))
     return Objective(loss, checked, step, weights, scale)
 
 
@@ -106,10 +104,28 @@ def _loss_steps(
         )
     weights = checks.as_float_array("at", array, ("w_hh", params.dtype))
     checks.expect_shape("at", weights, (steps, batch), _x_shape(steps, batch, params))
+    if not np.isfinite(weights).all():
+        wrong = tuple(map(int, np.argwhere(~np.isfinite(weights))[0]))
+        raise ValueError(f"at: expected finite weights, got {weights[wrong]} at {wrong}")
     return None, checks.readable(weights)
 
 
-def _float_target(target: object, rows: tuple[int, ...], params: Params, reason: str) -> Array:
+def _sum_for_mean(weights: Array) -> float:
+    """What the mean divides by; it has a meaning where no weight is negative and not all are 0."""
+    if weights.min() < 0:
+        raise ValueError(
+            f'at: expected weights of at least 0, as "mean" divides by their sum, got '
+            f'{weights.min()}; with reduction="sum" they may be negative'
+        )
+    total = float(weights.sum(dtype=np.float64))
+    if total == 0:
+        raise ValueError("at: expected weights with a mean, got weights that sum to 0")
+    return total
+
+
+def _float_target(
+    target: object, rows: tuple[int, ...], params: Params, reason: str, weights: Array | None
+) -> Array:
     array = checks.as_float_array("target", target, ("w_hh", params.dtype))
     outputs = params.output_size
     assert outputs is not None
@@ -117,19 +133,27 @@ def _float_target(target: object, rows: tuple[int, ...], params: Params, reason:
     return checks.readable(array)
 
 
-def _class_ids(target: object, rows: tuple[int, ...], params: Params, reason: str) -> Array:
+def _class_ids(
+    target: object, rows: tuple[int, ...], params: Params, reason: str, weights: Array | None
+) -> Array:
     array = checks.as_array("target", target)
     if array.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {array.dtype}")
     checks.expect_shape("target", array, rows, reason)
     outputs = params.output_size
     assert outputs is not None
-    if array.size and not (array.min() >= 0 and array.max() < outputs):
-        raise ValueError(
-            f"target: expected class ids in [0, {outputs}), got values from "
-            f"{array.min()} to {array.max()}"
-        )
+    if not _are_ids(array, outputs):
+        counting = array if weights is None else array[weights != 0]
+        if not _are_ids(counting, outputs):
+            raise ValueError(
+                f"target: expected class ids in [0, {outputs}), got values from "
+                f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
+            )
     return checks.readable(array.astype(np.int64, copy=False))
+
+
+def _are_ids(array: Array, outputs: int) -> bool:
+    return not array.size or bool(array.min() >= 0 and array.max() < outputs)
 
 
 def _x_shape(steps: int, batch: int, params: Params) -> str:
