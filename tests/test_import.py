@@ -41,6 +41,8 @@ PUBLIC = {
     "info",
     "init_params",
     "plan",
+    "Prediction",
+    "predict",
     "set_num_threads",
     "value_and_grad",
 }

@@ -11,7 +11,7 @@ from . import checks
 from .checks import Array
 from .params import Params
 
-__all__ = ["LOSSES", "REDUCTIONS", "At", "Objective", "make_objective"]
+__all__ = ["LOSSES", "REDUCTIONS", "At", "Objective", "make_objective", "read_step"]
 
 LOSSES = ("squared_error", "cross_entropy")
 REDUCTIONS = ("mean", "sum")
@@ -75,27 +75,39 @@ def make_objective(
     return Objective(loss, checked, step, weights, scale)
 
 
+_STEPS = "'last', 'all' or an integer step"
 _AT = "'last', 'all', an integer step or a (T, B) array of weights"
+
+
+def read_step(at: object, steps: int, wanted: str = _STEPS) -> int | None:
+    """The only one of `steps` that `at` names, from 0 on, or None for all, or for the last of none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is neither "last", "all" nor a step, where `wanted` was expected.
+    """
+    if isinstance(at, str):
+        if at not in ("last", "all"):
+            raise ValueError(f"at: expected {wanted}, got {at!r}")
+        return steps - 1 if at == "last" and steps else None
+    # Not by __index__: arrays of other libraries have it too.
+    if not isinstance(at, (int, np.integer)) or isinstance(at, bool):
+        raise TypeError(f"at: expected {wanted}, got {type(at).__name__}")
+    step = int(at)
+    if not steps:
+        raise ValueError(f"at: there are no steps (x has T = 0), got step {step}")
+    if not -steps <= step < steps:
+        raise ValueError(f"at: expected a step in [-{steps}, {steps}), got {step}")
+    return step % steps
 
 
 def _loss_steps(
     at: object, steps: int, batch: int, params: Params
 ) -> tuple[int | None, Array | None]:
     """`at` as a single step or as weights; (None, None) means every step with weight one."""
-    if isinstance(at, str):
-        if at not in ("last", "all"):
-            raise ValueError(f"at: expected {_AT}, got {at!r}")
-        return (steps - 1 if at == "last" and steps else None), None
-    # Not by __index__: arrays of other libraries have it too.
-    if isinstance(at, (int, np.integer)) and not isinstance(at, bool):
-        step = int(at)
-        if not steps:
-            raise ValueError(f"at: there are no steps (x has T = 0), got step {step}")
-        if not -steps <= step < steps:
-            raise ValueError(f"at: expected a step in [-{steps}, {steps}), got {step}")
-        return step % steps, None
     if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
-        raise TypeError(f"at: expected {_AT}, got {type(at).__name__}")
+        return read_step(at, steps, _AT), None
     array = checks.as_array("at", at)
     if array.dtype.kind in "iu":
         raise TypeError(
