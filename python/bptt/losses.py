@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
 
@@ -15,6 +15,15 @@ __all__ = ["LOSSES", "REDUCTIONS", "At", "Objective", "make_objective", "read_st
 
 LOSSES = ("squared_error", "cross_entropy")
 REDUCTIONS = ("mean", "sum")
+
+_SQUARED = "'squared_error' (1/2 sum_o (Y - O)^2 a row: the 1/2 and the sum over outputs differ)"
+_LOSS_ALIASES = {
+    **dict.fromkeys(("mse", "mseloss", "meansquarederror", "l2", "l2loss"), _SQUARED),
+    **dict.fromkeys(("nll", "nllloss", "softmax", "crossentropyloss"), "'cross_entropy'"),
+    **dict.fromkeys(("ce", "categoricalcrossentropy"), "'cross_entropy'"),
+    "sparsecategoricalcrossentropy": "'cross_entropy'",
+}
+_REDUCTION_ALIASES = {"avg": "'mean'", "average": "'mean'", "total": "'sum'"}
 
 At = Union[str, int, Array]
 
@@ -57,15 +66,12 @@ def make_objective(
     TypeError, ValueError
         Naming the argument that does not fit.
     """
-    loss = checks.choice("loss", loss, LOSSES)
-    reduction = checks.choice("reduction", reduction, REDUCTIONS)
+    loss = checks.choice("loss", loss, LOSSES, _LOSS_ALIASES)
+    reduction = checks.choice("reduction", reduction, REDUCTIONS, _REDUCTION_ALIASES)
     step, weights = _loss_steps(at, steps, batch, params)
     one_step = step is not None or (isinstance(at, str) and at == "last")
     read_target = _class_ids if loss == "cross_entropy" else _float_target
-    rows_read = (batch,) if one_step else (steps, batch)
-    x_shape = _x_shape(steps, batch, params)
-    reason = f"{x_shape} and the loss at {'one' if one_step else 'every'} step"
-    checked = read_target(target, rows_read, params, reason, weights)
+    checked = read_target(target, _TargetRows(steps, batch, one_step), params, weights)
     if one_step and step is None:
         checked = checked[None][:0]  # the last step of none: its target is not read
     rows = batch if step is not None else steps * batch
@@ -89,7 +95,8 @@ def read_step(at: object, steps: int, wanted: str = _STEPS) -> int | None:
     """
     if isinstance(at, str):
         if at not in ("last", "all"):
-            raise ValueError(f"at: expected {wanted}, got {at!r}")
+            hint = checks.did_you_mean(at, ("last", "all"))
+            raise ValueError(f"at: expected {wanted}, got {at!r}{hint}")
         return steps - 1 if at == "last" and steps else None
     # Not by __index__: arrays of other libraries have it too.
     if not isinstance(at, (int, np.integer)) or isinstance(at, bool):
@@ -135,23 +142,41 @@ def _sum_for_mean(weights: Array) -> float:
     return total
 
 
+class _TargetRows(NamedTuple):
+    """What the rows of a target belong to: every step, or the only one of a loss."""
+
+    steps: int
+    batch: int
+    one_step: bool
+
+    def expect(self, array: Array, more: tuple[int, ...], params: Params) -> None:
+        """Raise ValueError unless `array` is of shape ([T,] B, *more)."""
+        one, every = (self.batch, *more), (self.steps, self.batch, *more)
+        wanted, other = (one, every) if self.one_step else (every, one)
+        if array.shape == wanted:
+            return
+        where, elsewhere = ("one", "every") if self.one_step else ("every", "one")
+        at = "all" if self.one_step else "last"
+        remedy = f'; a target of {elsewhere} step goes with at="{at}"'
+        reason = f"{_x_shape(self.steps, self.batch, params)} and the loss at {where} step"
+        checks.expect_shape("target", array, wanted, reason, remedy if array.shape == other else "")
+
+
 def _float_target(
-    target: object, rows: tuple[int, ...], params: Params, reason: str, weights: Array | None
+    target: object, rows: _TargetRows, params: Params, weights: Array | None
 ) -> Array:
     array = checks.as_float_array("target", target, ("w_hh", params.dtype))
     outputs = params.output_size
     assert outputs is not None
-    checks.expect_shape("target", array, (*rows, outputs), reason)
+    rows.expect(array, (outputs,), params)
     return checks.readable(array)
 
 
-def _class_ids(
-    target: object, rows: tuple[int, ...], params: Params, reason: str, weights: Array | None
-) -> Array:
+def _class_ids(target: object, rows: _TargetRows, params: Params, weights: Array | None) -> Array:
     array = checks.as_array("target", target)
     if array.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {array.dtype}")
-    checks.expect_shape("target", array, rows, reason)
+    rows.expect(array, (), params)
     outputs = params.output_size
     assert outputs is not None
     if not _are_ids(array, outputs):
