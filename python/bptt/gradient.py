@@ -96,8 +96,9 @@ def value_and_grad(
         The steps whose loss counts: the last one, every one, the one of that index (negative
         counts from the end), or every one with the given weights, in the dtype of `params`. A
         weight of 0 selects, it does not multiply: nothing of such a step's loss counts, whatever
-        its target holds (NaN, or a class id of -100), and its outputs may overflow. Weights are
-        finite; with "mean" they are also not negative.
+        its target holds (NaN, or a class id of -100), and its outputs may overflow. The states are
+        part of the recurrence all the same, so x is finite. Weights are finite; with "mean" they
+        are also not negative.
     reduction : {"mean", "sum"}
         "sum" adds all terms; "mean" divides by their number (rows times loss steps, or the sum
         of the weights).

@@ -164,16 +164,8 @@ class NumpyBackend:
         y = forward.y[steps]
         outputs = y[..., 0].size * params.w_ho.shape[0]
         checks.require_memory(4 * outputs * x.itemsize, f"{outputs} outputs of the readout")
-        target = objective.target
-        if objective.weights is not None:  # a weight of 0 selects: such a row counts for nothing
-            counts = objective.weights != 0
-            y, target = _where(counts, y), _where(counts, target)
-        o = _affine(y, params.w_ho, params.b_o)
-        terms, do = LOSS_FUNCTIONS[objective.loss](o, target)
-        scale = x.dtype.type(objective.scale)
-        if objective.weights is not None:
-            terms, do = terms * objective.weights, do * objective.weights[..., None]
-        do = do * scale
+        terms, do = _loss_rows(objective, params, y)
+        do = do * x.dtype.type(objective.scale)
         dy = np.zeros_like(forward.y)
         dy[steps] = do @ params.w_ho
         nothing = (None,) * (len(state) - 1)
@@ -204,6 +196,19 @@ def _write_trace(cell: Cell, trace: Trace, t: int, dstate: State, dg_i: Array, d
     for gate, (da_i, da_h) in enumerate(gates):
         trace.deltas[gate, t] = da_i
         trace.deltas[cell.recurrent_sums[gate], t] = da_h
+
+
+def _loss_rows(objective: Objective, params: Params, y: Array) -> tuple[Array, Array]:
+    """The weighted loss of each row, and its gradient in O. A weight of 0 selects: of such a row
+    neither O nor the target is read."""
+    loss, target, weights = LOSS_FUNCTIONS[objective.loss], objective.target, objective.weights
+    assert params.w_ho is not None
+    if weights is None:
+        return loss(_affine(y, params.w_ho, params.b_o), target)
+    counts = weights != 0
+    read = _where(counts, y)
+    terms, do = loss(_affine(read, params.w_ho, params.b_o), _where(counts, target))
+    return _where(counts, terms * weights), _where(counts, do * weights[..., None])
 
 
 def _where(counts: Array, rows: Array) -> Array:
