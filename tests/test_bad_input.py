@@ -5,6 +5,7 @@ Each case changes one argument of a call that is right; every case runs on every
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -93,7 +94,13 @@ CASES: list[tuple[Callable, str, Any, type[Exception], str]] = [
     (forward, "x", 1.0, TypeError, r"expected a NumPy array .*__dlpack__, got float"),
     (forward, "x", None, TypeError, r"expected a NumPy array .*__dlpack__, got NoneType"),
     (forward, "x", np.ma.masked_array(X), TypeError, r"expected a plain array, got a masked one"),
-    (forward, "x", Elsewhere(), TypeError, r"cannot read Elsewhere through DLPack: .*GPU"),
+    (
+        forward,
+        "x",
+        Elsewhere(),
+        TypeError,
+        r"cannot read Elsewhere through DLPack: .*GPU.*; copy it .*host",
+    ),
     # state
     (forward, "state", zeros(B, 9), ValueError, r"expected shape \(6, 3\).*got \(6, 9\)"),
     (forward, "state", zeros(9, H), ValueError, r"expected shape \(6, 3\) to match x.*\(9, 3\)"),
@@ -162,6 +169,70 @@ def test_error_names_the_argument_what_came_and_what_was_wanted(
 @pytest.mark.parametrize("call", [forward, backward, squared_error, cross_entropy])
 def test_the_call_that_cases_change_is_right(call: Callable, backend: str) -> None:
     call(backend)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "meant"),
+    [
+        ("cell", "GRU", "'gru'"),
+        ("cell", "Tanh", "'tanh'"),
+        ("cell", "lsmt", "'lstm'"),
+        ("cell", "rnn", "'tanh'"),
+        ("loss", "mse", r"'squared_error' \(1/2 sum_o \(Y - O\)\^2 a row: the 1/2 .* differ\)"),
+        ("loss", "MSELoss", r"'squared_error' \(1/2 .*\)"),
+        ("loss", "CrossEntropy", "'cross_entropy'"),
+        ("loss", "cross-entropy", "'cross_entropy'"),
+        ("loss", "nll", "'cross_entropy'"),
+        ("reduction", "avg", "'mean'"),
+        ("reduction", "Sum", "'sum'"),
+        ("backend", "NumPy", "'numpy'"),
+        ("backend", "C++", "'native'"),
+        ("at", "Last", "'last'"),
+    ],
+)
+def test_a_name_close_to_a_known_one_gets_a_suggestion(
+    argument: str, value: str, meant: str
+) -> None:
+    given = {"backend": "numpy", argument: value}
+    with pytest.raises(ValueError, match=rf"^{argument}: expected .*; did you mean {meant}\?$"):
+        squared_error(**given)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("cell", "transformer"), ("loss", "bce"), ("loss", "hinge"), ("backend", "cuda")],
+)
+def test_a_name_that_resembles_none_gets_no_suggestion(argument: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{argument}: .*, got '{value}'$"):
+        squared_error(**{"backend": "numpy", argument: value})
+
+
+def test_a_dtype_of_another_library_gets_a_suggestion() -> None:
+    for dtype, end in (("fp32", "; did you mean 'float32'?"), ("F64", "; did you mean 'float64'?")):
+        with pytest.raises(
+            TypeError, match=rf"^dtype: expected a float dtype, .*{re.escape(end)}$"
+        ):
+            PARAMS.astype(dtype)
+    with pytest.raises(TypeError, match=r"^dtype: expected a float dtype, got 'bfloat16'$"):
+        PARAMS.astype("bfloat16")
+
+
+def test_a_target_of_too_few_or_too_many_steps_is_told_its_remedy(backend: str) -> None:
+    one, every = {"target": zeros(B, O)}, {"target": zeros(T, B, O)}
+    for at in ("all", zeros(T, B) + 1):
+        with pytest.raises(ValueError, match=r"^target: .*got \(6, 4\); .*at=\"last\"$"):
+            squared_error(backend, at=at, **one)
+        with pytest.raises(ValueError, match=r"^target: .*got \(6,\); .*at=\"last\"$"):
+            cross_entropy(backend, at=at)
+    for at in ("last", 2):
+        with pytest.raises(ValueError, match=r"^target: .*got \(5, 6, 4\); .*at=\"all\"$"):
+            squared_error(backend, at=at, **every)
+        with pytest.raises(ValueError, match=r"^target: .*got \(5, 6\); .*at=\"all\"$"):
+            cross_entropy(backend, at=at, target=np.zeros((T, B), int))
+    with pytest.raises(ValueError, match=r"^target: .*at=\"last\"$"):
+        bptt.lag_gradients("tanh", PARAMS, X, loss="squared_error", backend=backend, **one)
+    with pytest.raises(ValueError, match=r"^target: .*got \(6, 9\)$"):
+        squared_error(backend, target=zeros(B, 9))
 
 
 def test_no_step_can_be_named_where_there_are_none(backend: str) -> None:

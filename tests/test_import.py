@@ -45,6 +45,8 @@ PUBLIC = {
     "init_params",
     "plan",
     "set_flush_subnormals",
+    "Prediction",
+    "predict",
     "set_num_threads",
     "value_and_grad",
 }

@@ -59,6 +59,19 @@ class Exporter:
         return self.array.__dlpack_device__()
 
 
+class NegativeView(Exporter):
+    """What PyTorch makes of the imaginary part of a conjugate: its memory has the other sign."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        super().__init__(-array)
+
+    def is_neg(self) -> bool:
+        return True
+
+    def resolve_neg(self) -> Exporter:
+        return Exporter(-self.array)
+
+
 LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
     "Fortran order": np.asfortranarray,
     "every second": every_second,
@@ -68,6 +81,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
     "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder("S")),
     "subclass": lambda a: a.view(Subclass),
     "DLPack": Exporter,
+    "negative view": lambda a: NegativeView(a) if a.dtype.kind == "f" else a,
     "strided DLPack": lambda a: Exporter(every_second(a)),
 }
 

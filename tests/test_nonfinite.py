@@ -17,7 +17,6 @@ PLACES = {
     "dy": (2, 1, 3),
     "dstate": (1, 2),
     "target": (2, 1, 1),
-    "weights": (2, 1),
     "w_ih": (3, 1),
     "w_hh": (3, 1),
     "b_ih": (3,),
@@ -59,6 +58,10 @@ def test_nonfinite_values_pass_through_as_in_numpy(
             calls[f"{loss} at {at}"] = lambda backend, loss=loss, at=at: p.value_and_grad(
                 backend, loss, at
             )
+        with_gaps = replace(p, weights=np.where(np.arange(5)[:, None] % 2, p.weights, 0))
+        calls[f"{loss} at weights of 0"] = lambda backend, loss=loss, p=with_gaps: p.value_and_grad(
+            backend, loss, "weights"
+        )
     for call, run in calls.items():
         expected, found = run("numpy"), run(compiled_backend)
         for name in expected:

@@ -173,3 +173,31 @@ def test_a_tensor_that_needs_its_gradient_is_refused_in_words(backend: str) -> N
     x = torch.randn(7, 2, 3, requires_grad=True)
     with pytest.raises(TypeError, match=r"^x: .*(requires_grad|detach)"):
         bptt.forward("tanh", params, x, backend=backend)
+
+
+def test_a_view_that_torch_negates_or_conjugates_when_it_is_read_has_its_own_values() -> None:
+    values = torch.complex(torch.zeros(5, 2, 3), torch.randn(5, 2, 3))
+    x = values.conj().imag
+    assert x.is_neg()
+    params = bptt.init_params("tanh", input_size=3, hidden_size=4, rng=0)
+    y = bptt.forward("tanh", params, x).y
+    np.testing.assert_array_equal(y, bptt.forward("tanh", params, x.resolve_neg()).y)
+    with pytest.raises(TypeError, match=r"^x: expected a float array, got dtype complex64"):
+        bptt.forward("tanh", params, values.conj())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x.requires_grad_(), r".*\.detach\(\)"),
+        (lambda x: (1j * x).requires_grad_().conj().imag, r".*\.detach\(\)"),
+        (lambda x: x.bfloat16(), r".*; NumPy has no bfloat16, cast it to float32"),
+        (lambda x: x.half(), r"expected dtype float32 like w_hh, got float16; cast"),
+        (lambda x: x.to("meta"), r".* meta"),
+        (lambda x: x.to_sparse(), r".*layout"),
+    ],
+)
+def test_a_tensor_that_cannot_be_read_is_refused_with_the_remedy(change: Any, words: str) -> None:
+    params = bptt.init_params("tanh", input_size=3, hidden_size=4, rng=0)
+    with pytest.raises(TypeError, match=rf"^x: {words}"):
+        bptt.forward("tanh", params, change(torch.ones(5, 2, 3)))

@@ -218,11 +218,13 @@ Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::hand
   return o;
 }
 
+// `last` is None, or where the state goes after the last step that is computed.
 double py_value_and_grad(const std::string& cell, int threads, bool flush, const py::array& x,
                          const py::tuple& state, const py::array& w_ih, const py::array& w_hh,
                          py::handle b_ih, py::handle b_hh, const py::array& w_ho, py::handle b_o,
                          const std::string& loss, py::handle target, py::handle step,
-                         py::handle weights, double scale, bool accumulate, py::handle dx,
+                         py::handle weights, double scale, bool accumulate,
+                         const std::optional<py::tuple>& last, py::handle dx,
                          const py::tuple& dstate, py::handle dw_ih, py::handle dw_hh,
                          py::handle db_ih, py::handle db_hh, py::handle dw_ho, py::handle db_o) {
   return with_dtype(x, [&](auto zero) {
@@ -232,9 +234,11 @@ double py_value_and_grad(const std::string& cell, int threads, bool flush, const
     auto gradients = read_gradients(p, accumulate, dx, dstate, dw_ih, dw_hh, db_ih, db_hh);
     gradients.w_ho = output<T>("dw_ho", dw_ho, {objective.outputs, p.hidden});
     gradients.b_o = optional_output<T>("db_o", db_o, {objective.outputs});
+    const auto end =
+        last ? output_parts<T>("last", *last, p.cell, {p.batch, p.hidden}) : State<T>{};
     double value = 0;
     run_interruptibly([&](Interrupt& interrupt) {
-      value = value_and_grad(p, objective, gradients, {threads, flush}, interrupt);
+      value = value_and_grad(p, objective, gradients, end, {threads, flush}, interrupt);
     });
     return value;
   });

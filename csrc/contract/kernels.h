@@ -187,7 +187,8 @@ struct CellKernels {
   void (*gates_backward)(const GatesBackward<T>&);
 };
 
-// Each row's loss, and the gradient of scale * weight * loss in place of the outputs.
+// Each row's loss, and the gradient of scale * weight * loss in place of the outputs. Both are 0
+// where the weight is, and nothing else of that row is read.
 template <class T>
 struct LossRows {
   Index rows;

@@ -54,6 +54,17 @@ struct Crew {
   Barrier barrier;
 };
 
+// The state after all steps, to where it is wanted.
+template <class T>
+void copy_last(const Problem<T>& p, const Record<T>& record, const State<T>& last) {
+  const Index size = p.batch * p.hidden;
+  const auto copy = [&](const T* initial, const T* history, T* out) {
+    if (out) std::copy_n(p.steps ? history + (p.steps - 1) * size : initial, size, out);
+  };
+  copy(p.state, record.y, last.s);
+  copy(p.c, record.c, last.c);
+}
+
 }  // namespace
 
 template <class T>
@@ -64,12 +75,7 @@ void forward(const Problem<T>& problem, const Record<T>& record, const State<T>&
   ForwardPass<T> pass(problem, k, crew.plan, record, crew.barrier, interrupt);
   auto work = [&](int member) { pass.run(member); };
   crew.lease.run(crew.plan.threads, work);
-  const Index size = problem.batch * problem.hidden;
-  const auto copy_last = [&](const T* initial, const T* history, T* out) {
-    std::copy_n(problem.steps ? history + (problem.steps - 1) * size : initial, size, out);
-  };
-  copy_last(problem.state, record.y, last.s);
-  if (last.c) copy_last(problem.c, record.c, last.c);
+  copy_last(problem, record, last);
 }
 
 template <class T>
@@ -106,8 +112,8 @@ Record<const T> read_only(const Record<T>& r) {
 
 template <class T>
 double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
-                      const Gradients<T>& gradients, const Execution& execution,
-                      Interrupt& interrupt) {
+                      const Gradients<T>& gradients, const State<T>& last,
+                      const Execution& execution, Interrupt& interrupt) {
   // Steps after the only one whose loss counts change nothing.
   Problem<T> problem = whole;
   if (objective.step >= 0) problem.steps = objective.step + 1;
@@ -127,6 +133,7 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
     if (forward.run(member)) backward.run(member);
   };
   crew.lease.run(crew.plan.threads, work);
+  copy_last(problem, record.get(), last);
   return backward.loss() * objective.scale;
 }
 
@@ -177,7 +184,7 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
                             const State<const T>&, const Gradients<T>&, const Execution&,          \
                             Interrupt&);                                                           \
   template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,   \
-                                    const Execution&, Interrupt&);                                 \
+                                    const State<T>&, const Execution&, Interrupt&);                \
   template Forecast forecast<T>(CellId, const Shape&, int);
 BPTT_INSTANTIATE(float)
 BPTT_INSTANTIATE(double)

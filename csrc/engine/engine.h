@@ -30,11 +30,12 @@ void backward(const Problem<T>& problem, const Record<const T>& record, const T*
               const State<const T>& dstate, const Gradients<T>& gradients,
               const Execution& execution, Interrupt& interrupt);
 
-// Returns the loss.
+// Returns the loss. `last`, whose parts may be null, gets the state after the last step whose loss
+// counts.
 template <class T>
 double value_and_grad(const Problem<T>& problem, const Objective<T>& objective,
-                      const Gradients<T>& gradients, const Execution& execution,
-                      Interrupt& interrupt);
+                      const Gradients<T>& gradients, const State<T>& last,
+                      const Execution& execution, Interrupt& interrupt);
 
 // How `forward` and `backward` together are done, or, with outputs, `value_and_grad` with its loss
 // at every step; and what it takes.

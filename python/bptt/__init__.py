@@ -25,6 +25,7 @@ from .lags import (
 )
 from .params import Params, init_params
 from .plan import Plan, plan
+from .prediction import Prediction, predict
 from .subnormals import get_flush_subnormals, set_flush_subnormals
 from .tape import Tape, forward
 from .threads import get_num_threads, set_num_threads
@@ -48,6 +49,7 @@ __all__ = [
     "LyapunovExponents",
     "Params",
     "Plan",
+    "Prediction",
     "Tape",
     "__version__",
     "backends",
@@ -63,6 +65,7 @@ __all__ = [
     "lag_terms",
     "lyapunov_exponents",
     "plan",
+    "predict",
     "set_flush_subnormals",
     "set_num_threads",
     "value_and_grad",

@@ -107,6 +107,7 @@ def value_and_grad(
     weights: _Array | None,  # (T, B)
     scale: float,
     accumulate: bool,  # whether to add to what the arrays hold
+    last: _Parts | None,  # (B, H), after the only step of the loss or after all; None: not wanted
     dx: _Array,  # (T, B, I)
     dstate: _Parts,  # (B, H)
     dw_ih: _Array,  # (G H, I)

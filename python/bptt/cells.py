@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from . import checks
+
 __all__ = ["CELLS", "Cell", "Step", "get_cell"]
 
 
@@ -122,6 +124,9 @@ CELLS: dict[str, Cell] = {
 }
 
 
+_ALIASES = {"rnn": "'tanh'", "elman": "'tanh'", "simplernn": "'tanh'", "identity": "'linear'"}
+
+
 def get_cell(cell: object) -> Cell:
     """Return the registered cell called `cell`, or `cell` itself if it is what `bptt.cell` made.
 
@@ -139,4 +144,4 @@ def get_cell(cell: object) -> Cell:
     try:
         return CELLS[cell]
     except KeyError:
-        raise ValueError(f"cell: expected one of {', '.join(CELLS)}, got {cell!r}") from None
+        raise checks.unknown("cell", cell, CELLS, _ALIASES) from None

@@ -11,7 +11,7 @@ import itertools
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "as_array",
     "as_float_array",
     "choice",
+    "did_you_mean",
     "expect_shape",
     "finite",
     "float_dtype",
@@ -31,6 +32,7 @@ __all__ = [
     "require_memory",
     "rising",
     "size",
+    "unknown",
 ]
 
 if TYPE_CHECKING:
@@ -55,11 +57,40 @@ def as_array(name: str, value: object) -> Array:
             f"got {type(value).__name__}"
         )
     try:
-        return np.from_dlpack(value)  # type: ignore[arg-type, unused-ignore]
+        return np.from_dlpack(_materialized(value))  # type: ignore[arg-type, unused-ignore]
     except Exception as error:  # another library's code, which may raise anything
         raise TypeError(
-            f"{name}: cannot read {type(value).__name__} through DLPack: {error}"
+            f"{name}: cannot read {type(value).__name__} through DLPack: "
+            f"{str(error).rstrip('.')}{_remedy(value)}"
         ) from error
+
+
+def _materialized(value: Any) -> Any:
+    """`value` with the operations carried out that PyTorch keeps as a bit of a view.
+
+    DLPack does not transport these bits: it refuses a conjugate view, and of a negative one (the
+    imaginary part of a conjugate) it would give the values with the wrong sign.
+    """
+    for bit, resolve in (("is_conj", "resolve_conj"), ("is_neg", "resolve_neg")):
+        if hasattr(value, bit) and hasattr(value, resolve) and getattr(value, bit)():
+            value = getattr(value, resolve)()
+    return value
+
+
+# DLPack's device types whose memory the host reads: its own, and pinned memory of CUDA and ROCm.
+_HOST = (1, 3, 11)
+
+
+def _remedy(value: Any) -> str:
+    """What makes `value` readable, if it is known."""
+    dtype = str(getattr(value, "dtype", ""))
+    if "bfloat16" in dtype or "float8" in dtype:
+        return f"; NumPy has no {dtype.rpartition('.')[2]}, cast it to float32"
+    try:
+        elsewhere = int(value.__dlpack_device__()[0]) not in _HOST
+    except Exception:  # see above
+        return ""
+    return "; copy it to the memory of the host, as .cpu() does" if elsewhere else ""
 
 
 def as_float_array(
@@ -90,9 +121,16 @@ def readable(array: Array) -> Array:
 
 
 def expect_shape(
-    name: str, array: Array, shape: tuple[int | str, ...], why: Callable[[], str] | str = ""
+    name: str,
+    array: Array,
+    shape: tuple[int | str, ...],
+    why: Callable[[], str] | str = "",
+    remedy: str = "",
 ) -> None:
-    """Raise ValueError unless `array` has `shape`, whose strings stand for any length."""
+    """Raise ValueError unless `array` has `shape`, whose strings stand for any length.
+
+    The error says `why` that is expected, and ends with a `remedy`.
+    """
     if array.ndim == len(shape) and all(
         want == got or isinstance(want, str) for want, got in zip(shape, array.shape, strict=True)
     ):
@@ -101,18 +139,54 @@ def expect_shape(
     reason = why() if callable(why) else why
     raise ValueError(
         f"{name}: expected shape {wanted}{' to match ' + reason if reason else ''}, "
-        f"got {array.shape}"
+        f"got {array.shape}{remedy}"
     )
 
 
-def choice(name: str, value: object, options: Iterable[str]) -> str:
-    """`value` if it is one of `options`."""
+def choice(
+    name: str, value: object, options: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> str:
+    """`value` if it is one of `options`; `aliases` as in `unknown`."""
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected a string, got {type(value).__name__}")
     options = tuple(options)
     if value not in options:
-        raise ValueError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+        raise unknown(name, value, options, aliases)
     return value
+
+
+def unknown(
+    name: str, value: str, options: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> ValueError:
+    """The error for a `value` that is none of `options`, with the one that may be meant.
+
+    `aliases` are the names that other libraries have, in small letters and digits alone, with what
+    to say of them: the option in quotes, and how it differs.
+    """
+    options = tuple(options)
+    return ValueError(
+        f"{name}: expected one of {', '.join(options)}, got {value!r}"
+        f"{did_you_mean(value, options, aliases)}"
+    )
+
+
+def did_you_mean(
+    value: str, options: Iterable[str], aliases: Mapping[str, str] | None = None
+) -> str:
+    """The end of an error about `value`: the option that it resembles, or nothing."""
+    import difflib  # an error may take its time, an import may not
+
+    letters = _letters(value)
+    if aliases and letters in aliases:
+        return f"; did you mean {aliases[letters]}?"
+    meant = {_letters(option): repr(option) for option in options}
+    close = difflib.get_close_matches(letters, meant, 1, cutoff=0.7)
+    return f"; did you mean {meant[close[0]]}?" if close else ""
+
+
+def _letters(name: str) -> str:
+    """`name` in small letters and digits alone."""
+    return "".join(filter(str.isalnum, name.lower()))
 
 
 def size(name: str, value: object, *, least: int = 1) -> int:
@@ -170,12 +244,20 @@ def non_negative(name: str, value: object) -> float:
     return number
 
 
+_DTYPES = {
+    **dict.fromkeys(("float32", "fp32", "f32"), "'float32'"),
+    **dict.fromkeys(("float64", "fp64", "f64"), "'float64'"),
+}
+
+
 def float_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
     """`value` as a float dtype in native byte order."""
     try:
         dtype = np.dtype(value)
     except TypeError:
-        raise TypeError(f"{name}: expected a float dtype, got {value!r}") from None
+        given = str(value).rpartition(".")[2]  # "torch.float32" is a dtype of PyTorch
+        hint = did_you_mean(given, (), _DTYPES)  # bfloat16 resembles others, and is none of them
+        raise TypeError(f"{name}: expected a float dtype, got {value!r}{hint}") from None
     if dtype.kind != "f":
         raise TypeError(f"{name}: expected a float dtype, got {dtype}")
     native: np.dtype[Any] = dtype.newbyteorder("=")

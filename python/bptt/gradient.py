@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, overload
+
+import numpy as np
+
 from . import checks
 from .backends import resolve
 from .cells import Cell, get_cell
@@ -11,10 +15,51 @@ from .inputs import block_nbytes, read_inputs, states_nbytes
 from .losses import At, make_objective
 from .outputs import check_grads
 from .params import Params
-from .states import GivenState, by_part
+from .states import GivenState, as_given, by_part
+from .stream import state_after
 from .truncation import read_truncation, truncated_value_and_grad
 
 __all__ = ["value_and_grad"]
+
+
+@overload
+def value_and_grad(
+    cell: str | Cell,
+    params: Params,
+    x: Array,
+    target: Array,
+    *,
+    loss: str,
+    at: At,
+    reduction: str = "mean",
+    state: GivenState | None = None,
+    backend: str = "auto",
+    out: Grads | None = None,
+    accumulate: bool = False,
+    truncate: int | None = None,
+    detach_every: int | None = None,
+    return_state: Literal[False] = False,
+) -> tuple[float, Grads]: ...
+
+
+@overload
+def value_and_grad(
+    cell: str | Cell,
+    params: Params,
+    x: Array,
+    target: Array,
+    *,
+    loss: str,
+    at: At,
+    reduction: str = "mean",
+    state: GivenState | None = None,
+    backend: str = "auto",
+    out: Grads | None = None,
+    accumulate: bool = False,
+    truncate: int | None = None,
+    detach_every: int | None = None,
+    return_state: Literal[True],
+) -> tuple[float, Grads, GivenState]: ...
 
 
 def value_and_grad(
@@ -32,7 +77,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
-) -> tuple[float, Grads]:
+    return_state: bool = False,
+) -> tuple[Any, ...]:
     """The loss of a recurrent layer with a linear readout, and its gradient in every input.
 
     Parameters
@@ -43,12 +89,16 @@ def value_and_grad(
     x : (T, B, I) array
     target : array
         ``squared_error``: floats, (B, O) for a loss at one step, else (T, B, O).
-        ``cross_entropy``: integer class ids in [0, O), (B,) or (T, B).
+        ``cross_entropy``: integer class ids in [0, O), (B,) or (T, B); any where the weight is 0.
     loss : {"squared_error", "cross_entropy"}
         ``squared_error`` is 1/2 sum_o (Y - O)^2; ``cross_entropy`` is -log softmax(O)[target].
     at : {"last", "all"}, int, or (T, B) array
         The steps whose loss counts: the last one, every one, the one of that index (negative
-        counts from the end), or every one with the given weights.
+        counts from the end), or every one with the given weights, in the dtype of `params`. A
+        weight of 0 selects, it does not multiply: nothing of such a step's loss counts, whatever
+        its target holds (NaN, or a class id of -100), and its outputs may overflow. The states are
+        part of the recurrence all the same, so x is finite. Weights are finite; with "mean" they
+        are also not negative.
     reduction : {"mean", "sum"}
         "sum" adds all terms; "mean" divides by their number (rows times loss steps, or the sum
         of the weights).
@@ -69,6 +119,9 @@ def value_and_grad(
     detach_every : int, optional
         K, at least 1: let no gradient pass from step K to the one before it, nor from 2 K, and so
         on. Not together with `truncate`; docs/truncation.md compares them.
+    return_state : bool
+        Return the state after the last step of x, too, also where the loss is read before: for a
+        call that goes on from there.
 
     Returns
     -------
@@ -76,6 +129,9 @@ def value_and_grad(
         Of this call alone.
     grads : Grads
         With respect to x, state and every parameter that is present; `out` if that was given.
+    state : (B, H) array, or pair of them
+        Only with ``return_state=True``. A new one, of the bits of ``forward(...).state``; the next
+        call's gradient does not pass into this one.
 
     Raises
     ------
@@ -98,6 +154,8 @@ def value_and_grad(
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     steps, batch, _ = x.shape
     cut = read_truncation(truncate, detach_every)
+    if not isinstance(return_state, (bool, np.bool_)):
+        raise TypeError(f"return_state: expected a bool, got {type(return_state).__name__}")
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
     if out is not None or accumulate is not False:
@@ -120,9 +178,16 @@ def value_and_grad(
     if cut is not None and objective.step is None:
         needed += cut.nbytes(states_nbytes(kind, params, steps, batch, "minimal"))
     checks.require_memory(needed, f"value_and_grad over {walked} steps")
+    last = tuple(map(np.empty_like, initial)) if return_state else None
     if cut is not None and cut.cuts(walked, batch):
-        return truncated_value_and_grad(
-            cut, kind, chosen, params, x, initial, objective, out, bool(accumulate)
+        value, grads = truncated_value_and_grad(
+            cut, kind, chosen, params, x, initial, objective, out, bool(accumulate), last
         )
-    value, grads = chosen.value_and_grad(kind, params, x, initial, objective, out, bool(accumulate))
-    return float(value), grads
+    else:
+        value, grads = chosen.value_and_grad(
+            kind, params, x, initial, objective, out, bool(accumulate), last
+        )
+    if last is None:
+        return float(value), grads
+    final = state_after(kind, chosen, params, x[walked:], last)
+    return float(value), grads, as_given(final)

@@ -208,7 +208,7 @@ class _Point:
 
     def _loss(self) -> float:
         state = as_given(self._state)
-        loss, _ = value_and_grad(
+        loss, *_ = value_and_grad(
             self._cell, self._params, self._x, self._target, state=state, **self._options
         )
-        return loss
+        return float(loss)

@@ -20,7 +20,7 @@ import numpy as np
 
 from . import checks
 from .backends import Backend
-from .backends.protocol import Forward, State
+from .backends.protocol import State
 from .cells import Cell
 from .checks import Array
 from .grads import Grads
@@ -28,11 +28,9 @@ from .losses import Objective
 from .params import Params
 from .recorded import Recorded
 from .states import as_given, as_tuple
+from .stream import state_after
 
 __all__ = ["Truncation", "read_truncation", "truncated_backward", "truncated_value_and_grad"]
-
-# So many states fit a cache, and are many enough for one call.
-_STEPS_AT_ONCE = 128
 
 # What comes in at all steps, for each part of the state: (T, B, H), or None.
 History = tuple[Array | None, ...]
@@ -55,10 +53,8 @@ class Truncation:
         return batch > 0 and self.first(steps - 1) > 0
 
     def kept(self, steps: int) -> int:
-        """How many steps of so many, with a loss at each, are kept at a time: whole segments."""
-        if not self.detach:
-            return steps
-        return min(steps, max(1, _STEPS_AT_ONCE // self.steps) * self.steps)
+        """How many steps of so many, with a loss at each, are kept at a time."""
+        return min(steps, self.steps) if self.detach else steps
 
     def nbytes(self, states: int) -> int:
         """Bytes that it takes at most beside states of so many: see `_add_lags`."""
@@ -121,29 +117,32 @@ def truncated_value_and_grad(
     objective: Objective,
     out: Grads | None,
     accumulate: bool,
+    last: State | None = None,
 ) -> tuple[float, Grads]:
     """Backend.value_and_grad, of the terms that `cut` leaves; it cuts something."""
     grads = _to_add_to(params, x, state, out, accumulate, readout=True)
-    step = objective.step
-    if step is not None:
-        start = cut.first(step)
-        before = _state_after(cell, backend, params, x[:start], state)
-        part = _part(grads, start, step + 1)
-        near = replace(objective, step=step - start)
-        inputs = x[start : step + 1]
-        loss, _ = backend.value_and_grad(cell, params, inputs, before, near, part, True)
-        return loss, grads
-    loss, at_once = 0.0, cut.kept(len(x))
-    for start in range(0, len(x), at_once):
-        stop = min(start + at_once, len(x))
-        recorded = Recorded(cell, backend, params, x[start:stop], state)
-        some, dy, of_readout = recorded.readout_gradient(_steps_of(objective, start, stop))
-        incoming = (dy, *(None for _ in state[1:]))
-        truncated_backward(cut, recorded, incoming, None, _part(grads, start, stop), True)
+    step, after = objective.step, last or tuple(map(np.empty_like, state))
+    if step is None and not cut.detach:
+        recorded = Recorded(cell, backend, params, x, state)
+        loss, dy, of_readout = recorded.readout_gradient(objective)
+        truncated_backward(cut, recorded, (dy, *(None for _ in state[1:])), None, grads, True)
         for name, g in of_readout.items():
             getattr(grads, name)[...] += g
-        loss += some
-        state = tuple(s[-1] for s in recorded.after)
+        for target, states in zip(after, recorded.after, strict=True):
+            target[:] = states[-1]
+        return loss, grads
+    # One fused call for each segment, or for the only one that a loss reaches.
+    start, end = (0, len(x)) if step is None else (cut.first(step), step + 1)
+    state = state_after(cell, backend, params, x[:start], state)
+    loss = 0.0
+    while start < end:
+        stop = end if step is not None else min(start + cut.steps, end)
+        some = _steps_of(objective, start, stop)
+        part = _part(grads, start, stop)
+        loss += backend.value_and_grad(cell, params, x[start:stop], state, some, part, True, after)[
+            0
+        ]
+        state, start = tuple(s.copy() for s in after), stop
     return loss, grads
 
 
@@ -170,6 +169,9 @@ def _to_add_to(
 
 
 def _steps_of(objective: Objective, start: int, stop: int) -> Objective:
+    """The loss at some steps, the only one among them if there is one."""
+    if objective.step is not None:
+        return replace(objective, step=objective.step - start)
     weights = objective.weights
     return replace(
         objective,
@@ -227,16 +229,3 @@ def _add_lags(lags: int, recorded: Recorded, incoming: State, into: Grads) -> No
         for sums, d in zip(total, delta, strict=True):
             sums[: len(d)] += d
     recorded.add_step_gradients(total, into)
-
-
-def _state_after(cell: Cell, backend: Backend, params: Params, x: Array, state: State) -> State:
-    """The state after all steps of x; those between are not kept, as nothing comes back to them."""
-    into: Forward | None = None
-    for start in range(0, len(x), _STEPS_AT_ONCE):
-        some = x[start : start + _STEPS_AT_ONCE]
-        if into is not None:
-            history = tuple(states[: len(some)] for states in into.history)
-            into = Forward(history, into.state, into.saved)
-        into = backend.forward(cell, params, some, state, "minimal", into)
-        state = tuple(s.copy() for s in into.state)
-    return state

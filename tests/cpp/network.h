@@ -214,7 +214,7 @@ Results<T> run_value_and_grad(const Network<T>& network, const LossChoice& loss,
   Results<T> r(network, gap);
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
-                          r.gradients(network.biased(), true), threads, interrupt);
+                          r.gradients(network.biased(), true), {}, threads, interrupt);
   return r;
 }
 
@@ -234,7 +234,7 @@ Results<T> add_value_and_grad(const Network<T>& network, const LossChoice& loss,
   r.fill(before);
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
-                          r.gradients(network.biased(), true, Write::add), threads, interrupt);
+                          r.gradients(network.biased(), true, Write::add), {}, threads, interrupt);
   return r;
 }
 

@@ -55,6 +55,9 @@ struct Rows {
       ids[r] = random.below(c.outputs);
     }
     for (T& weight : weights) weight = random.below(4) == 0 ? T(0) : random.spread<T>();
+    for (Index r = 0; r < weights.size(); ++r) {
+      if (weights[r] == 0) ids[r] = -100;  // nothing of such a row is read
+    }
     call = {c.rows,
             c.outputs,
             o.get(),
@@ -123,10 +126,12 @@ void check_loss(LossId id, RowLoss<T> row_loss, const Case& c, Random& random) {
 
   for (Index r = 0; r < c.rows; ++r) {
     std::vector<T>& o = before[static_cast<std::size_t>(r)];
-    const double loss = row_loss(o, rows, r) * static_cast<double>(rows.weight(r));
+    const bool counts = rows.weight(r) != 0;  // a weight of 0 selects
+    const double loss = counts ? row_loss(o, rows, r) * static_cast<double>(rows.weight(r)) : 0.0;
     if (!same_bits(rows.losses[r], loss)) CHECK_EQUAL(rows.losses[r], loss);
     for (Index j = 0; j < c.outputs; ++j) {
-      const T gradient = o[static_cast<std::size_t>(j)] * rows.weight(r) * rows.call.scale;
+      const T whole = o[static_cast<std::size_t>(j)] * rows.weight(r) * rows.call.scale;
+      const T gradient = counts ? whole : T(0);
       const T got = rows.o[r * rows.stride + j];
       if (!same_bits(got, gradient)) CHECK_EQUAL(got, gradient);
     }

@@ -25,6 +25,9 @@ REGISTRY: dict[str, Backend] = {
 }
 
 
+_ALIASES = {"cpp": "'native'", "c": "'native'", "np": "'numpy'", "jit": "'numba'"}
+
+
 @dataclass(frozen=True)
 class BackendStatus:
     """Whether a backend can be used here, and why it can or cannot."""
@@ -69,7 +72,7 @@ def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:
     """
     if name == "auto":
         return _best(cell, dtype)
-    backend = REGISTRY[checks.choice("backend", name, ("auto", *REGISTRY))]
+    backend = REGISTRY[checks.choice("backend", name, ("auto", *REGISTRY), _ALIASES)]
     missing = backend.missing()
     if missing is not None:
         raise backend.error(f"backend {name!r} is not available: {missing}")

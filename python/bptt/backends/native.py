@@ -180,6 +180,7 @@ class NativeBackend:
         objective: Objective,
         out: Grads | None = None,
         accumulate: bool = False,
+        last: State | None = None,
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
         grads = out
@@ -205,6 +206,7 @@ class NativeBackend:
             objective.weights,
             objective.scale,
             accumulate,
+            last,
             grads.x,
             as_tuple(grads.state),
             grads.w_ih,

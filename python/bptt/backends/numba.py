@@ -128,6 +128,7 @@ class NumbaBackend:
         objective: Objective,
         out: Grads | None = None,
         accumulate: bool = False,
+        last: State | None = None,
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
         # Steps after the only one of the loss have no part in it: their dx stays zero.
@@ -145,6 +146,9 @@ class NumbaBackend:
             stages = _stages("PROJECT", "RECUR", "RECUR_BACK", "COLLECT")
             layer = _layer(cell, params, x[:steps], state)
             run(stages, cell, layer, record, incoming, readout, gradients)
+        if last is not None:
+            for target, initial, states in zip(last, state, record.history, strict=True):
+                np.copyto(target, states[-1] if steps else initial)
         loss = readout.terms.sum(dtype=np.float64) * objective.scale
         grads = _grads(cell, params, incoming, gradients)
         grads.x = dx

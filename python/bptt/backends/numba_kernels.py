@@ -410,11 +410,16 @@ def read_out(readout: Readout, step: int, start: int, s: Array, packed_oh: Array
     add_product(s, packed_oh, o)
     for row in range(s.shape[0]):
         b = start + row
+        weight = readout.weights[step, b]
+        if weight == 0:  # it selects: neither O nor the target counts, whatever they hold
+            readout.terms[step, b] = 0
+            for j in range(o.shape[1]):
+                o[row, j] = 0
+            continue
         if readout.loss == SQUARED_ERROR:
             term = squared_error(o[row], readout.target[step, b])
         else:
             term = cross_entropy(o[row], readout.ids[step, b])
-        weight = readout.weights[step, b]
         readout.terms[step, b] = term * weight
         for j in range(o.shape[1]):
             o[row, j] = o[row, j] * weight * readout.scale

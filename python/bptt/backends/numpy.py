@@ -151,22 +151,21 @@ class NumpyBackend:
         objective: Objective,
         out: Grads | None = None,
         accumulate: bool = False,
+        last: State | None = None,
     ) -> tuple[float, Grads]:
         assert params.w_ho is not None
         dx = np.zeros_like(x)
         if objective.step is not None:
             x = x[: objective.step + 1]  # the sum runs over the steps up to the loss
         forward = self.forward(cell, params, x, state, "gates")
+        for target, s in zip(last or (), forward.state, strict=False):
+            np.copyto(target, s)
         steps = slice(None) if objective.step is None else objective.step
         y = forward.y[steps]
         outputs = y[..., 0].size * params.w_ho.shape[0]
         checks.require_memory(4 * outputs * x.itemsize, f"{outputs} outputs of the readout")
-        o = _affine(y, params.w_ho, params.b_o)
-        terms, do = LOSS_FUNCTIONS[objective.loss](o, objective.target)
-        scale = x.dtype.type(objective.scale)
-        if objective.weights is not None:
-            terms, do = terms * objective.weights, do * objective.weights[..., None]
-        do = do * scale
+        terms, do = _loss_rows(objective, params, y)
+        do = do * x.dtype.type(objective.scale)
         dy = np.zeros_like(forward.y)
         dy[steps] = do @ params.w_ho
         nothing = (None,) * (len(state) - 1)
@@ -197,6 +196,25 @@ def _write_trace(cell: Cell, trace: Trace, t: int, dstate: State, dg_i: Array, d
     for gate, (da_i, da_h) in enumerate(gates):
         trace.deltas[gate, t] = da_i
         trace.deltas[cell.recurrent_sums[gate], t] = da_h
+
+
+def _loss_rows(objective: Objective, params: Params, y: Array) -> tuple[Array, Array]:
+    """The weighted loss of each row, and its gradient in O. A weight of 0 selects: of such a row
+    neither O nor the target is read."""
+    loss, target, weights = LOSS_FUNCTIONS[objective.loss], objective.target, objective.weights
+    assert params.w_ho is not None
+    if weights is None:
+        return loss(_affine(y, params.w_ho, params.b_o), target)
+    counts = weights != 0
+    read = _where(counts, y)
+    terms, do = loss(_affine(read, params.w_ho, params.b_o), _where(counts, target))
+    return _where(counts, terms * weights), _where(counts, do * weights[..., None])
+
+
+def _where(counts: Array, rows: Array) -> Array:
+    """`rows`, but zeros for those that do not count."""
+    of_rows = counts.reshape(counts.shape + (1,) * (rows.ndim - counts.ndim))
+    return np.where(of_rows, rows, rows.dtype.type(0))
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:

@@ -175,5 +175,10 @@ class Backend(Protocol):
         objective: Objective,
         out: Grads | None = None,
         accumulate: bool = False,
+        last: State | None = None,
     ) -> tuple[float, Grads]:
-        """The loss of the readout, and all gradients, which go where `backward`'s go."""
+        """The loss of the readout, and all gradients, which go where `backward`'s go.
+
+        `last` gives arrays (B, H) for the state after the last step, or after the only one whose
+        loss counts.
+        """

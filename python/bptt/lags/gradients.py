@@ -53,7 +53,7 @@ def lag_gradients(
     Parameters
     ----------
     cell, params, x, target, loss, at, reduction, state, backend
-        As in `value_and_grad`.
+        As in `value_and_grad`; the loss is that of every step where no `at` says otherwise.
     dy : (T, B, H) array, optional
         The gradient with respect to the states, in place of a target and a loss.
     max_lag : int, optional

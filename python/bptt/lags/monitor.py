@@ -85,7 +85,8 @@ class LagMonitor:
     sample : int, optional
         Measure on so many sequences of the batch, or on all if it has fewer, drawn anew each time;
         on all if not given. Fewer cost less, and so there are more measurements within the budget,
-        but the gradient of few sequences scatters more.
+        but the gradient of few sequences scatters more. Sequences whose weights are all 0 are not
+        drawn.
     max_lag : int, optional
         The largest lag that is computed; that of the first step if not given or if less is there.
     lags : iterable of int, optional
@@ -261,7 +262,9 @@ class LagMonitor:
         batch = given["x"].shape[1:2]
         if self._sample is None or not batch or batch[0] <= self._sample:
             return given
-        rows = np.sort(self._rng.choice(batch[0], self._sample, replace=False))
+        rows = _with_a_loss(given["at"], batch[0])
+        if len(rows) > self._sample:
+            rows = np.sort(self._rng.choice(rows, self._sample, replace=False))
 
         def of_rows(name: str, value: Any, axis: int) -> Any:
             if value is None:
@@ -310,6 +313,17 @@ class LagMonitor:
     def __repr__(self) -> str:
         last = self.history[-1].horizon if self.history else None
         return f"LagMonitor({self.steps} steps, {len(self.history)} measured, horizon={last})"
+
+
+def _with_a_loss(at: At, batch: int) -> Array:
+    """The sequences of a batch that have a loss: not those of weight 0 throughout."""
+    every = np.arange(batch)
+    if _one_step(at) or isinstance(at, str):
+        return every
+    weights = checks.as_array("at", at)
+    if weights.ndim != 2 or weights.shape[1] != batch or not weights.any():
+        return every  # the error is `lag_gradients`'s
+    return np.flatnonzero(weights.any(axis=0))
 
 
 def _one_step(at: At) -> bool:
