@@ -13,7 +13,7 @@ from .folder import write_file
 from .lags_figures import FIGURES, TOLERANCE, figures_of
 from .lags_measured import Measured, Results
 from .page import figure, page
-from .tables import html_table, number
+from .tables import accuracy_of_sums, html_table, number
 from .training import MONITORED
 
 __all__ = ["write_report"]
@@ -131,7 +131,7 @@ def _facts(results: Results) -> dict[str, str]:
             "curves end there.</p>"
             for n in overflown
         ),
-        "check": number(max((n.lags.check for n in found), default=0.0)),
+        "check": accuracy_of_sums(gradient.check for n in found for gradient in n.gradients),
         "seed": options.seed,
         "backend": results.backend,
         "version": bptt.__version__,

@@ -10,7 +10,7 @@ from .figures import FIGURES, draw
 from .folder import write_file
 from .page import figure, page, stopped
 from .results import Results
-from .tables import TABLES, label, number, oldest_over_nearest
+from .tables import TABLES, accuracy_of_sums, label, number, oldest_over_nearest
 
 __all__ = ["write_report"]
 
@@ -74,7 +74,7 @@ def _facts(results: Results) -> dict[str, str]:
         "seed": settings.seed,
         "backend": results.backend,
         "version": bptt.__version__,
-        "check": number(max(checks, default=0.0)),
+        "check": accuracy_of_sums(checks),
         "params_file": example.params_file,
         "params_cell": example.cell,
     }

@@ -83,9 +83,11 @@ class LagGradients:
     step : int or None
         The only step at which the loss is read, if it is one.
     check : float
-        ``||total - sum of all terms||``, all parameters as one vector, over what the terms add up,
-        the norms of delta of all lags times that of the inputs and states: rounding, also where the
-        total cancels. Where not all lags were computed, of a pass with all of their delta at once.
+        ``||sum of the terms - total|| / ||total||``, all parameters of the layer as one vector: the
+        accuracy that was reached. It is rounding, of the order of the dtype's eps (float32 1e-7,
+        float64 1e-16), and larger by as much as the terms cancel each other in the total; inf if
+        the total is zero and the sum is not. Where not all lags were computed, the sum is that of
+        one pass with the delta of all of them.
     overflow_lag : int or None
         The first lag whose term is not finite; the curves end before it. What is relative to the
         total, which overflows as well, is nan then.
