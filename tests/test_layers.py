@@ -70,7 +70,7 @@ def test_only_the_bindings_know_python() -> None:
 
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
-    ("cells", "checks", "pointwise", "progress"),
+    ("cells", "checks", "pointwise", "progress", "ticks"),
     ("custom_cell", "threads", "layouts", "states"),
     ("params",),
     ("grads", "losses"),
@@ -87,8 +87,9 @@ RANKS = (
     ("__main__",),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-# What a layer may name of the package: above __init__, nothing but its public names and checks.
+# What a layer may name of the package: above __init__, nothing but its public names and these.
 FRONT = ("torch", "jax", "cli", "__main__")
+SHARED = ("checks", "ticks")
 
 
 def module_of(path: Path) -> str:
@@ -140,7 +141,7 @@ def test_a_module_imports_only_modules_below_it(path: Path) -> None:
         else:
             assert RANK[other] < RANK[unit], f"{unit} imports {other}"
         if unit in FRONT:
-            assert RANK[other] >= RANK["__init__"] or other == "checks", f"{unit} imports {other}"
+            assert RANK[other] >= RANK["__init__"] or other in SHARED, f"{unit} imports {other}"
 
 
 def test_only_the_native_backend_imports_the_compiled_module() -> None:
@@ -165,7 +166,10 @@ def test_optional_packages_are_imported_where_they_are_used_and_nowhere_else(
     package: str,
 ) -> None:
     homes = {"numba": ("backends",), "torch": ("torch", "layouts"), "jax": ("jax",)}
-    homes |= {"matplotlib": ("cli", "lags", "jacobians"), "tqdm": ("cli", "lags", "progress")}
+    homes |= {
+        "matplotlib": ("cli", "lags", "jacobians", "ticks"),
+        "tqdm": ("cli", "lags", "progress"),
+    }
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text())):
             names = []

@@ -49,7 +49,7 @@ def learning(results: Results) -> Figure:
         loss.set_title(f"{cell} cell")
         panels.reference_line(loss, np.log(CLASSES), "guessing: ln 10")
         panels.reference_line(accuracy, 100 / CLASSES, "guessing: 10 %")
-        panels.reference_line(reach, 1)
+        panels.reference_line(reach, 1, "equal at both ends", end="left")
         accuracy.set_ylim(0, 102)
         reach.set_xlabel("epoch (pass over the training images)")
         reach.set_xlim(0, results.settings.epochs)
@@ -91,7 +91,7 @@ def share(results: Results) -> Figure:
         panels.reference_line(axis, 100 / (results.data["steps"] - 1))
     for axis in axes[:, 0]:
         axis.set_ylabel("share in $\\partial L/\\partial W_s$\n(%)")
-    panels.legend(figure, results.radii)
+    panels.legend(figure, results.radii, dotted="all distances equal")
     return figure
 
 
@@ -105,7 +105,7 @@ def cut(results: Results) -> Figure:
     figure, axes = _before_and_after(results, panel, sharey="all")
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
-        panels.reference_line(axis, 5)
+        panels.reference_line(axis, 5, "5 %", end="left")
     for axis in axes[-1]:
         axis.set_xlabel("largest distance $t-k$ that is kept  (steps)")
     for axis in axes[:, 0]:
@@ -125,10 +125,15 @@ def horizon(results: Results) -> Figure:
             network = result.network
             compared = title == "equal size"
             colour = panels.cell_colour(network.cell) if compared else panels.colour(network.radius)
-            result.monitor.draw(axis, color=colour, label=network.cell, marker=".", lw=1.2)
+            mark = (
+                panels.cell_marker(network.cell)
+                if compared
+                else panels.radius_marker(network.radius)
+            )
+            result.monitor.draw(axis, color=colour, label=network.cell, lw=1.2, **mark)
         axis.set_title(title)
         axis.label_outer()
-    axes[0, 0].set_ylim(0, results.data["steps"])
+    axes[0, 0].set_ylim(0, 1.05 * results.data["steps"])
     if "equal size" in shown:
         axes[0, -1].legend()
     panels.legend(figure, results.radii)
