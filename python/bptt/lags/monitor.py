@@ -47,9 +47,10 @@ class LagRecord:
     step : int
         Steps of training before, from zero.
     horizon : int or None
-        ``LagGradients.horizon`` of the parameters; None if no lag that was computed is far enough.
+        ``LagGradients.horizon`` of all parameters at the monitor's tolerance; None if the error is
+        above it at all lags that were computed.
     half_life : float
-        ``LagGradients.half_life`` of delta.
+        ``LagGradients.half_life`` of the norm of delta.
     lags, norm, error : (N,)
         ``LagGradients.norm`` and ``error`` of the parameters, by lag.
     seconds : float
@@ -225,7 +226,10 @@ class LagMonitor:
         }
 
     def plot(self) -> Figure:
-        """A figure of the horizon over the steps, on the error that it is read from.
+        """A figure of the horizon over the steps of training, on a heat map of the error by lag.
+
+        A column of the heat map is a measurement, drawn over all steps to which it is the nearest
+        one. There is no heat map if not all measurements were of the same lags.
 
         Needs matplotlib (``pip install 'bptt[demo]'``).
         """
@@ -234,7 +238,7 @@ class LagMonitor:
         return horizon_in_training(self)
 
     def draw(self, axes: Axes, **style: Any) -> None:
-        """Draw the horizon over the steps into the axes of a figure of your own.
+        """Draw the horizon over the steps of training into the axes of a figure of your own.
 
         `style` is for ``Axes.plot``.
         """
