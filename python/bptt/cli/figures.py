@@ -49,14 +49,15 @@ def learning(results: Results) -> Figure:
         loss.set_title(f"{cell} cell")
         panels.reference_line(loss, np.log(CLASSES), "guessing: ln 10")
         panels.reference_line(accuracy, 100 / CLASSES, "guessing: 10 %")
-        panels.reference_line(reach, 1, "equal at both ends", end="left")
+        panels.reference_line(reach, 1)
         accuracy.set_ylim(0, 102)
         reach.set_xlabel("epoch (pass over the training images)")
         reach.set_xlim(0, results.settings.epochs)
         reach.locator_params(axis="x", integer=True)
     axes[0, 0].set_ylabel("training loss\n(nats)")
     axes[1, 0].set_ylabel("held-out accuracy\n(%)")
-    axes[2, 0].set_ylabel(r"$\|\partial L/\partial S_1\|$ / $\|\partial L/\partial S_t\|$")
+    ratio = r"$\|\partial L/\partial S_1\|$ / $\|\partial L/\partial S_t\|$"
+    axes[2, 0].set_ylabel(f"{ratio}\n(dotted: equal)")
     panels.legend(figure, results.radii)
     return figure
 
@@ -135,7 +136,7 @@ def horizon(results: Results) -> Figure:
         axis.label_outer()
     axes[0, 0].set_ylim(0, 1.05 * results.data["steps"])
     if "equal size" in shown:
-        axes[0, -1].legend()
+        axes[0, -1].legend(loc="lower right")
     panels.legend(figure, results.radii)
     return figure
 
