@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["label_logarithmic"]
 
-_NARROW = 300  # the end of an axis over its beginning, up to which powers of ten are too few
+_NARROW = 500  # the end of an axis over its beginning, up to which powers of ten are too few
 _PLAIN = (1e-4, 1e4)  # numbers that are read more easily as they are
 
 
