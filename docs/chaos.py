@@ -101,7 +101,7 @@ def draw_spectra(axes: Axes) -> None:
     print(
         f"spectrum, g = {gain}: rms of the difference from theory, dimension / H, entropy rate / H"
     )
-    for hidden, steps, marker in ((64, 3000, "^"), (128, 2000, "s"), (512, 500, "o")):
+    for hidden, steps, marker in ((64, 3000, "^"), (128, 2000, "s"), (512, 500, ".")):
         found = exponents(hidden, gain, steps, seed=0)
         at = (np.arange(hidden) + 0.5) / hidden
         off = found.exponents - spectrum_in_theory(gain, at)
@@ -110,13 +110,14 @@ def draw_spectra(axes: Axes) -> None:
             f"{found.entropy_rate / hidden:.4f}",
             flush=True,
         )
-        few = np.unique(np.linspace(0, hidden - 1, 40).astype(int))
-        axes.plot(at[few], found.exponents[few], marker, ms=4, mfc="none", label=f"H = {hidden}")
+        few = np.unique(np.linspace(0, hidden - 1, 25).astype(int))
+        axes.plot(at[few], found.exponents[few], marker, ms=5, mfc="none", label=f"H = {hidden}")
     mean = np.maximum(theory, 0).mean()
     print(f"  theory         {dimension(theory):.3f} {mean:.4f}")
     axes.plot(fine, theory, "k-", lw=1, label="random matrices")
     axes.axhline(0, color="gray", lw=0.8)
-    axes.set(title=f"Spectrum at g = {gain:g}", xlabel="i / H", ylabel="nats per step")
+    axes.set(title=f"Spectrum at g = {gain:g}", xlabel="rank of the exponent / H")
+    axes.set(ylabel="nats per step")
     axes.legend()
 
 

@@ -16,10 +16,13 @@ from typing import Any
 import bptt
 import numpy as np
 from adaptive_horizon import BATCH, HIDDEN, STEPS, Adam, MackeyGlass, batches, relative_bias
+from bptt.ticks import label_logarithmic
 from matplotlib.figure import Figure
 
 REACHES = (1, 2, 5, 10, 20, 50, 100, 200)  # steps that a loss reaches at most: divisors of T
 ROUNDS = 20
+# The wide one is drawn beneath the narrow one, so that both are seen where they coincide.
+LINES = (("full", ":", 1.5), ("detach_every", "--", 3.5), ("truncate", "-", 1.3))
 
 
 def trained(cell: str, data: MackeyGlass, updates: int) -> bptt.Params:
@@ -81,7 +84,7 @@ def table(rows: list[dict[str, float]]) -> str:
 
 
 def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 3.7), layout="constrained")
     axes = figure.subplots(1, 3)
     panels = (
         ("bias", "relative bias, loss at every step"),
@@ -91,12 +94,15 @@ def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
     for axis, (what, title) in zip(axes, panels, strict=True):
         for n, (cell, rows) in enumerate(found.items()):
             reach = [row["reach"] for row in rows]
-            for name, line in (("full", ":"), ("truncate", "-"), ("detach_every", "--")):
+            for name, line, width in LINES:
                 if f"{name}, {what}" in rows[0]:
                     values = [row[f"{name}, {what}"] for row in rows]
-                    axis.loglog(reach, values, line, color=f"C{n}", label=f"{cell}, {name}")
+                    style = {"color": f"C{n}", "lw": width, "label": f"{cell}, {name}"}
+                    axis.loglog(reach, values, line, **style)
         axis.set(xlabel="steps that a loss reaches, at most", title=title)
-    axes[1].legend(fontsize="small")
+        label_logarithmic(axis.xaxis)
+        label_logarithmic(axis.yaxis)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.savefig(path, dpi=110)
 
 

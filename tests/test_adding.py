@@ -17,6 +17,7 @@ from bptt.cli.adding import BASELINE, draw, sequences
 from bptt.cli.adding_results import Settings
 from bptt.cli.task_adding import file_names
 from bptt.cli.training import read_out, train
+from reports import stated_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +132,12 @@ def test_demo_parameters_reproduce_the_error_that_was_written(demo: Path) -> Non
 
 
 def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
-    for result in _read_results(demo)["networks"]:
+    networks = _read_results(demo)["networks"]
+    for result in networks:
         assert len(result["before"]["state"]) == result["network"]["steps"]
-        assert max(result["before"]["check"], result["after"]["check"]) < 1e-12
+    checks = [result[when]["check"] for result in networks for when in ("before", "after")]
+    assert 1e-17 < max(checks) < 1e-12
+    assert stated_accuracy(demo) == pytest.approx(max(checks), rel=0.05, abs=0)
 
 
 def test_report_needs_no_other_file_and_names_every_network(demo: Path) -> None:

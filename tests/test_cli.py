@@ -27,6 +27,7 @@ from bptt.cli.plan import Settings
 from bptt.cli.sizes import equal_hidden_size, parameter_count
 from bptt.cli.task_digits import training
 from bptt.cli.training import Adam, accuracy, global_norm
+from reports import stated_accuracy
 
 NETWORKS = [
     f"{cell}-radius-{radius}" for cell in ("linear", "tanh") for radius in ("0.8", "1.0", "1.2")
@@ -156,6 +157,14 @@ def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
             assert gradient["check"] < 1e-12, network["params_file"]
             assert gradient["w_hh_error"][-1] == pytest.approx(0, abs=1e-12)
             assert gradient["w_hh"][-1] == 0  # it multiplies S_0
+
+
+def test_report_states_how_far_the_summed_terms_are_from_the_gradient(demo: Path) -> None:
+    """In float64, where a relative difference below an eps would be no difference at all."""
+    networks = _read_results(demo)["networks"]
+    checks = [n[when]["gradient"]["check"] for n in networks for when in ("before", "after")]
+    assert 1e-17 < max(checks) < 1e-12
+    assert stated_accuracy(demo) == pytest.approx(max(checks), rel=0.05, abs=0)
 
 
 def test_horizon_is_followed_in_the_training_of_every_network(demo: Path) -> None:

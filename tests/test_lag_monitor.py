@@ -66,6 +66,31 @@ def test_overhead_stays_within_the_budget_and_makes_use_of_it(
     assert len(monitor.history) == pytest.approx(budget * 4000 / 2, abs=3)
 
 
+def test_a_training_of_two_hundred_steps_gets_a_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each measurement takes as long as two steps, so that 3 % would be three of them."""
+    clock = FakeClock()
+    costing(clock, [0.02], monkeypatch)
+    monitor = bptt.LagMonitor(clock=clock)
+    trained(monitor, clock, 200, 0.01)
+    steps = [record.step for record in monitor.history]
+    assert len(steps) >= 10
+    assert max(np.diff(steps)) <= 200 / 3
+    assert steps[-1] > 200 / 2
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 0.3, 1.5])
+@pytest.mark.parametrize("steps", [10, 200, 4000])
+def test_a_monitor_takes_its_budget_and_one_second_at_most(
+    steps: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    costing(clock, [seconds], monkeypatch)
+    monitor = bptt.LagMonitor(clock=clock)
+    trained(monitor, clock, steps, 0.01)
+    spent = sum(record.seconds for record in monitor.history)
+    assert spent <= 0.03 * 0.01 * steps + max(1.0, seconds) + 1e-9
+
+
 def test_default_budget_is_three_percent() -> None:
     assert bptt.LagMonitor().budget == 0.03
 
@@ -280,4 +305,9 @@ def test_plot_shows_the_horizons_over_the_steps() -> None:
     axes = monitor.plot().axes[0]
     (line,) = axes.lines
     assert list(line.get_xdata()) == [0, 1, 2]
+    assert axes.get_xlim() == (0, 3)  # no steps before the first, and all that there were
+    (mesh,) = axes.collections
+    columns, rows = mesh.get_coordinates()[..., 0], mesh.get_coordinates()[..., 1]
+    assert (columns.min(), columns.max()) == (0, 3)
+    assert (rows.min(), rows.max()) == (-0.5, STEPS - 0.5)
     assert list(line.get_ydata()) == [record.horizon for record in monitor.history]

@@ -11,6 +11,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
+from bptt.lags.question import Question
 from bptt.recorded import Recorded
 from bptt.states import as_tuple
 from problems import Problem, make_problem
@@ -417,7 +418,52 @@ def test_a_gradient_that_is_nothing_but_rounding_is_no_error(dtype: str, backend
     x, dy = np.concatenate([p.x, p.x], axis=1), np.concatenate([p.dy, -p.dy], axis=1)
     lags = bptt.lag_gradients("tanh", p.params, x, dy=dy, backend=backend)
     assert np.linalg.norm(lags.total["w_hh"]) < 1e-3 * np.linalg.norm(lags.norm["state"])
-    assert lags.check < 1
+    assert lags.check > 100 * np.finfo(dtype).eps  # relative to a total that is rounding itself
+
+
+@pytest.mark.parametrize("at", ["last", "all"])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("float32", 1e-8, 1e-5), ("float64", 1e-17, 1e-14)]
+)
+def test_check_is_how_far_the_summed_terms_are_from_the_gradient(
+    dtype: str, low: float, high: float, at: str
+) -> None:
+    """Both computed here: the sum of the terms in float64, and the gradient of value_and_grad."""
+    p = make_problem("lstm", 64, 16, 1, 32, 10, dtype=dtype, seed=3)
+    where, target = p.loss_at(at, "cross_entropy")
+    call = {"loss": "cross_entropy", "at": where, "state": p.state}
+    lags = bptt.lag_gradients("lstm", p.params, p.x, target, terms=True, **call)
+    _, grads = bptt.value_and_grad("lstm", p.params, p.x, target, **call)
+    whole = np.concatenate([getattr(grads, name).ravel() for name in WEIGHTS]).astype("float64")
+    summed = np.concatenate(
+        [
+            np.sum([t.params[name] for t in lags.terms], axis=0, dtype=float).ravel()
+            for name in WEIGHTS
+        ]
+    )
+    found = np.linalg.norm(summed - whole) / np.linalg.norm(whole)
+    assert low < found < high
+    assert low < lags.check < high
+    assert low < bptt.lag_gradients("lstm", p.params, p.x, target, **call).check < high
+
+
+@pytest.mark.parametrize("sample", [None, 2])
+@pytest.mark.parametrize("at", ["last", "all"])
+def test_check_is_relative_to_the_norm_of_the_total(
+    at: str, sample: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = make_problem("lstm", *SHAPE, dtype="float32")
+    left = staticmethod(lambda group: {name: 1e-5 * g for name, g in group.total.items()})
+    monkeypatch.setattr(Question, "_left", left)
+    where, target = p.loss_at(at, "cross_entropy")
+    call = {"loss": "cross_entropy", "at": where, "sample": sample}
+    lags = bptt.lag_gradients("lstm", p.params, p.x, target, **call)
+    assert lags.check == pytest.approx(1e-5, rel=1e-4)
+
+
+def test_check_of_a_gradient_that_is_zero_is_zero() -> None:
+    p = make_problem("tanh", *SHAPE)
+    assert bptt.lag_gradients("tanh", p.params, p.x, dy=np.zeros_like(p.dy)).check == 0
 
 
 @pytest.mark.parametrize("at", ["last", "all"])

@@ -13,6 +13,7 @@ import bptt
 import numpy as np
 import pytest
 from bptt.cli import lags_measured, main
+from reports import stated_accuracy
 
 STEPS, BATCH = 9, 4
 
@@ -100,6 +101,14 @@ def test_report_states_what_following_the_training_took(of_task: Path) -> None:
         assert training["steps"] == 88
         assert training["history"][0]["step"] == 0
         assert f"{training['overhead']:.1%}" in (of_task / "report.html").read_text()
+
+
+def test_report_states_how_far_the_summed_terms_are_from_the_gradient(of_task: Path) -> None:
+    checks = []
+    for n in results_of(of_task)["networks"]:
+        checks += [each["check"] for each in (n["lags"], n["every_step"], *n["routes"].values())]
+    assert 1e-17 < max(checks) < 1e-12
+    assert stated_accuracy(of_task) == pytest.approx(max(checks), rel=0.05, abs=0)
 
 
 def test_untrained_networks_have_no_course_of_training(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_only_the_bindings_know_python() -> None:
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
     ("control_groups", "threadpoolctl"),
-    ("checks", "layer_options", "pointwise", "progress"),
+    ("checks", "layer_options", "pointwise", "progress", "ticks"),
     ("cells",),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
     ("params",),
@@ -89,8 +89,9 @@ RANKS = (
     ("__main__",),
 )
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-# What a layer above __init__ may name of the package: its public names, checks and files.
+# What a layer above __init__ may name of the package: its public names, and these.
 FRONT = ("torch", "jax", "cli", "__main__")
+SHARED = ("checks", "files", "ticks")
 
 
 def module_of(path: Path) -> str:
@@ -142,7 +143,7 @@ def test_a_module_imports_only_modules_below_it(path: Path) -> None:
         else:
             assert RANK[other] < RANK[unit], f"{unit} imports {other}"
         if unit in FRONT:
-            public = RANK[other] >= RANK["__init__"] or other in ("checks", "files")
+            public = RANK[other] >= RANK["__init__"] or other in SHARED
             assert public, f"{unit} imports {other}"
 
 
@@ -168,7 +169,10 @@ def test_optional_packages_are_imported_where_they_are_used_and_nowhere_else(
     package: str,
 ) -> None:
     homes = {"numba": ("backends",), "torch": ("torch", "layouts"), "jax": ("jax",)}
-    homes |= {"matplotlib": ("cli", "lags", "jacobians"), "tqdm": ("cli", "lags", "progress")}
+    homes |= {
+        "matplotlib": ("cli", "lags", "jacobians", "ticks"),
+        "tqdm": ("cli", "lags", "progress"),
+    }
     for path in python_files():
         for node in ast.walk(ast.parse(path.read_text())):
             names = []

@@ -106,19 +106,20 @@ def value_and_grad(
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
     out : Grads, optional
-        Written into and returned, in place of new arrays: those of an earlier call, or
-        ``Grads.zeros(params, T, B, cell=cell)``. It holds an array for x, every part of the state
-        and every parameter that is present, and None for the others; each is C-contiguous,
-        writeable, of the dtype of `params` and the shape of what it is the gradient of, and
-        shares no memory with another or with an argument.
+        Written into and returned, in place of new arrays: the result of an earlier call, or
+        ``Grads.zeros(params, T, B, cell=cell)``. It must have an array for x, each part of the
+        state and each parameter that is present, and None for those that are not. Each array must
+        be C-contiguous and writeable, have the dtype of `params` and the shape of what it is the
+        gradient of, and share no memory with another of them or with an argument.
     accumulate : bool
         Add the gradients to what `out` holds, in all of its arrays.
     truncate : int, optional
-        K, at least 0: of each step's loss, keep the terms of the gradient of lag 0 to K, those of
-        the last K + 1 steps up to it. S_0 is an input of the first step, as x_0 is.
+        K, at least 0: the gradient of each step's loss reaches that step and the K steps before it,
+        and none further back. S_0 enters at the first step, as x_0 does.
     detach_every : int, optional
-        K, at least 1: let no gradient pass from step K to the one before it, nor from 2 K, and so
-        on. Not together with `truncate`; docs/truncation.md compares them.
+        K, at least 1: cut time into segments of K steps (0 to K - 1, K to 2 K - 1, ...) and let no
+        gradient pass from one segment into the one before. Not together with `truncate`;
+        docs/truncation.md compares the two.
     return_state : bool
         Return the state after the last step of x, too, also where the loss is read before: for a
         call that goes on from there.
@@ -146,7 +147,7 @@ def value_and_grad(
     Notes
     -----
     Without rows (T = 0 or B = 0) there are no terms: the loss is 0 and so are the gradients.
-    Ctrl-C during the call leaves `out` half written.
+    Ctrl-C during the call leaves `out` partly written.
     """
     kind = get_cell(cell)
     params, x, initial = read_inputs(kind, params, x, state)

@@ -20,7 +20,7 @@ _MOST_VALUES = 1 << 48
 
 @dataclass(frozen=True)
 class Plan:
-    """What `plan` found; ``str`` of it is a table, ``to_dict`` is plain data.
+    """How a call would be done, as `plan` found it; ``str`` of it is a table, `to_dict` for JSON.
 
     Attributes
     ----------
@@ -30,39 +30,41 @@ class Plan:
         Not None for ``value_and_grad``.
     dtype, isa : str
     threads : int
-        Members of the team that take part.
+        How many threads take part.
     split : {"rows", "hidden", "pipeline"}
-        Each thread takes rows of the batch through all of time; or hidden units, and meets the
-        others at every step; or one recurs while another does the products of the blocks beside.
+        How they share the work. "rows": each takes some rows of the batch through all steps.
+        "hidden": each takes some hidden units, and waits for the others at every step. "pipeline":
+        one runs through the steps, another computes the products of the time blocks beside it.
     block_steps : int
         Steps of a time block, whose data stays in the second-level cache.
     sum_steps : int
-        Steps whose weight gradient is summed in registers before it is added to what was. It
-        depends on the shape alone, and so do the bits of the result.
+        Steps over which a weight gradient is summed in registers before the sum is added to the
+        array. It depends on the shape alone, and so do the bits of the result.
     project_first : bool
-        Whether the input projection of a block is one product, ahead of its steps.
+        Whether W_x x_t of a whole block is computed in one product before its steps; else each step
+        computes its own.
     flops : float
-        Of the products, two for a multiply-add.
+        Floating-point operations of the products, two for a multiply-add.
     nbytes : float
-        Of arrays that grow with T (x, y, dy, dx, c, gates), each time that one has to be read or
-        written.
+        Bytes of the arrays that grow with T (x, y, dy, dx, c, gates), counted each time that one
+        has to be read or written.
     scratch_nbytes : int
-        Bytes that one call takes beside its arguments and results; kept for the next call up to
-        64 MiB. ``value_and_grad`` keeps the states and gates in it. Of ``Tape.backward`` it is that
-        of a tape with ``save="gates"``.
+        Bytes that one call takes beside its arguments and results; up to 64 MiB are kept for the
+        next call. ``value_and_grad`` keeps the states and gates in it. For ``Tape.backward`` it is
+        that of a tape with ``save="gates"``.
     saved_nbytes : int
-        Of it, or of such a tape: what is saved for the way back, T * B * H values for each part of
-        the state and, of a gated cell, 4 T * B * H for its gates.
+        Bytes that are saved for the backward pass, in that scratch memory or in such a tape:
+        T * B * H values for each part of the state and, for a gated cell, 4 T * B * H for its
+        gates.
     seconds : dict of str to float
-        Predicted times of forward and backward. What bounds them: ``arithmetic``, `flops` at the
+        Predicted times of forward and backward. Two lower bounds: ``arithmetic``, `flops` at the
         peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
-        adds up: ``recurrence``, the steps one after the other; ``products``, what is done block
-        by block; ``exchange``, where threads meet and read what others wrote; ``total``, which is
-        less than their sum where they go on at the same time, and does not hold what a call from
-        Python takes beside, about 20 us. Rates are nominal, those of a
-        server's core of about 2022 (docs/performance.md), not measured here. A call measures what
-        it costs threads to meet and may choose another split, and so may `forward` or
-        ``backward`` alone.
+        adds up: ``recurrence``, the steps one after the other; ``products``, what is done block by
+        block; ``exchange``, where threads wait for each other and read what others wrote. And the
+        ``total``: less than their sum where they overlap, and without the overhead of a call from
+        Python, about 20 us. The rates are nominal, those of a server's core of about 2022
+        (docs/performance.md), not measured here. A call measures what waiting costs and may choose
+        another split, and so may `forward` or ``backward`` alone.
     """
 
     cell: str
@@ -130,8 +132,8 @@ def plan(
         T, B, I and H.
     dtype : {"float32", "float64"}
     output_size : int, optional
-        O: the plan is that of `value_and_grad` with its loss at every step. Without it, of
-        `forward` and ``Tape.backward`` together.
+        O. With it the plan is that of `value_and_grad` with a loss at every step, without it that
+        of `forward` and ``Tape.backward`` together.
     threads : int, optional
         The most that may take part; `get_num_threads` if not given.
 

@@ -123,26 +123,28 @@ class Tape:
             Gradient with respect to `c`, where the cell has it.
             At least one of the three must be given.
         out : Grads, optional
-            Written into and returned, in place of new arrays: those of an earlier call, or
-            ``Grads.zeros(params, T, B, cell=cell)``. It holds an array for x, every part of the
-            state and every parameter of the layer that is present, and None for the others; each
-            is C-contiguous, writeable, of the tape's dtype and the shape of what it is the
-            gradient of, and shares no memory with another, with an argument, or with what the
-            tape holds. Its ``w_ho`` and ``b_o`` are left as they are.
+            Written into and returned, in place of new arrays: the result of an earlier call, or
+            ``Grads.zeros(params, T, B, cell=cell)``. It must have an array for x, each part of the
+            state and each parameter of the layer that is present, and None for those that are not.
+            Each array must be C-contiguous and writeable, have the tape's dtype and the shape of
+            what it is the gradient of, and share no memory with another of them, with an argument
+            or with the tape. Its ``w_ho`` and ``b_o`` are not touched.
         accumulate : bool
             Add the gradients to what `out` holds, in all of these arrays.
         truncate : int, optional
-            K, at least 0: of each step's incoming gradient, keep the terms of lag 0 to K, those of
-            the last K + 1 steps up to it. S_0 is an input of the first step, as x_0 is.
+            K, at least 0: the gradient that comes in at a step (from `dy`, `dc` or `dstate`)
+            reaches that step and the K steps before it, and none further back. S_0 enters at the
+            first step, as x_0 does.
         detach_every : int, optional
-            K, at least 1: let no gradient pass from step K to the one before it, nor from 2 K, and
-            so on. Not together with `truncate`; docs/truncation.md compares them.
+            K, at least 1: cut time into segments of K steps (0 to K - 1, K to 2 K - 1, ...) and let
+            no gradient pass from one segment into the one before. Not together with `truncate`;
+            docs/truncation.md compares the two.
 
         Returns
         -------
         Grads
-            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None. Or `out` if that was
-            given, with its ``w_ho`` and ``b_o`` as they were: of a loss that reads no readout.
+            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None, since a tape has no
+            readout. Or `out` if that was given.
 
         Raises
         ------
@@ -158,7 +160,7 @@ class Tape:
         With dS_t = dy_t + W_s^T da_{t+1} and da_t = f'(a_t) * dS_t: dW_x = sum_t da_t x_t^T,
         dW_s = sum_t da_t S_{t-1}^T, dx_t = W_x^T da_t (Werbos 1990, Proc. IEEE 78(10)); gated
         cells: docs/math.md.
-        Ctrl-C during the call leaves `out` half written.
+        Ctrl-C during the call leaves `out` partly written.
         """
         record = self._held()
         cut = read_truncation(truncate, detach_every)
@@ -219,17 +221,17 @@ class Tape:
         *,
         dparams: Mapping[str, Array] | None = None,
     ) -> tuple[Array, GivenState]:
-        """Forward mode: how the outputs change, to first order, with the inputs.
+        """Forward-mode derivative: how the outputs change, to first order, with the inputs.
 
         Parameters
         ----------
         dx : (T, B, I) array, optional
             The change of x.
         dstate : (B, H) array, or pair of them, optional
-            That of the initial state, shaped like it.
+            The change of the initial state, shaped like it.
         dparams : mapping of str to array, optional
-            That of parameters, by their names: ``{"w_hh": ...}``, or all of them as
-            ``Grads.arrays`` and ``Params.arrays`` return them. A readout in it is ignored.
+            The changes of parameters, by name: ``{"w_hh": ...}``, or all of them as
+            ``Grads.arrays`` and ``Params.arrays`` return them. Those of a readout are ignored.
             At least one of the three must be given.
 
         Returns
@@ -237,7 +239,7 @@ class Tape:
         dy : (T, B, H) array
             The change of `y`.
         dstate : (B, H) array, or pair of them
-            That of the final `state`.
+            The change of the final `state`.
 
         Raises
         ------
@@ -251,8 +253,9 @@ class Tape:
 
         Notes
         -----
-        ``da_t = W_x dx_t + W_s dS_{t-1} + dW_x x_t + dW_s S_{t-1} + db``, and through each unit by
-        itself to dS_t. It is the adjoint of `backward`: ``<dy, jvp(dx)> = <backward(dy).x, dx>``.
+        ``da_t = W_x dx_t + W_s dS_{t-1} + dW_x x_t + dW_s S_{t-1} + db``, and from da_t and
+        dS_{t-1} the cell's pointwise derivative gives dS_t. It is the adjoint of `backward`:
+        ``<dy, jvp(dx)> = <backward(dy).x, dx>``.
         """
         record, params = self._held(), self._params
         if dx is None and dstate is None and dparams is None:
@@ -382,11 +385,11 @@ def forward(
         `bptt.backends`.
     save : {"gates", "minimal"}
         What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
-        nothing, so that they are computed again on the way back. Elman cells have none to keep.
+        nothing, so that `backward` computes them again. Elman cells have no gates.
     out : Tape, optional
-        Recorded into and returned, in place of a new one: a tape of the same cell, backend, `save`,
-        dtype and (T, B, H). What its arrays held is overwritten. `state` may be its final
-        ``state`` or a part of its ``y``, which is then copied; `x` and `params` may not share
+        A tape to record into and return, in place of a new one. It must have the same cell,
+        backend, `save`, dtype and (T, B, H); what it held is overwritten. `state` may be its final
+        ``state`` or a part of its ``y``, which is copied first; `x` and `params` must not share
         memory with it.
 
     Returns
@@ -405,7 +408,7 @@ def forward(
 
     Notes
     -----
-    A pass that is stopped half way (by Ctrl-C, or for lack of memory) leaves `out` released.
+    If the pass does not end (Ctrl-C, or lack of memory), `out` is left released.
     """
     kind = get_cell(cell)
     params, x, initial = read_inputs(kind, params, x, state)

@@ -14,7 +14,7 @@ from . import panels
 from .adding import BASELINE
 from .adding_results import NetworkResult, Results
 from .page import figure, page, stopped
-from .tables import html_table, number
+from .tables import accuracy_of_sums, html_table, number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def _facts(results: Results) -> dict[str, str]:
         "seed": settings.seed,
         "backend": results.backend,
         "version": bptt.__version__,
-        "check": number(max(checks, default=0.0)),
+        "check": accuracy_of_sums(checks),
     }
     return {name: str(value) for name, value in facts.items()}
 

@@ -54,8 +54,8 @@ class ByDistance:
     w_ho : float
         ||dL/dW_o||, a single term without a product.
     check : float
-        Relative difference between the sum of all terms and the gradient that
-        `bptt.value_and_grad` returns: rounding, if the measurement is right.
+        ``LagGradients.check``: the relative difference between the sum of all terms and the
+        gradient, which is rounding if the measurement is right.
     """
 
     state: Array

@@ -56,7 +56,8 @@ def learning(results: Results) -> Figure:
         reach.locator_params(axis="x", integer=True)
     axes[0, 0].set_ylabel("training loss\n(nats)")
     axes[1, 0].set_ylabel("held-out accuracy\n(%)")
-    axes[2, 0].set_ylabel(r"$\|\partial L/\partial S_1\|$ / $\|\partial L/\partial S_t\|$")
+    ratio = r"$\|\partial L/\partial S_1\|$ / $\|\partial L/\partial S_t\|$"
+    axes[2, 0].set_ylabel(f"{ratio}\n(dotted: equal)")
     panels.legend(figure, results.radii)
     return figure
 
@@ -91,7 +92,7 @@ def share(results: Results) -> Figure:
         panels.reference_line(axis, 100 / (results.data["steps"] - 1))
     for axis in axes[:, 0]:
         axis.set_ylabel("share in $\\partial L/\\partial W_s$\n(%)")
-    panels.legend(figure, results.radii)
+    panels.legend(figure, results.radii, dotted="all distances equal")
     return figure
 
 
@@ -105,7 +106,7 @@ def cut(results: Results) -> Figure:
     figure, axes = _before_and_after(results, panel, sharey="all")
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
-        panels.reference_line(axis, 5)
+        panels.reference_line(axis, 5, "5 %", end="left")
     for axis in axes[-1]:
         axis.set_xlabel("largest distance $t-k$ that is kept  (steps)")
     for axis in axes[:, 0]:
@@ -125,12 +126,17 @@ def horizon(results: Results) -> Figure:
             network = result.network
             compared = title == "equal size"
             colour = panels.cell_colour(network.cell) if compared else panels.colour(network.radius)
-            result.monitor.draw(axis, color=colour, label=network.cell, marker=".", lw=1.2)
+            mark = (
+                panels.cell_marker(network.cell)
+                if compared
+                else panels.radius_marker(network.radius)
+            )
+            result.monitor.draw(axis, color=colour, label=network.cell, lw=1.2, **mark)
         axis.set_title(title)
         axis.label_outer()
-    axes[0, 0].set_ylim(0, results.data["steps"])
+    axes[0, 0].set_ylim(0, 1.05 * results.data["steps"])
     if "equal size" in shown:
-        axes[0, -1].legend()
+        axes[0, -1].legend(loc="lower right")
     panels.legend(figure, results.radii)
     return figure
 

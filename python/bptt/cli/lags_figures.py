@@ -51,7 +51,7 @@ def error(results: Results) -> Figure:
             colour = panels.cell_colour(network.cell)
             network.lags.draw(axis, curve, tolerance=TOLERANCE, color=colour)
     cut, share = axes[0]
-    panels.reference_line(cut, TOLERANCE, "5 %")
+    panels.reference_line(cut, TOLERANCE, "5 %", end="left")
     panels.reference_line(share, 1)
     cut.set(title="relative error of the gradient", ylabel="")
     cut.set_ylim(bottom=max(cut.get_ylim()[0], _LEAST_ERROR))
@@ -75,7 +75,7 @@ def routes(results: Results) -> Figure:
 
 
 def lyapunov(results: Results) -> Figure:
-    """The Lyapunov exponents of each cell in their order."""
+    """The Lyapunov exponents of each cell from the largest on."""
     figure, axes = panels.grid(1, 1, height=3.7, sharey="none")
     axis, known = axes[0, 0], _with_exponents(results)
     for network in known:
@@ -89,10 +89,11 @@ def lyapunov(results: Results) -> Figure:
             found.standard_error[finite],
             color=panels.cell_colour(network.cell),
             fmt=".-",
+            ms=3,
             lw=1.2,
         )
     panels.reference_line(axis, 0)
-    axis.set(xlabel="i / N", ylabel="exponent (nats per step)")
+    axis.set(xlabel="rank of the exponent / their number", ylabel="exponent (nats per step)")
     panels.cell_legend(figure, _parameters(known))
     return figure
 
@@ -103,7 +104,8 @@ def training(results: Results) -> Figure:
     for network in results.trained:
         assert network.training is not None
         colour = panels.cell_colour(network.cell)
-        network.training.draw(axes[0, 0], color=colour, marker="o", lw=1.4)
+        mark = panels.cell_marker(network.cell)
+        network.training.draw(axes[0, 0], color=colour, lw=1.4, **mark)
     axes[0, 0].set_ylim(bottom=0)
     panels.cell_legend(figure, _parameters(results.trained))
     return figure

@@ -65,6 +65,11 @@ class Measured:
     finished: bool = True
     seconds: float = 0.0
 
+    @property
+    def gradients(self) -> list[bptt.LagGradients]:
+        """All that was measured by lag."""
+        return [self.lags, self.every_step, *self.routes.values()]
+
 
 @dataclass
 class Results:

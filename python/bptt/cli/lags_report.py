@@ -13,7 +13,7 @@ from . import panels
 from .lags_figures import FIGURES, TOLERANCE, figures_of
 from .lags_measured import Measured, Results
 from .page import figure, page
-from .tables import html_table, number
+from .tables import accuracy_of_sums, html_table, number
 from .training import MONITORED
 
 __all__ = ["write_report"]
@@ -22,11 +22,15 @@ _CAPTIONS = {
     "heat": "Size of the gradient at the state of step t - lag, of the loss at step t; one scale "
     "for all, white where there is no gradient or no such step.",
     "error": "Left: error of the gradient of all parameters if what came over more than a lag is "
-    "cut. Right: share of the gradient that came over up to a lag. The dots and dotted lines are "
-    "the horizons.",
-    "routes": "Size of the gradient at the states by lag: of the whole, and along each route.",
-    "lyapunov": "Lyapunov exponents in their order; bars are standard errors.",
-    "training": "The horizon in the course of training; a gap where no lag was far enough.",
+    "cut. A curve ends before the last lag, whose error of 0 has no place on a logarithmic axis; "
+    "what is below 0.0001 is not shown. Right: share of the gradient that came over up to a lag. "
+    "The rings and the vertical dotted lines are the horizons.",
+    "routes": "Size of the gradient at the states by lag: of the whole, and along each route. The "
+    "recurrent route begins at lag 1, since at lag 0 nothing has met a recurrent weight.",
+    "lyapunov": "Lyapunov exponents from the largest to the smallest, by their rank over their "
+    "number (H, or 2 H for an LSTM); bars are standard errors.",
+    "training": "The horizon in the course of training. Each mark is a measurement; a line ends at "
+    "the last one, and has a gap where no lag was far enough.",
 }
 # What a section says, above its figure; it is left out where there is nothing to show.
 _SECTIONS = {
@@ -40,19 +44,22 @@ _SECTIONS = {
     ),
     "lyapunov": (
         "Lyapunov exponents",
-        "<p>The rates at which small changes of the state grow or fade along these sequences: a "
-        "change in the i-th of N directions is multiplied by exp(exponent) at each step, in the "
-        "mean. The largest is the rate that the slowest part of the gradient tends to. All below "
-        "zero: the network forgets; above zero: it is chaotic. The sequences are finite, and the "
-        "states are on their way from zero: these are rates over that time, not limits.</p>",
+        "<p>The rates at which small changes of the state grow or fade along these sequences, one "
+        "for each direction of the state: a change in that direction is multiplied by "
+        "exp(exponent) at each step, in the mean. The gradient on its way back fades, in the long "
+        "run, at the rate of the largest exponent. If all are below zero, the network forgets its "
+        "state; if one is above zero, it is chaotic. Of an LSTM's state (h, c) often half of the "
+        "exponents are far below the others, since h is computed anew from c at each step. The "
+        "sequences are finite and their states start from zero, so these are rates over that "
+        "time, not limits.</p>",
     ),
     "training": (
         "In training",
         "<p><code>bptt.LagMonitor</code> measured the horizon while the network was trained, on "
         f"{MONITORED} sequences of a minibatch, whose gradient scatters around that of all. "
-        "It measures as often as 3&nbsp;% of the time of training allow; what it took is in the "
-        "table, more than that only where a training is too short to pay for its first "
-        "measurement, or a measurement was held up.</p>",
+        "It measures as often as 3&nbsp;% of the time of training allow, and may take one second "
+        "more at the start, so that a short training has a curve too. What it took is in the table "
+        "above.</p>",
     ),
 }
 
@@ -106,7 +113,9 @@ def _table(results: Results) -> str:
     }
     if results.trained:
         columns["training steps"] = lambda n: str(n.training.steps) if n.training else "-"
-        columns["of it the monitor"] = lambda n: f"{n.training.overhead:.1%}" if n.training else "-"
+        columns["share of its time for the monitor"] = lambda n: (
+            f"{n.training.overhead:.1%}" if n.training else "-"
+        )
     return html_table([network.cell for network in results.networks], results.networks, columns)
 
 
@@ -131,7 +140,7 @@ def _facts(results: Results) -> dict[str, str]:
             "curves end there.</p>"
             for n in overflown
         ),
-        "check": number(max((n.lags.check for n in found), default=0.0)),
+        "check": accuracy_of_sums(gradient.check for n in found for gradient in n.gradients),
         "seed": options.seed,
         "backend": results.backend,
         "version": bptt.__version__,

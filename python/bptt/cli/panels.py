@@ -26,12 +26,14 @@ __all__ = [
     "Share",
     "cell_colour",
     "cell_legend",
+    "cell_marker",
     "colour",
     "distance_axis",
     "formula_line",
     "grid",
     "legend",
     "line_legend",
+    "radius_marker",
     "reference_line",
     "running_mean",
     "to_png",
@@ -76,9 +78,15 @@ def to_png(draw: Callable[[], Figure]) -> bytes:
     """Draw a figure in the demo's style; the bytes of a PNG file."""
     import matplotlib
 
+    from bptt.ticks import label_logarithmic
+
     png = io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        draw().savefig(png, format="png", dpi=_DPI, facecolor="white")
+        figure = draw()
+        for axes in figure.axes:
+            if axes.get_yscale() == "log":
+                label_logarithmic(axes.yaxis)
+        figure.savefig(png, format="png", dpi=_DPI, facecolor="white")
     return png.getvalue()
 
 
@@ -104,6 +112,18 @@ def cell_colour(cell: str) -> str:
     return colours.get(cell, "#CC79A7")
 
 
+def cell_marker(cell: str) -> dict[str, Any]:
+    """Hollow, and another for each cell, so that none hides another in the same place."""
+    shapes = {"tanh": ("o", 5), "gru": ("s", 6), "lstm": ("^", 7), "linear": ("D", 6)}
+    shape, size = shapes.get(cell, ("v", 7))
+    return {"marker": shape, "ms": size, "mfc": "none", "mew": 1.2}
+
+
+def radius_marker(radius: float) -> dict[str, Any]:
+    """The same, for each radius that has a colour."""
+    return cell_marker("tanh" if radius < 1 else "gru" if radius == 1 else "lstm")
+
+
 def distance_axis(axes: Axes, steps: int, *, every: int = 8) -> None:
     """The distances 0 .. steps - 1; ticks are a row of pixels apart if not said otherwise."""
     axes.set_xlim(0, steps - 1)
@@ -116,26 +136,28 @@ def formula_line(axes: Axes, values: Array) -> None:
     axes.semilogy(values, color="black", ls=_DASHES, lw=1.3)
 
 
-def reference_line(axes: Axes, y: float, text: str = "") -> None:
-    """A dotted level, with its meaning written on its right end."""
+def reference_line(axes: Axes, y: float, text: str = "", *, end: str = "right") -> None:
+    """A dotted level, with its meaning written on its right or left end."""
     axes.axhline(y, color=_GREY, ls=":", lw=1.2)
     axes.annotate(
         text,
-        (0.99, y),
+        (0.99 if end == "right" else 0.01, y),
         (0, 3),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        ha="right",
+        ha=end,
         va="bottom",
         fontsize=9,
         color=_GREY,
     )
 
 
-def legend(figure: Figure, radii: Sequence[float], *, formula: str = "") -> None:
-    """One line above the panels: which colour is which radius, and the dashed formula."""
+def legend(figure: Figure, radii: Sequence[float], *, formula: str = "", dotted: str = "") -> None:
+    """One line above the panels: which colour is which radius, and what is dotted or dashed."""
     handles = [_line("spectral radius of $W_s$ at the start:", "none")]
     handles += [_line(f"$\\rho$ = {radius}", colour(radius)) for radius in radii]
+    if dotted:
+        handles.append(_line(dotted, _GREY, ls=":", lw=1.2))
     _legend_above(figure, handles, formula)
 
 

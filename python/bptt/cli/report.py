@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import bptt
@@ -10,7 +11,8 @@ from bptt import files
 from .figures import FIGURES, draw
 from .page import figure, page, stopped
 from .results import Results
-from .tables import TABLES, label, number, oldest_over_nearest
+from .tables import TABLES, accuracy_of_sums, label, number, oldest_over_nearest
+from .training import MONITORED
 
 __all__ = ["write_report"]
 
@@ -27,8 +29,10 @@ _CAPTIONS = {
     "different scales; dotted: all distances equal.",
     "cut": "Error of the gradient of the recurrent weights if the terms beyond a distance are "
     "left out. Dotted: an error of 5\N{NO-BREAK SPACE}%.",
-    "horizon": "The largest lag that has to be kept for an error of 5\N{NO-BREAK SPACE}% in the "
-    "gradient of all parameters, of 16 sequences of a minibatch.",
+    "horizon": "The largest lag that has to be kept for an error of at most "
+    "5\N{NO-BREAK SPACE}% in the gradient of all parameters, of "
+    f"{MONITORED} sequences of a minibatch. Each mark is a measurement; a line ends at the last "
+    "one.",
     "readout": "The loss is read at the end of each row of pixels, before training. Left: the "
     "term of step 2 in the gradient of the recurrent weights. Right: the gradient of the readout "
     "weights, and, dotted, the root mean square of the state's norm.",
@@ -74,7 +78,8 @@ def _facts(results: Results) -> dict[str, str]:
         "seed": settings.seed,
         "backend": results.backend,
         "version": bptt.__version__,
-        "check": number(max(checks, default=0.0)),
+        "check": accuracy_of_sums(checks),
+        "monitor_share": _monitor_share(results),
         "params_file": example.params_file,
         "params_cell": example.cell,
     }
@@ -99,6 +104,11 @@ def _mend(results: Results) -> str:
         "at the last. Longer sequences, and what that start is worth there: <code>bptt demo --task "
         "adding</code>.</p>"
     )
+
+
+def _monitor_share(results: Results) -> str:
+    shares = [r.monitor.overhead for r in results.networks if math.isfinite(r.monitor.overhead)]
+    return f", in at most {max(shares):.1%} of the time of a training" if shares else ""
 
 
 def _stopped(results: Results) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from .distance import ByDistance
 from .gates import DirectRoute
 from .results import Measured, NetworkResult, Results
 
-__all__ = ["TABLES", "html_table", "label", "number", "oldest_over_nearest"]
+__all__ = ["TABLES", "accuracy_of_sums", "html_table", "label", "number", "oldest_over_nearest"]
 
 _Row = TypeVar("_Row")
 _Columns = dict[str, Callable[[NetworkResult], str]]
@@ -33,6 +33,18 @@ def number(value: float) -> str:
         return f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
     digits, exponent = f"{value:.1e}".split("e")
     return f"{digits}·10<sup>{int(exponent)}</sup>".replace("-", "&minus;")
+
+
+def accuracy_of_sums(checks: Iterable[float]) -> str:
+    """What a report says of `LagGradients.check` of all that it measured."""
+    finite = [check for check in checks if math.isfinite(check)]
+    if not finite:
+        return ""
+    return (
+        "The terms of all lags, added up, are the gradient that BPTT computes in one pass: "
+        "‖sum &minus; gradient‖ / ‖gradient‖ is rounding, and was at most "
+        f"{number(max(finite))}."
+    )
 
 
 def learning(results: Results) -> str:

@@ -54,19 +54,20 @@ def lyapunov_exponents(
     Parameters
     ----------
     cell, params, x, state, backend
-        As in `bptt.forward`; a network without input has x of zeros. A network at rest stays at
-        rest: give it a state to start from.
+        As in `bptt.forward`. For a network without input let x be zeros, and give a `state` that
+        is not zero, or the network may stay at rest.
     k : int, optional
-        How many, from the largest on; all if not given: H, and 2 H for an LSTM.
+        How many exponents, from the largest on; all if not given: H, or 2 H for an LSTM.
     skip : int, optional
-        Steps in front that do not count, while states and tangents find their way; T // 10 if not
-        given.
+        The first steps, which do not count: states and tangents approach the attractor meanwhile.
+        T // 10 if not given.
     interval : int
-        Steps between one QR and the next. Within an interval the tangents lean towards the largest
-        exponent: ``(lambda_1 - lambda_k) * interval`` is to stay well below -log(eps), 36 in
-        float64 and 16 in float32.
+        Steps between one QR decomposition and the next. Within an interval all tangents turn
+        towards the direction of the largest exponent, and rounding hides the others if it is too
+        long: ``(lambda_1 - lambda_k) * interval`` should stay well below -log(eps), 36 in float64
+        and 16 in float32.
     rng : seed or Generator
-        Of the tangents to begin with.
+        For the tangents to begin with.
     progress : bool
         Show a bar (needs tqdm).
 
@@ -84,10 +85,11 @@ def lyapunov_exponents(
 
     Notes
     -----
-    An exponent that rounding decides, with a factor of less than eps times the largest, is -inf:
-    what falls so fast cannot be told from what is lost at once, as by a unit of relu that is off.
-    Memory does not grow with T beyond that of x. Ctrl-C ends the work with a warning, and what
-    was done is returned (`complete` is False).
+    Where a tangent grows, within an interval, by less than eps times the factor of the largest
+    exponent, rounding hides by how much, and its exponent is -inf: it cannot be told from one that
+    is lost at once, as behind a relu that is off. Apart from x, memory does not grow with T. Ctrl-C
+    ends the work with a warning, and the exponents from the steps until then are returned
+    (`complete` is False).
 
     Examples
     --------

@@ -49,8 +49,9 @@ def jacobian_norms(
 ) -> JacobianNorms:
     """The spectral norm of dS_t/dS_{t-distance}, over the distance, of each sequence.
 
-    It is the most by which a change of the state, of any direction, is larger after so many steps;
-    and the most by which a gradient grows on its way back. Of an LSTM the state is (h, c).
+    It is the factor by which the norm of a small change of the state grows over so many steps at
+    most, whatever its direction; and that of a gradient on its way back. Of an LSTM the state is
+    (h, c), as 2 H independent coordinates.
 
     Parameters
     ----------
@@ -61,12 +62,13 @@ def jacobian_norms(
     at : "last" or int
         The step t that the products end at; negative ones count from the end.
     iterations : int
-        At most so many, each of them a pass forward and one back.
+        The most that are made, each of them a pass forward and one back.
     tolerance : float
-        The relative residual at which a norm is done: a singular value is as near as that to it.
-        The error is of the order of its square, where the next one is not as near.
+        The iterations of a norm end when its relative residual is at most this: a singular value
+        is then within this relative distance. Where the next singular value is farther away than
+        that, the error of the norm is of the order of the square of the residual.
     rng : seed or Generator
-        Of the vectors to begin with.
+        For the vectors to begin with.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def jacobian_norms(
     Warns
     -----
     RuntimeWarning
-        If `iterations` did not suffice; ``residual`` says for which.
+        If `iterations` did not suffice; ``residual`` says for which norms.
 
     Notes
     -----

@@ -30,7 +30,7 @@ class JacobianNorms:
     norm : (D, B)
         Of dS_t/dS_{t-distance}, of each sequence.
     residual : (D, B)
-        What is left of the norm's equation, relative to it: a singular value is as near as that.
+        Relative to the norm: a singular value lies within this distance of it.
     """
 
     cell: str
@@ -61,16 +61,16 @@ class LyapunovExponents:
     ----------
     cell : str
     size : int
-        N, how many the state has.
+        How many exponents there are: the numbers in a state, H, or 2 H for an LSTM.
     exponents : (k,)
         The mean over sequences.
     standard_error : (k,)
-        Of that mean, from the spread between sequences, or of fewer than ten, between spans of
-        time that give ten or more; nan if there is one number only.
+        Of that mean, from the spread between sequences; with fewer than ten of them, from that
+        between so many spans of time of each that there are ten or more. nan if there is only one.
     steps : (M,) int
         Some steps of the pass, at most about 200 of them.
     running : (M, k)
-        The mean of what was counted up to each of these steps; its last row is `exponents`.
+        The exponents from the steps up to each of these; the last row is `exponents`.
     by_sequence : (B, k)
         Of each sequence by itself, in the order of `exponents`.
     complete : bool
@@ -88,16 +88,22 @@ class LyapunovExponents:
 
     @property
     def entropy_rate(self) -> float:
-        """The sum of the positive exponents, in nats a step: the entropy that a network of its own
-        makes, or more than that (Ruelle's inequality; Pesin's formula). Of those known: take `k`
-        until one is negative."""
+        """The sum of the positive exponents, in nats per step.
+
+        For a network without input it is the rate at which it produces entropy (Pesin's formula),
+        or an upper bound of it (Ruelle's inequality). Only the exponents that were computed count:
+        choose `k` so large that the last one is negative.
+        """
         return float(self.exponents[self.exponents > 0].sum())
 
     @property
     def dimension(self) -> float:
-        """The Kaplan-Yorke dimension of the attractor, ``j + sum_{i<=j} lambda_i / |lambda_{j+1}|``
-        with the largest j whose sum is not negative (Kaplan and Yorke 1979, Lect. Notes Math. 730).
-        nan if the sum of all known is not negative and there are more."""
+        """The Kaplan-Yorke dimension of the attractor.
+
+        It is ``j + sum_{i<=j} lambda_i / |lambda_{j+1}|`` with the largest number j of exponents
+        whose sum is not negative (Kaplan and Yorke 1979, Lect. Notes Math. 730). nan if finding it
+        needs more exponents than were computed.
+        """
         sums = np.cumsum(self.exponents)
         below = np.flatnonzero(sums < 0)
         if not below.size:
@@ -106,7 +112,7 @@ class LyapunovExponents:
         return j + (float(sums[j - 1] / -self.exponents[j]) if j else 0.0)
 
     def plot(self) -> Figure:
-        """A figure of the spectrum, and of how it converged.
+        """A figure of the exponents by their rank, and of how some of them converged.
 
         Needs matplotlib (``pip install 'bptt[demo]'``).
         """

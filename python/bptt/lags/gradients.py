@@ -46,9 +46,13 @@ def lag_gradients(
 ) -> LagGradients:
     """The gradient of a recurrent layer, resolved by the lag t - k over which it came.
 
-    With ``delta_k = dL_t/dS_k`` of a loss at t = k + lag, the lag's term in the gradient of W is
-    the sum of ``delta_k dS_k/dW`` over all k. For one lag all k are computed at once, at the rate
-    of a matrix product; for a loss at one step, one sweep yields all lags.
+    The gradient of W is a sum over the steps t of the losses and the steps k <= t at which W was
+    used. The term of a lag is the part with t - k = lag: the sum of ``delta_k dS_k/dW`` over all k,
+    with ``delta_k = dL_t/dS_k`` of the loss at t = k + lag. Of an LSTM S_k is the pair (h, c), as
+    2 H independent coordinates.
+
+    With losses at many steps each lag takes a pass of its own, in which all k are computed at once
+    at the rate of a matrix product; for a loss at one step, one sweep yields all lags.
 
     Parameters
     ----------
@@ -59,19 +63,19 @@ def lag_gradients(
     max_lag : int, optional
         The largest lag that is computed; T - 1 (or that of the loss's step) if not given.
     lags : iterable of int, optional
-        The lags that are computed, sorted: each term is exact, what lies between them is not
-        skipped in `error`. Not together with `max_lag`.
+        The lags that are computed, sorted. Each term is exact, and `error` holds all larger lags,
+        also those that were left out. Not together with `max_lag`.
     route : {"direct", "recurrent"}, optional
-        Of a gated cell, the terms along one route alone: "direct", by which the memory passes from
-        step to step (``dc_t/dc_{t-1} = f_t`` of an LSTM, z_t of a GRU), or "recurrent", all that
-        meets the recurrent weights at least once on its way. Their terms add up to those of the
-        whole; what is relative to a total is so to that of the route.
+        For a gated cell, the terms along one route alone: "direct", by which the memory passes
+        from step to step (``dc_t/dc_{t-1} = f_t`` of an LSTM, z_t of a GRU), or "recurrent", all
+        that passes through the recurrent weights at least once. The terms of both add up to those
+        of the whole. `error`, `cosine` and `share` are then relative to the total of the route.
     terms : bool
         Keep the terms themselves, of all lags; `lag_terms` holds one at a time.
     sample : int, optional
-        Take so many sequences, drawn without replacement, in place of all; `standard_error` says
-        what that costs. At least 2. Where sequences disagree, the norm of a mean over few is
-        larger than that over many; the error does not show that.
+        Measure on so many sequences, at least 2, drawn without replacement, in place of all;
+        `standard_error` says how accurate that is. It does not show a bias: where the gradients of
+        the sequences disagree, the norm of their mean is larger over few sequences than over many.
     rng : seed or Generator
         For `sample`.
     progress : bool
@@ -94,8 +98,8 @@ def lag_gradients(
     -----
     Memory beyond the tape's is four to six arrays of T B H values, whatever the number of lags,
     and with a loss at several steps T numbers for each lag.
-    Ctrl-C ends the work with a warning, and what was done is returned (`complete` is False).
-    A term that overflows ends the curves with a warning (`overflow_lag`).
+    Ctrl-C ends the work with a warning, and the lags that are done are returned (`complete` is
+    False). A term that overflows ends the curves before it, with a warning (`overflow_lag`).
 
     Examples
     --------

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checks import Array
-from ..recorded import Named
 from .question import Question
 from .result import LagGradients, LagTerm
-from .scalar import dot, squares_of
+from .scalar import dot, squares_of, sum_of
 from .terms import AtOneStep, Term, Terms
 
 __all__ = ["Curves"]
@@ -33,7 +32,7 @@ class Curves:
 
     def __init__(self, question: Question) -> None:
         self._question = question
-        self._total = _sum([group.total for group in question.groups])
+        self._total = sum_of([group.total for group in question.groups])
         self.lags: list[int] = []
         self._products: list[Array] = []  # (keys, 6) of each lag
         self._without: list[list[Array]] = []  # leaving out each group
@@ -107,7 +106,8 @@ class Curves:
     def result(
         self, complete: bool, overflow_lag: int | None, terms: list[LagTerm] | None
     ) -> LagGradients:
-        q = self._question
+        q, gap = self._question, self._question.gap()
+        q.require_sum(gap, self._size())
         return LagGradients(
             cell=q.cell.name,
             route=q.route,
@@ -116,7 +116,7 @@ class Curves:
             total={**self._total, **(q.readout if q.route is None else {})},
             loss=q.loss,
             steps=q.steps,
-            check=q.check(self._size()),
+            check=self._relative(gap),
             overflow_lag=overflow_lag,
             complete=complete,
             standard_error=None if q.factor is None else self._standard_error(),
@@ -124,6 +124,13 @@ class Curves:
             every_signal=np.array(self._signal) if self._signal else None,
             **self._measures(self._products),
         )
+
+    def _relative(self, gap: float) -> float:
+        """`gap` over the norm of the total."""
+        size = math.sqrt(sum(squares_of(self._total).values()))
+        if size == 0:
+            return math.inf if gap > 0 else 0.0
+        return gap / size  # nan where it overflowed
 
     def _size(self) -> float:
         """Of what was added up, which may have cancelled: the norms of delta, times its inputs'."""
@@ -182,8 +189,8 @@ def _curves(
 
 def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:
     """(keys, 6) of one lag, for the sequences of some groups."""
-    term, rest = _sum([t.params for t in parts]), _sum([t.rest for t in parts])
-    total = _sum([group.total for group in groups])
+    term, rest = sum_of([t.params for t in parts]), sum_of([t.rest for t in parts])
+    total = sum_of([group.total for group in groups])
     squares = squares_of(total) if len(groups) > 1 else groups[0].squares
     of_params = np.array(
         [_of_arrays(term[name], rest[name], g, squares[name]) for name, g in total.items()]
@@ -234,9 +241,3 @@ def _squares_by_step(d: Array) -> Array:
         rows = rows.astype(np.float64)
         squares = np.einsum("ij,ij->i", rows, rows)
     return squares.astype(np.float64)
-
-
-def _sum(named: Sequence[Named]) -> Named:
-    if len(named) == 1:
-        return dict(named[0])
-    return {name: sum((each[name] for each in named[1:]), named[0][name]) for name in named[0]}

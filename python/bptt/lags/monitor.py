@@ -32,6 +32,10 @@ __all__ = ["LagMonitor", "LagRecord"]
 _SPACING = 1 / 500
 _LAGS_PER_DOUBLING = 8
 _CAUTION = 2  # how much longer than before a measurement may take on a busy machine
+# Beyond the budget, in seconds, for measurements whose steps grow by this factor from one to the
+# next: a short training has a curve as well, and a long one does not notice.
+_ALLOWANCE = 1.0
+_GROWTH = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +47,10 @@ class LagRecord:
     step : int
         Steps of training before, from zero.
     horizon : int or None
-        ``LagGradients.horizon`` of the parameters; None if no lag that was computed is far enough.
+        ``LagGradients.horizon`` of all parameters at the monitor's tolerance; None if the error is
+        above it at all lags that were computed.
     half_life : float
-        ``LagGradients.half_life`` of delta.
+        ``LagGradients.half_life`` of the norm of delta.
     lags, norm, error : (N,)
         ``LagGradients.norm`` and ``error`` of the parameters, by lag.
     seconds : float
@@ -67,19 +72,21 @@ class LagMonitor:
     `step` is called once for each step of training, with what that step trains on. It measures
     when a measurement is due, by `lag_gradients`, and returns at once when none is.
 
-    With `budget`, the time spent here is kept at or below that part of the time between the calls,
-    3 % if not said otherwise: both are measured, and a measurement is due when it would not exceed
-    the budget if it took twice as long as the last one, and the last one is paid for. The first
-    call always measures, since the untrained network is what all others are compared with; the
-    share is therefore kept from the moment on at which training has taken 1 / budget times as long
-    as that.
+    What it costs: at most the part `budget` of the time between the calls, 3 % by default, and one
+    second beyond that (or the first measurement, if that alone takes longer). Both times are
+    measured. The first call always measures, since the untrained network is what all others are
+    compared with. The extra second is spent early, so that a network that trains within seconds
+    gets a curve as well: on measurements at steps that grow by a factor of 1.5 (0, 1, 2, 3, 5, 8,
+    12, ...), and none before training has taken as long again as the last one. All others come when
+    the budget has room for one that takes twice as long as the last, and the last is paid for.
 
     Parameters
     ----------
     every : int, optional
-        Measure every so many steps instead, at whatever cost.
+        Measure at every so many steps instead, at whatever cost.
     budget : float
-        The part of the training time that may be spent; not used with `every`.
+        The part of the training time that may be spent, beside the second at the start; not used
+        with `every`.
     tolerance : float
         Of the horizon: the relative error of the gradient that is cut beyond it.
     sample : int, optional
@@ -88,10 +95,12 @@ class LagMonitor:
         but the gradient of few sequences scatters more. Sequences whose weights are all 0 are not
         drawn.
     max_lag : int, optional
-        The largest lag that is computed; that of the first step if not given or if less is there.
+        The largest lag that is computed; all up to the first step if not given, or if the sequence
+        is shorter.
     lags : iterable of int, optional
-        The lags that are computed, in place of `max_lag`. If not given: all of them for a loss at
-        one step, where all come at the price of one, and else about eight to each doubling.
+        The lags that are computed, in place of `max_lag`. If not given: for a loss at one step all
+        of them, since one sweep yields them together; for a loss at many steps, where each lag
+        takes a pass of its own, about eight between each lag and its double.
     backend : str
         As in `value_and_grad`.
     rng : seed or Generator
@@ -218,7 +227,10 @@ class LagMonitor:
         }
 
     def plot(self) -> Figure:
-        """A figure of the horizon over the steps, on the error that it is read from.
+        """A figure of the horizon over the steps of training, on a heat map of the error by lag.
+
+        A column of the heat map is a measurement, drawn over all steps to which it is the nearest
+        one. There is no heat map if not all measurements were of the same lags.
 
         Needs matplotlib (``pip install 'bptt[demo]'``).
         """
@@ -227,7 +239,7 @@ class LagMonitor:
         return horizon_in_training(self)
 
     def draw(self, axes: Axes, **style: Any) -> None:
-        """Draw the horizon over the steps into the axes of a figure of your own.
+        """Draw the horizon over the steps of training into the axes of a figure of your own.
 
         `style` is for ``Axes.plot``.
         """
@@ -241,6 +253,17 @@ class LagMonitor:
         since = self.steps - self.history[-1].step
         if self.every is not None:
             return since >= self.every
+        return self._early(since) or self._within_budget(since)
+
+    def _early(self, since: int) -> bool:
+        """Whether the steps have grown enough, and the allowance has room for one more."""
+        last = self.history[-1]
+        grown = since >= max(1.0, (_GROWTH - 1) * last.step)
+        trained = self._training - self._measured_at >= last.seconds
+        affordable = self._spent + last.seconds <= _ALLOWANCE + self.budget * self._training
+        return grown and trained and affordable
+
+    def _within_budget(self, since: int) -> bool:
         last = self.history[-1].seconds
         paid_for = last <= self.budget * (self._training - self._measured_at)
         # The first one takes longer than those that follow, and says little of them.

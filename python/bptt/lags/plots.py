@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ..checks import Array
+from ..ticks import label_logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ _FEWEST = 1e-8  # below that part of the largest, all is drawn in the darkest co
 def draw_curve(
     axes: Axes, found: LagGradients, curve: str, of: str, tolerance: float, style: Mapping[str, Any]
 ) -> None:
-    """A curve over the lag; on those of error and share the horizon is a dot."""
+    """A curve over the lag; on those of error and share the horizon is a ring."""
     name, logarithmic = _CURVES[curve]
     values = getattr(found, curve)[of]
     if curve == "share":
@@ -52,6 +54,7 @@ def draw_curve(
     axes.set(xlabel="lag (steps)", ylabel=name)
     if logarithmic and (values > 0).any():
         axes.set_yscale("log", nonpositive="mask")
+        label_logarithmic(axes.yaxis)
     horizon = found.horizon(tolerance, of)
     if curve not in ("error", "share") or horizon is None:
         return
@@ -59,7 +62,7 @@ def draw_curve(
     axes.axvline(horizon, color=line.get_color(), linestyle=":", linewidth=1.2)
     # An error of zero has no place on a logarithmic axis.
     if values[at] > 0 or not logarithmic:
-        axes.plot(horizon, values[at], "o", color=line.get_color(), markersize=6)
+        axes.plot(horizon, values[at], "o", color=line.get_color(), markersize=7, mfc="none")
 
 
 def draw_signal(axes: Axes, found: LagGradients, style: Mapping[str, Any]) -> QuadMesh:
@@ -69,28 +72,40 @@ def draw_signal(axes: Axes, found: LagGradients, style: Mapping[str, Any]) -> Qu
         raise ValueError("signal: there is nothing to draw, as no lag is finite")
     k = np.arange(steps)[None, :] - lags[:, None]  # the step that delta is at
     shown = np.take_along_axis(signal, np.maximum(k, 0), axis=1)
-    mesh = _heat_map(axes, np.arange(steps), lags, np.where(k >= 0, shown, 0), style)
+    columns, rows = np.arange(steps + 1) - 0.5, _edges(lags, -0.5, steps - 0.5)
+    mesh = _heat_map(axes, columns, rows, np.where(k >= 0, shown, 0), style)
     axes.set(xlabel="step t of the loss", ylabel="lag (steps)")
     return mesh
 
 
 def draw_horizon(axes: Axes, monitor: LagMonitor, style: Mapping[str, Any]) -> None:
-    """The horizon over the steps of training, with gaps where no lag was far enough."""
+    """The horizon over the steps of training, with gaps where no lag was far enough.
+
+    The axis is as long as the training, so that it shows where the last measurement was.
+    """
     history = monitor.history
     horizons = [np.nan if r.horizon is None else r.horizon for r in history]
     axes.plot([r.step for r in history], horizons, **style)
     axes.set(xlabel="training step", ylabel="horizon (steps)")
+    axes.set_xlim(0, max(axes.dataLim.x1, monitor.steps, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def draw_error_in_training(
     axes: Axes, monitor: LagMonitor, style: Mapping[str, Any]
 ) -> QuadMesh | None:
-    """The error by lag over the steps of training; None if the lags were not always the same."""
+    """The error by lag over the steps of training; None if the lags were not always the same.
+
+    What was measured fills all steps to which no other measurement is nearer.
+    """
     history = monitor.history
     if len({r.lags.tobytes() for r in history}) != 1:
         return None
     error = np.array([r.error for r in history]).T
-    mesh = _heat_map(axes, np.array([r.step for r in history]), history[0].lags, error, style)
+    steps = np.array([r.step for r in history])
+    columns = np.concatenate([[0], (steps[1:] + steps[:-1]) / 2, [monitor.steps]])
+    mesh = _heat_map(axes, columns, _edges(history[0].lags, -0.5, np.inf), error, style)
     axes.set(xlabel="training step", ylabel="lag (steps)")
     return mesh
 
@@ -98,11 +113,16 @@ def draw_error_in_training(
 def lag_curves(found: LagGradients, of: str) -> Figure:
     """Norm, error and share of the gradient of `of` over the lag."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    for axes, curve in zip(figure.subplots(1, 3), ("norm", "error", "share"), strict=True):
+    panels = dict(zip(("norm", "error", "share"), figure.subplots(1, 3), strict=True))
+    for curve, axes in panels.items():
         draw_curve(axes, found, curve, of, 0.05, {})
-        if curve == "error":
-            axes.axhline(0.05, color="gray", linewidth=0.8)
-    figure.suptitle(f"{found.cell}: gradient of {of}")
+    panels["error"].axhline(0.05, color="gray", linewidth=0.8)
+    panels["error"].annotate(
+        "5 %", (0, 0.05), (3, 2), xycoords=("axes fraction", "data"), textcoords="offset points"
+    )
+    horizon = found.horizon(0.05, of) if len(found.lags) else None
+    reach = "beyond all lags" if horizon is None else f"{horizon} steps"
+    figure.suptitle(f"{found.cell}: gradient of {of}, horizon (error of at most 5 %): {reach}")
     return figure
 
 
@@ -111,9 +131,9 @@ def horizon_in_training(monitor: LagMonitor) -> Figure:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     mesh = draw_error_in_training(axes, monitor, {"norm": LogNorm(1e-4, 1)})
-    draw_horizon(axes, monitor, {"color": "black", "marker": "."})
+    draw_horizon(axes, monitor, {"color": "black", "marker": ".", "label": "horizon"})
     if mesh is not None:
-        figure.colorbar(mesh, label="error if cut beyond the lag", extend="min")
+        figure.colorbar(mesh, label="error if cut beyond the lag", extend="both")
     axes.set_title(f"horizon (error of at most {monitor.tolerance:.0%}) in training")
     return figure
 
@@ -121,17 +141,23 @@ def horizon_in_training(monitor: LagMonitor) -> Figure:
 def _heat_map(
     axes: Axes, columns: Array, rows: Array, values: Array, style: Mapping[str, Any]
 ) -> QuadMesh:
-    """values (rows, columns) in logarithmic colours; what is not positive is left white."""
+    """values (rows, columns), between these edges, in colours of a logarithmic scale.
+
+    What is not positive is left white.
+    """
     seen = np.ma.masked_where(~(np.isfinite(values) & (values > 0)), values)
     largest = float(seen.max()) if seen.count() else 1.0
     smallest = max(float(seen.min()) if seen.count() else 1.0, largest * _FEWEST)
     given: dict[str, Any] = {"norm": LogNorm(smallest, max(largest, smallest * 1.001)), **style}
-    return axes.pcolormesh(_edges(columns), _edges(rows), seen, rasterized=True, **given)
+    return axes.pcolormesh(columns, rows, seen, rasterized=True, **given)
 
 
-def _edges(centres: Array) -> Array:
-    """The borders half way between `centres`, which rise, and as far outside of the outer ones."""
+def _edges(centres: Array, low: float, high: float) -> Array:
+    """The borders half way between `centres`, which rise.
+
+    The outer two are as far outside, but not beyond `low` and `high`.
+    """
     half = np.diff(centres) / 2 if len(centres) > 1 else np.array([0.5])
-    return np.concatenate(
-        [centres[:1] - half[:1], centres[:-1] + half[: len(centres) - 1], centres[-1:] + half[-1:]]
-    )
+    first, last = centres[:1] - half[:1], centres[-1:] + half[-1:]
+    between = centres[:-1] + half[: len(centres) - 1]
+    return np.concatenate([np.maximum(first, low), between, np.minimum(last, high)])

@@ -18,7 +18,7 @@ from ..losses import At, Objective, make_objective
 from ..params import Params, Seed, generator_of
 from ..recorded import Named, Recorded
 from ..states import GivenState
-from .scalar import squares_of
+from .scalar import squares_of, sum_of
 from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
 
 __all__ = ["Question", "read_question"]
@@ -47,27 +47,30 @@ class Question:
     def __iter__(self) -> Iterator[list[Term]]:
         return map(list, zip(*self.groups, strict=True))
 
-    def check(self, size: float) -> float:
-        """What the terms of all lags leave of the total, over `size`, that of what they add up.
+    def gap(self) -> float:
+        """``||total - sum of the terms||``, all parameters and sequences as one vector.
 
-        Where not all lags were asked for, it is the delta of all of them at once that is compared.
-
-        Raises
-        ------
-        RuntimeError
-            If it is more than rounding.
+        Where not all lags were asked for, the sum is taken once more from their delta, all at once.
         """
-        squares = 0.0
-        for group in self.groups:
-            left = group.left
-            if left is None:
-                again = group.sum_of_all()
-                left = {name: g - again[name] for name, g in group.total.items()}
-            squares += sum(squares_of(left).values())
-        gap = math.sqrt(squares) / size if size > 0 else 0.0
+        left = sum_of([self._left(group) for group in self.groups])
+        return math.sqrt(sum(squares_of(left).values()))
+
+    def require_sum(self, gap: float, size: float) -> None:
+        """Raise RuntimeError if `gap` is more than rounding of summands as large as `size`.
+
+        That of the summands, and not of the total: where they cancel, rounding stays.
+        """
+        gap = gap / size if size > 0 else 0.0
         if gap > _ROUNDING * np.finfo(self.groups[0].total["w_hh"].dtype).eps:
             raise RuntimeError(f"the terms of all lags do not add up to the gradient: {gap:.2g}")
-        return gap
+
+    @staticmethod
+    def _left(group: Terms) -> Named:
+        """What the terms of all lags leave of the total."""
+        if group.left is not None:
+            return group.left
+        again = group.sum_of_all()
+        return {name: g - again[name] for name, g in group.total.items()}
 
 
 def read_question(

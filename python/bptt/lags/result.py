@@ -36,7 +36,8 @@ class LagTerm:
     params : dict of arrays
         What this lag adds to the gradient of each parameter, shaped like it.
     dstates : tuple of (n, B, H)
-        delta_k = dL_{k+lag}/dS_k at the steps `steps`, one array for each part of the state.
+        delta_k = dL_{k+lag}/dS_k at the steps `steps`, one array for each part of the state: of
+        an LSTM the gradients with respect to h and to c.
     steps : slice
         The steps k at which `dstates` are; it is zero elsewhere.
     """
@@ -53,8 +54,9 @@ class LagGradients:
 
     A curve is a dictionary of (N,) arrays, one entry for each of `lags`. Its keys are the
     parameters of the layer (``"w_ih"``, ``"w_hh"``, ``"b_ih"``, ``"b_hh"``, those that are
-    present); ``"params"``, all of them as one vector; and ``"state"``, the gradient with respect to
-    the states S_k of all steps, delta as one vector.
+    present); ``"params"``, all of them as one vector; and ``"state"``, the gradient delta with
+    respect to the states S_k of all steps and sequences, as one vector. Of an LSTM delta has a part
+    for h and one for c, as independent coordinates.
 
     Attributes
     ----------
@@ -67,34 +69,37 @@ class LagGradients:
         Frobenius norm of each lag's term.
     error : dict of (N,)
         ``||sum of the terms of all larger lags|| / ||total||``: the relative error of the gradient
-        that is cut beyond this lag, and 0 at the last one there is. Some eps of the dtype are
-        rounding. 0 if the total is zero and nothing is cut.
+        that is cut beyond this lag, and 0 at the last lag there is. Errors of a few eps of the
+        dtype are rounding. If the total is zero: 0 where nothing is cut, else inf.
     cosine : dict of (N,)
-        Between the sum of the terms up to this lag and the total; 1 if both are zero, and 0 if one
-        of them is, or is no more than rounding beside the other.
+        Of the angle between the sum of the terms up to this lag and the total; 1 if both are zero,
+        and 0 if only one of them is, or is no more than rounding beside the other.
     share : dict of (N,)
         ``<term, total> / ||total||^2``: what the term adds along the total. Over all lags the
         shares sum to 1. 0 if the total is zero.
     total : dict of arrays
-        The sum over all lags, also those beyond the last of `lags`: for the whole route, the
-        gradient that `bptt.value_and_grad` returns, and of the readout likewise.
+        The sum over all lags, also those that are not in `lags`. Without `route` it is the gradient
+        that `bptt.value_and_grad` returns, with those of the readout.
     loss : float or None
         None if `dy` was given.
     steps : int
         T.
     step : int or None
-        The only step at which the loss is read, if it is one.
+        The step at which the loss is read, if it is a single one.
     check : float
-        ``||total - sum of all terms||``, all parameters as one vector, over what the terms add up,
-        the norms of delta of all lags times that of the inputs and states: rounding, also where the
-        total cancels. Where not all lags were computed, of a pass with all of their delta at once.
+        ``||sum of the terms - total|| / ||total||``, all parameters of the layer as one vector: the
+        accuracy that was reached. It is rounding, of the order of the dtype's eps (float32 1e-7,
+        float64 1e-16), and larger by as much as the terms cancel each other in the total; inf if
+        the total is zero and the sum is not. Where not all lags were computed, the sum is that of
+        one pass with the delta of all of them.
     overflow_lag : int or None
-        The first lag whose term is not finite; the curves end before it. What is relative to the
-        total, which overflows as well, is nan then.
+        The first lag whose term is not finite; the curves end before it. The total overflows as
+        well then, so `error`, `cosine`, `share` and `check` are nan.
     complete : bool
         False if Ctrl-C ended the work: the curves have the lags that were done.
     standard_error : dict of dict of (N,), or None
-        With `sample`: of norm, error, cosine and share, by the jackknife over groups of sequences.
+        With `sample`: that of norm, error, cosine and share, by curve and key, estimated by the
+        jackknife over groups of sequences.
     terms : list of LagTerm, or None
         If they were asked for.
     """
@@ -119,13 +124,13 @@ class LagGradients:
 
     @property
     def signal(self) -> Array:
-        """(N, T), ``||delta_k||`` of each lag over the batch, at each step k.
+        """(N, T), the norm over the batch of delta_k, for each lag and each step k.
 
         Raises
         ------
         MemoryError
-            If it does not fit the memory: of a loss at one step it is written out here, one number
-            a row.
+            If it does not fit the memory: of a loss at one step only one number in each row is
+            not zero, and the array is made here.
         """
         if self.every_signal is not None or self.step is None:
             return np.empty((0, self.steps)) if self.every_signal is None else self.every_signal
@@ -136,6 +141,16 @@ class LagGradients:
 
     def horizon(self, tolerance: float = 0.05, of: str = "params") -> int | None:
         """The smallest of `lags` with ``error[of] <= tolerance``; None if there is none.
+
+        By default the lag beyond which the gradient of all parameters of the layer, as one vector,
+        may be cut with an error of at most 5 %.
+
+        Parameters
+        ----------
+        tolerance : float
+            Of the relative error, at least 0.
+        of : str
+            A key of `error`: a parameter, "params" or "state".
 
         Raises
         ------
@@ -150,10 +165,10 @@ class LagGradients:
         return int(self.lags[near[0]]) if near.size else None
 
     def half_life(self, of: str = "state") -> float:
-        """Lags over which the norm of a term halves, in the mean; inf if it does not fall.
+        """The number of lags over which ``norm[of]`` halves, in the mean; inf if it does not fall.
 
-        From a straight line through log norm over lag, by least squares, of norms that are not
-        zero; nan with fewer than two of them.
+        From the slope of a straight line that is fitted to log norm over lag by least squares.
+        Norms of zero are left out; nan if fewer than two others are there.
         """
         norm = self.norm[choice("of", of, self.norm)]
         seen = norm > 0
@@ -232,7 +247,8 @@ class LagGradients:
         ----------
         axes : matplotlib Axes
         curve : {"norm", "error", "cosine", "share"}
-            A share is summed up to each lag. On error and share the horizon is marked.
+            Of share, the sum up to each lag is drawn. On error and share the horizon is marked by
+            a ring and a dotted line.
         of, tolerance
             As in `horizon`.
         **style
@@ -246,8 +262,8 @@ class LagGradients:
     def draw_signal(self, axes: Axes, **style: Any) -> QuadMesh:
         """Draw a heat map of ``||delta||`` over the step t of the loss, and the lag.
 
-        It takes a loss at every step to fill it. `style` is for ``Axes.pcolormesh``; what is
-        returned serves ``Figure.colorbar``.
+        Only the columns of steps t that have a loss are filled. `style` is for
+        ``Axes.pcolormesh``; what is returned can be given to ``Figure.colorbar``.
         """
         from .plots import draw_signal
 

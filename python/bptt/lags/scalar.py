@@ -1,15 +1,15 @@
-"""Scalar products of gradients."""
+"""Scalar products and sums of gradients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..checks import Array
 
-__all__ = ["dot", "squares_of"]
+__all__ = ["dot", "squares_of", "sum_of"]
 
 
 def dot(a: Array, b: Array) -> float:
@@ -24,3 +24,10 @@ def dot(a: Array, b: Array) -> float:
 def squares_of(named: Mapping[str, Array]) -> dict[str, float]:
     """The square of the norm of each array."""
     return {name: dot(g, g) for name, g in named.items()}
+
+
+def sum_of(named: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The sum over some gradients, name by name."""
+    if len(named) == 1:
+        return dict(named[0])
+    return {name: sum((each[name] for each in named[1:]), named[0][name]) for name in named[0]}
