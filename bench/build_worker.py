@@ -1,7 +1,7 @@
 """One installation of `bptt` in a process of its own: ``python build_worker.py FOLDER``.
 
 `bench.builds` starts it and writes requests to its standard input, pickled: a problem's arrays,
-which it answers with the outputs, or a number of seconds, which it answers with the time of a call.
+which it answers with the outputs, or a number of seconds, which it answers with the fastest call.
 It keeps to what every commit of the package understands, and imports nothing of `bench`.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -55,14 +54,14 @@ def prepare(bptt: Any, p: dict[str, Any]) -> Callable[[], dict[str, Any]]:
 
 
 def seconds(call: Callable[[], object], min_time: float) -> float:
-    """Median of the calls that `min_time` has room for, after one that is not timed."""
+    """The fastest of the calls that `min_time` has room for, after one that is not timed."""
     call()
     found: list[float] = []
     while sum(found) < min_time:
         begun = time.perf_counter()
         call()
         found.append(time.perf_counter() - begun)
-    return statistics.median(found)
+    return min(found)
 
 
 def main() -> None:
