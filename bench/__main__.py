@@ -1,17 +1,13 @@
 """``python -m bench``: the comparison, and what else README.md names."""
 
 import sys
+from importlib import import_module
 
-from bench import builds, ladder, lags, overhead, report, run
-
-_COMMANDS = {
-    "builds": builds.main,
-    "ladder": ladder.main,
-    "lags": lags.main,
-    "overhead": overhead.main,
-    "report": report.main,
-}
+_COMMANDS = ("builds", "ladder", "lags", "overhead", "report")
 
 if __name__ == "__main__":
-    command = _COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
-    sys.exit(command(sys.argv[2:]) if command else run.main(sys.argv[1:]))
+    # One module alone: `run` sets the environment before anything loads NumPy.
+    name, arguments = "run", sys.argv[1:]
+    if arguments and arguments[0] in _COMMANDS:
+        name, *arguments = arguments
+    sys.exit(import_module(f"bench.{name}").main(arguments))

@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-__all__ = ["Case", "Family", "load_families", "select"]
+__all__ = ["Case", "Family", "family_title", "load_families", "select"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def load_families(path: Path | None = None) -> dict[str, Family]:
     with open(path or Path(__file__).with_name("cases.toml"), "rb") as file:
         tables = tomllib.load(file)
     return {name: _family(name, table) for name, table in tables.items()}
+
+
+def family_title(document: dict[str, Any], name: str) -> str:
+    """Of a family of a results file, which may have another name by now."""
+    family = load_families().get(name)
+    return family.title if family else str(document["settings"]["families"][name])
 
 
 def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Case]:

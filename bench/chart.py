@@ -1,8 +1,8 @@
 """Pictures of a results file, one PNG for each family.
 
-Listed shapes: a dot for each peer at its fraction of the FMA peak (or its rate, where the peak is
-not known), on a log axis, so that equal distances are equal ratios. A grid of shapes: a map of
-the ratio to the fastest peer, and one of native's fraction of the peak.
+Listed shapes: on the left a dot for each peer at its fraction of the FMA peak (or its rate, where
+the peak is not known), on the right the time of the fastest peer over the baseline's, both on log
+axes, so that equal distances are equal ratios. A grid of shapes: maps of the same.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cases import load_families
+from .cases import family_title, load_families
 from .chart_grid import draw_grid
+from .machine import cpu_name
 from .records import Quartiles, Row, quartiles
 from .summary import Block, Comparison, blocks
 from .table import count
@@ -43,7 +44,7 @@ def draw(document: dict[str, Any], out: Path) -> list[Path]:
     comparison = Comparison(document)
     families = load_families()
     paths = []
-    for family, title in document["settings"]["families"].items():
+    for family in document["settings"]["families"]:
         family_blocks = [b for b in blocks(comparison.rows) if b.family == family]
         family_blocks = [b for b in family_blocks if any(row.timed() for row in b.rows)]
         if not family_blocks:
@@ -51,77 +52,117 @@ def draw(document: dict[str, Any], out: Path) -> list[Path]:
         figure = Figure(layout="constrained")
         is_grid = family in families and families[family].is_grid
         if is_grid and comparison.baseline is not None:
-            draw_grid(figure, family_blocks, comparison)
+            draw_grid(figure, family_blocks, comparison, document["machine"]["isa"])
         else:
-            _draw_list(figure, family_blocks)
-        figure.suptitle(f"{title}: forward and all gradients\n{_where(document)}", fontsize=11)
+            _draw_list(figure, family_blocks, comparison, document["machine"]["isa"])
+        figure.suptitle(
+            f"{family_title(document, family)}: forward and all gradients\n{_where(document)}",
+            fontsize=11,
+        )
         paths.append(out.with_name(f"{out.stem}-{family}.png"))
         figure.savefig(paths[-1], dpi=150)
     return paths
 
 
 def _where(document: dict[str, Any]) -> str:
-    machine, settings = document["machine"], document["settings"]
-    cpu = " ".join(
-        [machine["cpu"], *(f"{n} {machine[n]}" for n in ("family", "model") if n in machine)]
-    )
-    return f"{cpu}, {machine['isa'] or 'no native backend'}, {count(settings['threads'], 'thread')}"
+    machine, threads = document["machine"], count(document["settings"]["threads"], "thread")
+    return f"{cpu_name(machine)}, {machine['isa'] or 'no native backend'}, {threads}"
 
 
-def _draw_list(figure: Figure, family_blocks: Sequence[Block]) -> None:
-    """A panel for each cell and dtype; shapes from top to bottom."""
-    longest = max(len(block.rows) for block in family_blocks)
-    figure.set_size_inches(2.2 + 3.6 * len(family_blocks), 2.0 + 0.32 * longest)
-    panels = figure.subplots(1, len(family_blocks), sharex=True, squeeze=False)[0]
-    with_peak = all(row.peak for block in family_blocks for row in block.rows)
-    for panel, block in zip(panels, family_blocks, strict=True):
-        _panel(panel, block, with_peak)
-    for panel in panels[1:]:
-        if [r.case for r in family_blocks[0].rows] == [r.case for r in family_blocks[-1].rows]:
-            panel.tick_params(labelleft=False)
-    handles = {
-        label: handle
-        for panel in panels
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    order = [*_STYLES, *handles]
-    handles = dict(sorted(handles.items(), key=lambda item: order.index(item[0])))
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+def _draw_list(
+    figure: Figure, family_blocks: Sequence[Block], comparison: Comparison, isa: str | None
+) -> None:
+    """Two panels for each cell and dtype, one block below the other; shapes from top to bottom."""
+    heights = [0.8 + 0.42 * len(block.rows) for block in family_blocks]
+    figure.set_size_inches(10, 1.2 + sum(heights))
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=(3, 2))
+    legend: dict[str, Any] = {}
+    for index, block in enumerate(family_blocks):
+        rates, ratios = figure.add_subplot(grid[index, 0]), figure.add_subplot(grid[index, 1])
+        for panel in (rates, ratios):
+            panel.set_ylim(len(block.rows) - 0.5, -0.5)
+            for row in range(0, len(block.rows), 2):
+                panel.axhspan(row - 0.5, row + 0.5, color="#f2f2f2", linewidth=0)
+        rates.set_yticks(range(len(block.rows)), [_shape(row) for row in block.rows])
+        ratios.set_yticks([])
+        _draw_rates(rates, block, isa)
+        _draw_ratios(ratios, block, comparison)
+        handles, names = rates.get_legend_handles_labels()
+        legend.update(zip(names, handles, strict=True))
+    names = sorted(legend, key=[*_STYLES, *legend].index)
+    handles = [legend[name] for name in names]
+    figure.legend(handles=handles, labels=names, loc="outside lower center", ncols=len(names))
 
 
-def _panel(panel: Axes, block: Block, with_peak: bool) -> None:
-    names = {name: None for row in block.rows for name in row.timed()}
-    # The baseline last, on top of the others.
-    for name in reversed(names):
-        colour, marker = _STYLES.get(name, _OTHER_STYLE)
+def _draw_rates(panel: Axes, block: Block, isa: str | None) -> None:
+    """Every peer on a line of its own within the band of its row, so that none hides another."""
+    with_peak = all(row.peak for row in block.rows)
+    names = list(dict.fromkeys(name for row in block.rows for name in row.timed()))
+    for place, name in enumerate(names):
         points = list(_points(block.rows, name, with_peak))
-        y = [index for index, _ in points]
-        x = [value.median for _, value in points]
-        spread = [[v.median - v.low for _, v in points], [v.high - v.median for _, v in points]]
-        panel.errorbar(
-            x,
-            y,
-            xerr=spread,
-            fmt=marker,
-            color=colour,
-            label=name,
-            markersize=8 if name == "native" else 6,
-            elinewidth=1.5,
-            alpha=0.9,
-        )
-    panel.set_xscale("log")
-    panel.set_yticks(range(len(block.rows)), [_shape(row) for row in block.rows], fontsize=8)
-    panel.set_ylim(len(block.rows) - 0.5, -0.5)
-    panel.grid(axis="x", which="both", color="#dddddd", linewidth=0.6)
-    panel.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    panel.set_axisbelow(True)
-    panel.set_title(f"{block.cell}, {block.dtype}", fontsize=10)
+        offset = 0.8 * ((place + 0.5) / len(names) - 0.5)
+        _dots(panel, [(index + offset, value) for index, value in points], name)
+    panel.set_title(f"{block.cell}, {block.dtype}")
     if with_peak:
         panel.axvline(100, color="black", linewidth=1.2, linestyle="--")
-        panel.set_xlabel("% of the FMA peak")
-        panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.set_xlabel(f"% of the FMA peak with {isa}" if with_peak else "GF/s")
+    _plain_log_axis(panel)
+
+
+def _draw_ratios(panel: Axes, block: Block, comparison: Comparison) -> None:
+    """The fastest peer's time over the baseline's, with its name."""
+    found = [comparison.best_ratio(row, comparison.rivals) for row in block.rows]
+    if not any(found):
+        panel.set_axis_off()
+        return
+    largest = max(best[1].high for best in found if best)
+    for index, best in enumerate(found):
+        if best is None:
+            continue
+        name, value = best
+        _dots(panel, [(index, value)], name)
+        text = f"{value.median:.2f} {name}"
+        at_the_edge = panel.get_yaxis_transform()
+        panel.text(0.98, index, text, transform=at_the_edge, ha="right", va="center", fontsize=9)
+    panel.axvline(1, color="black", linewidth=1.2, linestyle="--")
+    panel.set_title(f"fastest peer's time / {comparison.baseline}'s")
+    panel.set_xlabel(f"above 1: {comparison.baseline} is faster")
+    low = min(0.9, *(0.9 * best[1].low for best in found if best))
+    panel.set_xlim(low, max(2.0, largest * (largest / low) ** 0.5))  # room for the names
+    _plain_log_axis(panel)
+
+
+def _dots(panel: Axes, points: Sequence[tuple[float, Quartiles]], name: str) -> None:
+    """Medians, with a line from quartile to quartile."""
+    colour, marker = _STYLES.get(name, _OTHER_STYLE)
+    panel.errorbar(
+        [value.median for _, value in points],
+        [y for y, _ in points],
+        xerr=[[v.median - v.low for _, v in points], [v.high - v.median for _, v in points]],
+        fmt=marker,
+        color=colour,
+        label=name,
+        markersize=5,
+        elinewidth=1.2,
+    )
+
+
+def _plain_log_axis(panel: Axes) -> None:
+    """A log axis with numbers such as 40 and 0.5, some three to eight of them."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    if high < 2 * low:
+        panel.xaxis.set_major_locator(MaxNLocator(5))
     else:
-        panel.set_xlabel("GF/s")
+        many, some = (1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5)
+        subs = (1,) if high > 300 * low else some if high > 10 * low else many
+        panel.xaxis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.grid(axis="x", color="#cccccc", linewidth=0.6)
+    panel.set_axisbelow(True)
 
 
 def _points(rows: Sequence[Row], name: str, with_peak: bool) -> Iterator[tuple[int, Quartiles]]:

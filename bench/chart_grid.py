@@ -19,15 +19,16 @@ __all__ = ["draw_grid"]
 _LARGEST_RATIO = 32.0
 
 
-def draw_grid(figure: Figure, family_blocks: Sequence[Block], comparison: Comparison) -> None:
+def draw_grid(
+    figure: Figure, family_blocks: Sequence[Block], comparison: Comparison, isa: str | None
+) -> None:
     """Above the time of the fastest peer over the baseline's, below the fraction of the peak."""
     from matplotlib.colors import LogNorm, Normalize
 
     baseline = str(comparison.baseline)
-    rivals = comparison.others or comparison.own
 
     def ratio(row: Row) -> float | None:
-        best = comparison.best_ratio(row, rivals)
+        best = comparison.best_ratio(row, comparison.rivals)
         return None if best is None else best[1].median
 
     def percent(row: Row) -> float | None:
@@ -43,7 +44,7 @@ def draw_grid(figure: Figure, family_blocks: Sequence[Block], comparison: Compar
         _map(above, block, ratio, "PuOr", sides)
         above.set_title(f"{block.cell}, {block.dtype}\nfastest peer's time / {baseline}'s")
         _map(below, block, percent, "cividis", Normalize(0, 100))
-        below.set_title(f"{baseline}, % of the FMA peak")
+        below.set_title(f"{baseline}, % of the FMA peak with {isa}")
 
 
 def _map(

@@ -15,7 +15,7 @@ from .peers import Peer
 from .records import SCHEMA, Row
 from .table import format_table
 
-__all__ = ["begin", "read", "update", "write"]
+__all__ = ["begin", "read", "update", "write", "write_table"]
 
 _WORK = "y and all gradients: 6 G T B H (I + H) flop a call"
 
@@ -57,11 +57,19 @@ def update(document: dict[str, Any], rows: Iterable[Row], *, interrupted: bool) 
 def write(document: dict[str, Any], path: Path) -> None:
     """Write the JSON, and the table as text beside it; each appears only when it is complete."""
     # Infinity (the error of outputs that are missing) is no JSON number: it becomes a string.
-    text = json.dumps(_finite(document), indent=1, allow_nan=False)
-    for target, content in ((path, text), (path.with_suffix(".txt"), format_table(document))):
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(content + "\n", encoding="utf-8")
-        os.replace(partial, target)
+    _replace(path, json.dumps(_finite(document), indent=1, allow_nan=False))
+    write_table(document, path)
+
+
+def write_table(document: dict[str, Any], path: Path) -> None:
+    """Write the table as text beside the JSON."""
+    _replace(path.with_suffix(".txt"), format_table(document))
+
+
+def _replace(path: Path, content: str) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(content + "\n", encoding="utf-8")
+    os.replace(partial, path)
 
 
 def read(path: Path) -> dict[str, Any]:

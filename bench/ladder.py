@@ -1,16 +1,16 @@
-"""``python -m bench ladder``: from the naive loop to the kernels, rung by rung, at one shape.
+"""From naive loops to the kernels, rung by rung, at one shape: tanh, float32, B=32, T=I=H=128.
 
-Every rung does the same work, which is checked before it is timed; rungs take turns.
+The rungs: loops compiled by Numba; NumPy; the Numba backend; the native backend with each
+instruction set of this CPU on one thread, and with the best on all. Each computes the forward pass
+and all gradients, which are checked before they are timed. Half a minute; needs Numba.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import bptt
 from bptt.backends import native
@@ -18,6 +18,7 @@ from bptt.backends import native
 from . import machine
 from .cases import Case
 from .naive import compile_naive
+from .options import add_out, add_rounds, sub_parser
 from .peers import all_peers
 from .problem import Outputs, Problem, disagreement, make_problem, run_bptt, tolerance
 from .records import quartiles
@@ -58,10 +59,11 @@ class Rung:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print the ladder."""
-    parser = argparse.ArgumentParser(prog="python -m bench ladder", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser = sub_parser("ladder", __doc__)
+    add_rounds(parser, 9)
+    add_out(parser)
     options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else 9)
     threads, isa = bptt.get_num_threads(), native._core.isa()
     problem = make_problem(Case("ladder", *_SHAPE), "tanh", "float32")
     rungs = list(_rungs(problem, threads))
@@ -75,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     native._core.select_isa(isa)
     b, t, i, h = _SHAPE
     flops, peak = 6 * t * b * h * (i + h), quartiles(peaks).median
+    print(machine.cpu_name(machine.machine()))
     print(f"tanh float32 B={b} T={t} I={i} H={h}, forward and all gradients; one core's FMA peak")
     print(f"{peak:.0f} GF/s; medians of {options.rounds} rounds, quartiles")
     for rung in rungs:

@@ -1,28 +1,27 @@
-"""``python -m bench lags``: what the gradient by lag costs, beside BPTT and beside brute force.
+"""What the gradient by lag costs, each figure with a goal, as a ratio of two times:
 
-Figures with their goals: the pass of one lag, for a loss at every step, against a backward sweep
-of the same engine (the sweep has dx, which a lag does not need; neither has the measures of the
-lag); all lags of a loss at the last step, with their measures, against the loss and all gradients
-by `value_and_grad`; all lags of a loss at every step against autograd with a copy of the weights
-for each step; and the memory of many lags against that of forward and backward. Pairs are timed in
-alternation; a figure is the median of their ratios, and meets its goal if the third quartile does.
+- the pass of one lag, of a loss at every step, over a backward pass of the same network (which has
+  the gradient of x too, and a lag does not)
+- all lags of a loss at the last step, by `lag_gradients`, over its loss and gradients by
+  `value_and_grad`
+- all lags of a loss at every step over PyTorch's autograd with a copy of the weights for each step
+- memory: the peak of 64 lags over that of `forward` and `Tape.backward`
+
+The two of a pair take turns. Some three minutes; the third needs PyTorch.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import bptt
 import numpy as np
 from bptt.lags.question import read_question
 
-from .figure import Figure, write_figures
-from .records import quartiles
+from .figure import Figure, ratio, run_figures
+from .options import add_out, add_rounds, sub_parser
 
 __all__ = ["main"]
 
@@ -35,31 +34,23 @@ ALL_LAGS_GOAL, MEMORY_GOAL, BRUTE_FORCE_GOAL = 2.0, 2.5, 50.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 0 if every goal is met."""
-    parser = argparse.ArgumentParser(prog="python -m bench lags", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser = sub_parser("lags", __doc__)
+    add_rounds(parser, 15)
+    add_out(parser)
     options = parser.parse_args(arguments)
-    from . import machine
-
-    load, figures = machine.load_average(), []
-    for figure in _figures(options.rounds):
-        figures.append(figure)
-        print(figure, flush=True)
-    print(f"(medians of {options.rounds} rounds [quartiles]; load average {load:.2f} at the start;")
-    print(" a figure passes if its third quartile, unrounded, meets the goal)")
-    if options.out is not None:
-        write_figures(options.out, figures, load, options.rounds, {})
-    return 0 if all(figure.is_met for figure in figures) else 1
+    options.rounds = options.rounds or (1 if options.quick else 15)
+    return run_figures(options, _figures(options.rounds, quick=options.quick))
 
 
-def _figures(rounds: int) -> Iterator[Figure]:
+def _figures(rounds: int, *, quick: bool) -> Iterator[Figure]:
+    """All of them; if `quick`, of each kind the first shape, which is the smallest."""
     for cell in CELLS:
-        for *sizes, goal in SWEEPS:
+        for *sizes, goal in SWEEPS[: 1 if quick else None]:
             yield one_lag(cell, sizes, goal, rounds)
-        for last in LAST:
+        for last in LAST[: 1 if quick else None]:
             yield all_lags(cell, last, rounds)
-    yield from against_autograd(max(3, rounds // 5))
-    yield memory()
+    yield from against_autograd(1 if quick else max(3, rounds // 5), steps=10 if quick else 100)
+    yield memory(steps=100 if quick else 1000)
 
 
 def _problem(cell: str, sizes: Sequence[int]) -> tuple[bptt.Params, Any, Any]:
@@ -71,21 +62,6 @@ def _problem(cell: str, sizes: Sequence[int]) -> tuple[bptt.Params, Any, Any]:
     return params, x, rng.standard_normal((steps, batch, hidden), dtype=np.float32)
 
 
-def _ratio(
-    name: str, goal: float, rounds: int, one: Callable[[], Any], other: Callable[[], Any]
-) -> Figure:
-    """Time of `one` over that of `other`."""
-    ratios = []
-    for round_ in range(rounds + 1):
-        begun = time.perf_counter()
-        one()
-        between = time.perf_counter()
-        other()
-        if round_:  # the first brings everything into the caches
-            ratios.append((between - begun) / (time.perf_counter() - between))
-    return Figure(name, "x", *quartiles(ratios), goal=goal)
-
-
 def one_lag(cell: str, sizes: Sequence[int], goal: float, rounds: int) -> Figure:
     """A pass of one lag with its parameters' gradients, over Tape.backward(dy, out=grads)."""
     params, x, dy = _problem(cell, sizes)
@@ -95,8 +71,8 @@ def one_lag(cell: str, sizes: Sequence[int], goal: float, rounds: int) -> Figure
     recorded = terms.recorded
     deltas = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
     into = tuple(map(np.empty_like, deltas))
-    return _ratio(
-        f"{cell} {_shown(sizes)}: one lag / a backward sweep",
+    return ratio(
+        f"{cell} {_shown(sizes)}: one lag / Tape.backward",
         goal,
         rounds,
         lambda: recorded.pull_back(deltas, params, weights=True, into=into),
@@ -108,7 +84,7 @@ def all_lags(cell: str, sizes: Sequence[int], rounds: int) -> Figure:
     """lag_gradients of a loss at the last step, over value_and_grad of the same."""
     params, x, _ = _problem(cell, sizes)
     ids = np.zeros(x.shape[1], int)
-    return _ratio(
+    return ratio(
         f"{cell} {_shown(sizes)}: all lags at the last step / BPTT",
         ALL_LAGS_GOAL,
         rounds,
@@ -117,7 +93,7 @@ def all_lags(cell: str, sizes: Sequence[int], rounds: int) -> Figure:
     )
 
 
-def against_autograd(rounds: int) -> Iterator[Figure]:
+def against_autograd(rounds: int, steps: int) -> Iterator[Figure]:
     """All lags of a tanh network's loss at every step; autograd needs a pass for each step."""
     try:
         import torch
@@ -125,7 +101,7 @@ def against_autograd(rounds: int) -> Iterator[Figure]:
         print("PyTorch is not installed: no comparison with autograd")
         return
     torch.set_num_threads(bptt.get_num_threads())
-    sizes = (16, 100, 64, 64)
+    sizes = (16, steps, 64, 64)
     params, x, dy = _problem("tanh", sizes)
     inputs, incoming = torch.tensor(x), torch.tensor(dy)
 
@@ -151,7 +127,7 @@ def against_autograd(rounds: int) -> Iterator[Figure]:
     expected = brute_force()
     lags = bptt.lag_gradients("tanh", bare, x, dy=dy)
     np.testing.assert_allclose(lags.norm["w_hh"], expected, rtol=1e-3)
-    figure = _ratio(
+    figure = ratio(
         f"tanh {_shown(sizes)}: all lags at every step / autograd with weight copies",
         1 / BRUTE_FORCE_GOAL,
         rounds,
@@ -162,10 +138,10 @@ def against_autograd(rounds: int) -> Iterator[Figure]:
     yield figure
 
 
-def memory() -> Figure:
+def memory(steps: int) -> Figure:
     """Peak of 64 lags at every step over that of forward and backward, LSTM."""
-    params, x, dy = _problem("lstm", (32, 1000, 128, 128))
-    lags = np.unique(np.geomspace(1, 999, 64).astype(int))
+    params, x, dy = _problem("lstm", (32, steps, 128, 128))
+    lags = np.unique(np.geomspace(1, steps - 1, 64).astype(int))
 
     def peak(call: Callable[[], Any]) -> float:
         tracemalloc.start()
@@ -176,9 +152,9 @@ def memory() -> Figure:
 
     plain = peak(lambda: bptt.forward("lstm", params, x).backward(dy))
     many = peak(lambda: bptt.lag_gradients("lstm", params, x, dy=dy, lags=lags))
-    ratio = many / plain
-    name = f"lstm B=32 T=1000 H=128: memory of {len(lags)} lags / of BPTT"
-    return Figure(name, "x", ratio, ratio, ratio, goal=MEMORY_GOAL)
+    found = many / plain
+    name = f"lstm B=32 T={steps} H=128: memory of {len(lags)} lags / of BPTT"
+    return Figure(name, "x ", found, found, found, goal=MEMORY_GOAL)
 
 
 def _shown(sizes: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from bptt.backends import native
 from .peers import Peer
 from .threads import available_cpus
 
-__all__ = ["fma_peak", "load_average", "machine", "now", "software"]
+__all__ = ["cpu_name", "fma_peak", "load_average", "machine", "now", "software"]
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -53,6 +53,14 @@ def machine() -> dict[str, Any]:
         "isa": bptt.info().isa,
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cpu_name(machine: dict[str, Any]) -> str:
+    """Name, family and model of a CPU as `machine` found it, for people."""
+    numbers = ", ".join(
+        f"{name} {machine[name]}" for name in ("family", "model") if name in machine
+    )
+    return f"{machine['cpu']} ({numbers})" if numbers else str(machine["cpu"])
 
 
 def software(peers: Iterable[Peer]) -> dict[str, Any]:

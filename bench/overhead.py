@@ -1,29 +1,41 @@
-"""``python -m bench overhead``: what a call costs before any work is done.
+"""What a call costs beside its arithmetic, each figure with a goal.
 
-Figures with their goals: `forward` and `backward` at T = 1, B = 1, I = H = 8 from Python; the
-import of `bptt` against the import of NumPy, each in fresh interpreters, in alternation; and what
-subnormal gradients cost.
-And, without a goal, what reused outputs save at larger shapes.
+- `forward` and `Tape.backward` from Python at T = 1, B = 1, I = H = 8: microseconds
+- `import bptt` against `import numpy`, each in fresh interpreters
+- gradients that fade: `value_and_grad` at T = 500, B = 12 of a loss at the last step over one at
+  every step, with weights so small that the gradient of the last step soon becomes subnormal (below
+  the smallest normal number of its dtype) and then zero. The loss at the last step is less work, so
+  a ratio above 1 is what the CPU takes for subnormal numbers.
+
+A minute; nothing but this package is needed.
 """
 
 from __future__ import annotations
 
-import argparse
 import compileall
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from .figure import Figure, write_figures
+import bptt
+import numpy as np
+
+from .cases import Case
+from .figure import Figure, ratio, run_figures
+from .options import add_out, add_rounds, sub_parser
+from .problem import Array, make_problem, run_bptt
+from .records import quartiles
 
 __all__ = ["main"]
 
 _CALL_GOAL = 25.0  # microseconds
 _IMPORT_GOAL = 1.3  # times NumPy's
-_DECAY_GOAL = 1.1
+_FADING_GOAL = 1.1
+_RADIUS = {"float32": 0.5, "float64": 0.2}  # of w_hh, so that both fade to zero in 500 steps
 
 # Printed by the interpreter itself: its own start, the same for both, would blur the ratio.
 _TIME_AN_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
@@ -31,36 +43,23 @@ _TIME_AN_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.p
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return 0 if every goal is met."""
-    parser = argparse.ArgumentParser(prog="python -m bench overhead", description=main.__doc__)
-    parser.add_argument("--rounds", type=int, default=15, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser = sub_parser("overhead", __doc__)
+    add_rounds(parser, 15)
+    add_out(parser)
     options = parser.parse_args(arguments)
-    from . import machine
-    from .reuse import reuse_rows
+    calls = 100 if options.quick else 2000
+    rounds = options.rounds = options.rounds or (2 if options.quick else 15)
 
-    load = machine.load_average()
-    figures = [*call_figures(options.rounds), import_figure(options.rounds)]
-    figures.append(decay_figure(options.rounds))
-    for figure in figures:
-        print(figure)
-    reuse = list(reuse_rows(options.rounds))
-    for row in reuse:
-        print(row)
-    print(f"(medians of {options.rounds} rounds [quartiles]; load average {load:.2f} at the start)")
-    if options.out is not None:
-        more = {"reuse": [row.to_dict() for row in reuse]}
-        write_figures(options.out, figures, load, options.rounds, more)
-    return 0 if all(figure.is_met for figure in figures) else 1
+    def figures() -> Iterator[Figure]:
+        yield from call_figures(rounds, calls)
+        yield import_figure(rounds)
+        yield from fading_figures(rounds)
+
+    return run_figures(options, figures())
 
 
 def call_figures(rounds: int, calls: int = 2000) -> list[Figure]:
     """Forward and backward of the smallest useful network, by the backend that "auto" takes."""
-    import bptt
-
-    from .cases import Case
-    from .problem import make_problem, run_bptt
-    from .records import quartiles
-
     figures = []
     for cell in bptt.CELLS:
         problem = make_problem(Case("overhead", 1, 1, 8, 8), cell, "float32")
@@ -77,45 +76,43 @@ def call_figures(rounds: int, calls: int = 2000) -> list[Figure]:
     return figures
 
 
-def decay_figure(rounds: int) -> Figure:
-    """Backward where gradients pass through subnormal numbers, over where they do not."""
-    import bptt
-    import numpy as np
+def fading_figures(rounds: int) -> Iterator[Figure]:
+    """A loss at the last step, whose gradient fades to zero, over a loss at every step."""
+    for dtype in _RADIUS:
+        for cell in bptt.CELLS:
+            name = f"{cell} {dtype} T=500: fading gradient / loss at every step"
+            yield ratio(name, _FADING_GOAL, rounds, *fading_calls(cell, dtype))
 
-    from .records import quartiles
 
-    steps, batch = 400, 32
-    x = np.random.default_rng(0).standard_normal((steps, batch, 64), dtype=np.float32)
-    dy = np.zeros((steps, batch, 128), np.float32)
-    dy[-1] = 1  # a loss at the last step
-    tapes = {}
-    for radius in (0.8, 1.0):
-        params = bptt.init_params(
-            "linear", input_size=64, hidden_size=128, spectral_radius=radius, rng=0
-        )
-        tapes[radius] = bptt.forward("linear", params, x)
-    dx = tapes[0.8].backward(dy).x
-    tiny = np.finfo(np.float32).tiny
-    if not np.any((dx != 0) & (np.abs(dx) < tiny)):
-        raise RuntimeError("no gradient is subnormal: there is nothing to time")
-    ratios = []
-    for _ in range(rounds + 1):
-        seconds = {}
-        for radius, tape in tapes.items():
-            begun = time.perf_counter()
-            tape.backward(dy)
-            seconds[radius] = time.perf_counter() - begun
-        ratios.append(seconds[0.8] / seconds[1.0])
-    name = "backward with subnormal gradients over without"
-    return Figure(name, "x ", *quartiles(ratios[1:]), goal=_DECAY_GOAL)
+def fading_calls(cell: str, dtype: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The loss at the last step, and the loss at every step."""
+    params, x, ids = fading_problem(cell, dtype)
+    everywhere = np.tile(ids, (len(x), 1))
+    run = partial(bptt.value_and_grad, cell, params, x, loss="cross_entropy")
+    return partial(run, target=ids, at="last"), partial(run, target=everywhere, at="all")
+
+
+def fading_problem(cell: str, dtype: str) -> tuple[bptt.Params, Array, Array]:
+    """Parameters, x (500, 12, 16) and class ids (12,); the gradient at lag 500 is zero."""
+    rng = np.random.default_rng(0)
+    params = bptt.init_params(
+        cell,
+        input_size=16,
+        hidden_size=64,
+        output_size=10,
+        spectral_radius=_RADIUS[dtype],
+        rng=rng,
+        dtype=dtype,
+    )
+    if bptt.CELLS[cell].gates > 1 and params.b_hh is not None:
+        # The second gate, the LSTM's f and the GRU's z, would carry the state on.
+        params.b_hh[64:128] = -4
+    x = rng.standard_normal((500, 12, 16)).astype(dtype)
+    return params, x, rng.integers(10, size=12)
 
 
 def import_figure(rounds: int) -> Figure:
     """Wall time of ``import bptt`` over that of ``import numpy``."""
-    import bptt
-
-    from .records import quartiles
-
     # As pip does when it installs: from a source tree Python may not be allowed to keep bytecode.
     compileall.compile_dir(Path(bptt.__file__).parent, quiet=2)
     ratios = []
@@ -129,8 +126,6 @@ def import_figure(rounds: int) -> Figure:
 
 
 def _import_seconds(module: str) -> float:
-    import bptt
-
     # The child must find the bptt that runs here, however that was found.
     paths = [str(Path(bptt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}

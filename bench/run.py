@@ -6,15 +6,10 @@ it was interrupted (what is finished has been written then).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-if __package__ in (None, ""):  # run as `python bench/run.py`
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from bench.options import parse
-from bench.threads import set_environment
+from .options import parse
+from .threads import set_environment
 
 __all__ = ["main"]
 
@@ -23,16 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison that the command line asks for."""
     options = parse(arguments)
     if options.list_only:
-        for case in options.cases():
+        for case in options.cases:
             gflop = case.flops(gates=1) / 1e9
             print(f"{case.family:<10} {case.name:<24} {gflop:10.4g} GFlop a gate")
         return 0
     set_environment(options.threads)
     # Only now may NumPy and what needs it be loaded.
-    from bench.session import Session
+    from .session import Session
 
     return Session(options).run()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,7 +13,7 @@ import bptt
 
 from . import document, machine
 from .cases import Case
-from .options import Options
+from .options import Options, choose
 from .peers import all_peers
 from .problem import make_problem, tolerance
 from .records import Row
@@ -29,9 +29,9 @@ class Session:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._peers = _choose("--peers", options.peers, all_peers())
-        self._cells = _choose("--cell", options.cells, bptt.CELLS)
-        self._dtypes = _choose("--dtype", options.dtypes, {"float32": 0, "float64": 0})
+        self._peers = choose("--peers", options.peers, all_peers())
+        self._cells = choose("--cell", options.cells, bptt.CELLS)
+        self._dtypes = choose("--dtype", options.dtypes, {"float32": 0, "float64": 0})
         for package in ("tqdm", "matplotlib"):
             if importlib.util.find_spec(package) is None:
                 sys.exit(f"bench: {package} is not installed (pip install 'bptt[bench]')")
@@ -61,7 +61,7 @@ class Session:
         return int(any(result.status in ("wrong", "failed") for result in results))
 
     def _plan(self) -> Iterator[tuple[str, str, Case]]:
-        return itertools.product(self._dtypes, self._cells, self._options.cases())
+        return itertools.product(self._dtypes, self._cells, self._options.cases)
 
     def _measure_all(self) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped]
@@ -107,15 +107,6 @@ class Session:
         if self._rows:
             for path in draw(self._document, self._options.out):
                 print(f"wrote {os.path.relpath(path)}", file=sys.stderr)
-
-
-def _choose(option: str, wanted: tuple[str, ...], known: dict[str, Any]) -> dict[str, Any]:
-    """The entries of `known` that are wanted, in its order; all of them if none is named."""
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
-        print(f"{option}: {', '.join(unknown)} not in {', '.join(known)}", file=sys.stderr)
-        sys.exit(2)
-    return {name: value for name, value in known.items() if not wanted or name in wanted}
 
 
 def _one_line(row: Row) -> str:

@@ -13,9 +13,6 @@ from .records import Quartiles, Row, rows_of
 
 __all__ = ["Block", "Comparison", "blocks"]
 
-# What issue 4 calls the peer: the frameworks as they come. jax-bptt is measured besides.
-FRAMEWORKS = ("torch", "jax")
-
 
 @dataclass(frozen=True)
 class Block:
@@ -62,6 +59,11 @@ class Comparison:
         self.own = [name for name in own[1:] if not name.startswith(f"{self.baseline}-")]
         self.others = [n for n, peer in described.items() if not peer["is_own"] and n in timed]
 
+    @property
+    def rivals(self) -> list[str]:
+        """Peers from elsewhere; where none was timed, the package's own."""
+        return self.others or self.own
+
     def best(self, row: Row, names: Sequence[str]) -> str | None:
         """Who of `names` has the smallest median time in `row`."""
         medians = {
@@ -89,10 +91,7 @@ class Comparison:
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Groups of peers by title, for a table of geometric means."""
-        frameworks = tuple(name for name in FRAMEWORKS if name in self.others)
-        groups: dict[str, tuple[str, ...]] = {}
-        if len(frameworks) > 1:
-            groups[f"best of {', '.join(frameworks)}"] = frameworks
-        if len(self.others) > len(frameworks) and frameworks:
-            groups["best of all peers"] = tuple(self.others)
-        return {**groups, **{name: (name,) for name in (*self.others, *self.own)}}
+        groups: dict[str, tuple[str, ...]] = {name: (name,) for name in (*self.others, *self.own)}
+        if len(self.others) < 2:
+            return groups
+        return {f"fastest of {', '.join(self.others)}": tuple(self.others), **groups}

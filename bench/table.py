@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterator
 from typing import Any
 
+from .cases import family_title
+from .machine import cpu_name
 from .records import Quartiles, Row, quartiles
 from .summary import Block, Comparison, blocks
 from .verdict import verdict
@@ -38,11 +40,10 @@ def format_result(row: Row, peer: str) -> str:
 
 
 def _preamble(document: dict[str, Any], comparison: Comparison) -> Iterator[str]:
-    machine, software, settings = (document[n] for n in ("machine", "software", "settings"))
-    numbers = ", ".join(f"{n} {machine[n]}" for n in ("family", "model") if n in machine)
-    caches = ", ".join(f"{name} {size}" for name, size in machine["caches"].items())
+    found, software, settings = (document[n] for n in ("machine", "software", "settings"))
+    caches = ", ".join(f"{name} {size}" for name, size in found["caches"].items())
     commit = (software["commit"] or "unknown")[:12] + (" + changes" if software["dirty"] else "")
-    yield f"{machine['cpu']} ({numbers}; {caches}), {count(settings['threads'], 'thread')}"
+    yield f"{cpu_name(found)}, {caches}; {count(settings['threads'], 'thread')}"
     yield f"bptt {software['bptt']} ({commit}), {document['begun']} to {document['ended']}"
     for name, peer in software["peers"].items():
         yield f"  {name:<9} {peer['version']}"
@@ -52,7 +53,12 @@ def _preamble(document: dict[str, Any], comparison: Comparison) -> Iterator[str]
         f"{settings['min_time']:g} s; IQR in % of the median."
     )
     yield "Cores: CPU time over wall time. Waits: time without a CPU over wall time."
-    yield "Peak: FMA loop on the same threads, in the same process, in every round."
+    if found["isa"] is not None:
+        yield (
+            f"Peak: the most that fused multiply-adds (FMA) with {found['isa']}, the instruction "
+            "set native uses, reach on these threads, measured"
+        )
+        yield "in every round. Peers use whatever the CPU has, and may pass it."
     if comparison.baseline is not None:
         yield (
             f"Ratio: time of the peer over time of {comparison.baseline} in the same round, with "
@@ -87,11 +93,11 @@ def _warnings(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _block(block: Block, comparison: Comparison, document: dict[str, Any]) -> Iterator[str]:
-    title = document["settings"]["families"][block.family]
+    title = family_title(document, block.family)
     peak = quartiles([value for row in block.rows for value in row.peak] or [math.nan]).median
     yield f"== {block.cell} {block.dtype}: {title} =="
     if not math.isnan(peak):
-        yield f"FMA peak {peak / 1e9:.1f} GF/s"
+        yield f"FMA peak with {document['machine']['isa']}: {peak / 1e9:.1f} GF/s"
     absent = {
         name: reason
         for name in block.rows[0].results

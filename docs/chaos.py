@@ -13,6 +13,7 @@ writes docs/images/chaos.png.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import bptt
@@ -20,7 +21,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-IMAGE = Path(__file__).parent / "images" / "chaos.png"
 # The mean over a standard normal: f(NODES) @ WEIGHTS.
 NODES = np.linspace(-8, 8, 1001)
 WEIGHTS = np.exp(-(NODES**2) / 2)
@@ -74,8 +74,8 @@ def dimension(spectrum: np.ndarray) -> float:
 # --- Figure ------------------------------------------------------------------------------------
 
 
-def draw_onset(axes: Axes) -> None:
-    hidden, networks, steps = 1000, 4, 1500
+def draw_onset(axes: Axes, less: int) -> None:
+    hidden, networks, steps = 1000 // less, 4, 1500 // less
     gains = np.array([0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0])
     found = np.array(
         [[exponents(hidden, g, steps, n, k=1).exponents[0] for n in range(networks)] for g in gains]
@@ -84,7 +84,7 @@ def draw_onset(axes: Axes) -> None:
     for g, of_networks in zip(gains, found, strict=True):
         mean, std = of_networks.mean(), of_networks.std(ddof=1)
         print(f"  g = {g:<4} {mean:8.4f} ({std:.4f}) | {largest_in_theory(g):8.4f}", flush=True)
-    fine = np.linspace(gains[0], gains[-1], 100)
+    fine = np.linspace(gains[0], gains[-1], 100 // less)
     axes.plot(fine, [largest_in_theory(g) for g in fine], "k-", lw=1, label="mean field")
     axes.errorbar(
         gains, found.mean(axis=1), found.std(axis=1, ddof=1), fmt="o", ms=4, label=f"H = {hidden}"
@@ -95,13 +95,14 @@ def draw_onset(axes: Axes) -> None:
     axes.legend()
 
 
-def draw_spectra(axes: Axes) -> None:
+def draw_spectra(axes: Axes, less: int) -> None:
     gain, fine = 3.0, np.linspace(0.001, 0.995, 500)
     theory = spectrum_in_theory(gain, fine)
     print(
         f"spectrum, g = {gain}: rms of the difference from theory, dimension / H, entropy rate / H"
     )
     for hidden, steps, marker in ((64, 3000, "^"), (128, 2000, "s"), (512, 500, ".")):
+        hidden, steps = hidden // less, steps // less
         found = exponents(hidden, gain, steps, seed=0)
         at = (np.arange(hidden) + 0.5) / hidden
         off = found.exponents - spectrum_in_theory(gain, at)
@@ -121,8 +122,8 @@ def draw_spectra(axes: Axes) -> None:
     axes.legend()
 
 
-def draw_dimension(axes: Axes) -> None:
-    hidden, steps, networks = 200, 800, 3
+def draw_dimension(axes: Axes, less: int) -> None:
+    hidden, steps, networks = 200 // less, 800 // less, 3
     gains = np.array([1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 9.0, 14.0])
     found = np.array(
         [
@@ -131,7 +132,7 @@ def draw_dimension(axes: Axes) -> None:
         ]
     )
     fractions = np.linspace(0.0005, 0.9995, 1000)
-    fine = np.geomspace(1.02, gains[-1], 60)
+    fine = np.geomspace(1.02, gains[-1], 60 // less)
     theory = [dimension(spectrum_in_theory(g, fractions)) for g in fine]
     print(f"dimension / H, H = {hidden}, mean of {networks} networks (std) | theory")
     for g, d in zip(gains, found, strict=True):
@@ -149,12 +150,18 @@ def draw_dimension(axes: Axes) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="does it run? Tiny networks")
+    images = Path(__file__).parent / "images"
+    parser.add_argument("--out", type=Path, default=images / "chaos.png")
+    asked = parser.parse_args()
+    less = 20 if asked.quick else 1
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     onset, spectra, dimensions = figure.subplots(1, 3)
-    draw_onset(onset)
-    draw_spectra(spectra)
-    draw_dimension(dimensions)
-    figure.savefig(IMAGE, dpi=110)
+    draw_onset(onset, less)
+    draw_spectra(spectra, less)
+    draw_dimension(dimensions, less)
+    figure.savefig(asked.out, dpi=110)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from bptt.ticks import label_logarithmic
 from matplotlib.figure import Figure
 
 REACHES = (1, 2, 5, 10, 20, 50, 100, 200)  # steps that a loss reaches at most: divisors of T
-ROUNDS = 20
 # The wide one is drawn beneath the narrow one, so that both are seen where they coincide.
 LINES = (("full", ":", 1.5), ("detach_every", "--", 3.5), ("truncate", "-", 1.3))
 
@@ -39,18 +38,18 @@ def options(reach: int) -> dict[str, dict[str, int]]:
     return {"truncate": {"truncate": reach - 1}, "detach_every": {"detach_every": reach}}
 
 
-def milliseconds(call: Callable[[], Any]) -> float:
+def milliseconds(call: Callable[[], Any], rounds: int) -> float:
     """The least time of some calls; what others do at the same time is left out."""
     call()
     best = np.inf
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
         call()
         best = min(best, time.perf_counter() - start)
     return 1e3 * best
 
 
-def measure(cell: str, data: MackeyGlass, updates: int) -> list[dict[str, float]]:
+def measure(cell: str, data: MackeyGlass, updates: int, rounds: int) -> list[dict[str, float]]:
     """For each reach: the bias with a loss at every step, and times with one there and at the
     last."""
     params = trained(cell, data, updates)
@@ -64,7 +63,7 @@ def measure(cell: str, data: MackeyGlass, updates: int) -> list[dict[str, float]
         )[1]
 
     _, full = bptt.value_and_grad(cell, params, x, y, loss="squared_error", at="all")
-    times = {f"full, {at}": milliseconds(call(at)) for at in ("last", "all")}
+    times = {f"full, {at}": milliseconds(call(at), rounds) for at in ("last", "all")}
     rows = []
     for reach in REACHES:
         row: dict[str, float] = {"reach": reach}
@@ -72,7 +71,9 @@ def measure(cell: str, data: MackeyGlass, updates: int) -> list[dict[str, float]
             row[f"{name}, bias"] = relative_bias(call("all", **cut)(), full)
         row |= times
         for name, cut in options(reach).items():
-            row |= {f"{name}, {at}": milliseconds(call(at, **cut)) for at in ("last", "all")}
+            row |= {
+                f"{name}, {at}": milliseconds(call(at, **cut), rounds) for at in ("last", "all")
+            }
         rows.append(row)
     return rows
 
@@ -109,6 +110,7 @@ def plot(found: dict[str, list[dict[str, float]]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=20, help="calls of which the fastest counts")
     parser.add_argument("--threads", type=int, default=1)
     images = Path(__file__).parent / "images"
     parser.add_argument("--out", type=Path, default=images / "truncation.png")
@@ -117,7 +119,7 @@ def main() -> None:
     data = MackeyGlass()
     found = {}
     for cell in ("tanh", "gru"):
-        found[cell] = measure(cell, data, asked.updates)
+        found[cell] = measure(cell, data, asked.updates, asked.rounds)
         print(f"{cell}\n\n{table(found[cell])}\n", flush=True)
     plot(found, asked.out)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import math
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +22,9 @@ from bptt.backends import REGISTRY
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
-from bench import document, overhead, reuse, session, timing  # noqa: E402
+from bench import builds, document, options, overhead, session, timing  # noqa: E402
 from bench.cases import Case, load_families, select  # noqa: E402
+from bench.chart import _plain_log_axis  # noqa: E402
 from bench.figure import Figure  # noqa: E402
 from bench.peers import Workload  # noqa: E402
 from bench.peers.own import OwnBackend, ReusingBackend  # noqa: E402
@@ -235,11 +240,11 @@ def test_ratio_is_taken_within_rounds_so_a_slow_moment_cancels():
     assert row_of(a=[1.0, 1.0, 1.0], b=[0.9, 1.0, 1.2]).ratio("b", "a").straddles(1)
 
 
-def test_summary_compares_with_the_fastest_of_the_frameworks():
-    peers = {"native": True, "numpy": True, "torch": False, "jax": False}
+def test_summary_compares_with_the_fastest_of_all_peers():
+    peers = {"native": True, "numpy": True, "torch": False, "jax": False, "jax-bptt": False}
     rows = [
-        row_of(native=[1.0], numpy=[0.5], torch=[2.0], jax=[8.0]),
-        row_of(native=[1.0], numpy=[2.0], torch=[16.0], jax=[8.0]),
+        row_of(native=[1.0], numpy=[0.5], torch=[2.0], jax=[8.0], **{"jax-bptt": [3.0]}),
+        row_of(native=[1.0], numpy=[2.0], torch=[16.0], jax=[8.5], **{"jax-bptt": [8.0]}),
     ]
     found = Comparison(
         {
@@ -248,7 +253,10 @@ def test_summary_compares_with_the_fastest_of_the_frameworks():
         }
     )
     assert found.baseline == "native"
-    assert found.geomean(rows, ("torch", "jax")) == (pytest.approx(4.0), 2)
+    fastest, *single = found.columns().items()
+    assert fastest == ("fastest of torch, jax, jax-bptt", ("torch", "jax", "jax-bptt"))
+    assert [name for name, _ in single] == ["torch", "jax", "jax-bptt", "numpy"]
+    assert found.geomean(rows, fastest[1]) == (pytest.approx(4.0), 2)
     assert found.best_ratio(rows[0], found.own) == ("numpy", (0.5, 0.5, 0.5))
 
 
@@ -284,22 +292,149 @@ def test_bad_command_line_says_what_is_wrong(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_nothing_loads_numpy_before_the_number_of_threads_is_in_the_environment():
+    code = (
+        "import runpy, sys; sys.argv = ['bench', '--list']\n"
+        "try: runpy.run_module('bench', run_name='__main__')\n"
+        "except SystemExit: print('numpy' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")]
+COMMANDS = sorted(
+    {
+        command.split("  ")[0].strip().replace("...", "x.json").replace("NAME", "name")
+        for page in PAGES
+        for command in re.findall(r"python -m bench[^`#]*?(?=`|#|\n|$)", page.read_text("utf-8"))
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_in_the_documentation_are_understood(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    _, _, _, *arguments = shlex.split(command)
+    if len(arguments) == 1 and (ROOT / "bench" / f"{arguments[0]}.py").exists():
+        return  # the sub-command is mentioned, no more
+    if not arguments or arguments[0].startswith("-"):
+        assert options.parse(arguments).cases
+        return
+    main = importlib.import_module(f"bench.{arguments[0]}").main
+    parse = argparse.ArgumentParser.parse_args
+
+    class UnderstoodError(Exception):
+        pass
+
+    def parse_only(parser, given):
+        parse(parser, given)
+        raise UnderstoodError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    with pytest.raises(UnderstoodError):
+        main(arguments[1:])
+
+
+def installation(folder, addition=""):
+    """A folder with the bptt that runs here, and some code at the end of its __init__.py."""
+    package = folder / "bptt"
+    shutil.copytree(Path(bptt.__file__).parent, package)
+    from bptt.backends import native
+
+    shutil.copy(native._core.__file__, package)
+    with open(package / "__init__.py", "a", encoding="utf-8") as file:
+        file.write(addition)
+    return str(folder)
+
+
+SLOW = """
+import time
+_fast = forward
+def forward(*arguments, **options):
+    time.sleep(0.02)
+    return _fast(*arguments, **options)
+"""
+WRONG = """
+_right = Tape.backward
+def _backward(self, *arguments, **options):
+    grads = _right(self, *arguments, **options)
+    grads.w_hh *= 1.01
+    return grads
+Tape.backward = _backward
+"""
+
+
+@pytest.mark.skipif("native" not in OWN, reason="the native backend is not built")
+def test_builds_tell_a_slower_one_and_one_that_is_wrong(tmp_path, capsys):
+    plain = installation(tmp_path / "plain")
+    arguments = ["--family", "quick", "--case", "B1-*", "--rounds", "6", "--min-time", "1e-3"]
+    assert builds.main([plain, installation(tmp_path / "slow", SLOW), *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "SLOWER" in out
+    assert "bits differ" not in out
+    assert "Noise: " in out
+    with pytest.raises(SystemExit, match=r"w_hh of the two builds differ by 1\.0e-02"):
+        builds.main([plain, installation(tmp_path / "wrong", WRONG), *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nosuch", "."], "nosuch: expected a git revision, a folder"),
+        ([".", ".", "--threads", "1,0"], "at least 1"),
+        ([".", ".", "--case", "B9-*"], "nothing in design matches"),
+        ([".", ".", "--cell", "nosuch"], "nosuch not in linear"),
+        (["."], "required: NEW"),
+    ],
+)
+def test_builds_that_make_no_sense_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        builds.main(arguments)
+    assert leaving.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_confidence_interval_is_that_of_the_sign_test():
+    # Tables: 95 % takes the smallest and largest of 6 to 8, the second of 9 to 11, the sixth of 20.
+    for n, rank in ((6, 1), (8, 1), (9, 2), (11, 2), (20, 6)):
+        assert builds.confidence(range(1, n + 1)) == (rank, n + 1 - rank)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", ["linear", "tanh", "relu", "lstm", "gru"])
+def test_the_gradient_that_overhead_times_fades_through_subnormals_to_zero(cell, dtype):
+    params, x, ids = overhead.fading_problem(cell, dtype)
+    options = {"loss": "cross_entropy", "at": "last", "backend": "numpy"}
+    dx = np.abs(bptt.value_and_grad(cell, params, x, ids, **options)[1].x)
+    assert np.any((dx > 0) & (dx < np.finfo(dtype).tiny))
+    assert not dx[0].any()
+
+
+@pytest.mark.parametrize("limits", [(40, 70), (0.9, 1.2), (3, 80), (0.02, 100)])
+def test_ticks_of_charts_are_plain_numbers(limits):
+    from matplotlib.figure import Figure as Picture
+
+    panel = Picture().subplots()
+    panel.set_xlim(*limits)
+    _plain_log_axis(panel)
+    panel.figure.draw_without_rendering()
+    low, high = limits
+    shown = [
+        label.get_text()
+        for tick, label in zip(panel.get_xticks(), panel.get_xticklabels(), strict=True)
+        if low <= tick <= high
+    ]
+    assert 2 <= len(shown) <= 10
+    assert all(float(text) > 0 for text in shown)
+
+
 def test_overhead_is_met_only_if_the_third_quartile_meets_it():
     assert Figure("", "us", 1.0, 2.0, 3.0, goal=3.0).is_met
     assert not Figure("", "us", 1.0, 2.0, 3.0, goal=2.5).is_met
     figures = [*overhead.call_figures(rounds=1, calls=2), overhead.import_figure(rounds=1)]
     assert all(figure.median > 0 for figure in figures)
-
-
-def test_fresh_and_reused_outputs_are_both_timed():
-    (row,) = reuse.reuse_rows(rounds=2, min_time=1e-4, cases=(SMALL,))
-    found = json.loads(json.dumps(row.to_dict()))
-    assert found["case"] == SMALL.name
-    for name in ("fresh", "reused"):
-        assert found[name]["milliseconds"]["median"] > 0
-        assert found[name]["faults"]["median"] >= 0
-    assert found["ratio"]["median"] > 0
-    assert f"{SMALL.name}, forward + backward, fresh vs reused outputs" in str(row)
 
 
 def test_the_peer_that_reuses_its_arrays_does_the_same_work_and_is_no_baseline(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import bptt
 import numpy as np
@@ -11,6 +12,12 @@ import pytest
 pytestmark = pytest.mark.skipif(
     not bptt.backends()["native"].available, reason="native is not available"
 )
+
+
+def test_plan_says_that_its_rates_are_nominal() -> None:
+    *_, times = str(bptt.plan("tanh", 100, 8, 16, 32)).partition("times")
+    assert "nominal rates" in times.splitlines()[0]
+    assert re.search(r"^  total +[\d.e-]+ ms$", times, re.M)
 
 
 def test_plan_tells_flops_and_bytes_of_the_shape() -> None:

@@ -106,7 +106,8 @@ class Plan:
             "scratch": f"{self.scratch_nbytes / 1e6:.4g} MB",
             "saved": f"{self.saved_nbytes / 1e6:.4g} MB",
         }
-        rows.update({f"{name}": f"{1e3 * s:.4g} ms" for name, s in self.seconds.items()})
+        rows["times"] = "predicted, at nominal rates (a server core of about 2022), not this CPU's"
+        rows.update({f"  {name}": f"{1e3 * s:.4g} ms" for name, s in self.seconds.items()})
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
 
     __repr__ = __str__
