@@ -201,3 +201,17 @@ def test_the_gradient_by_lag_has_the_same_bits_too(
     for one, other in zip(found[:3], found[3:], strict=False):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_the_compiled_module_has_the_cells_as_python_describes_them(core: object) -> None:
+    described = {
+        name: {
+            "gates": cell.gates,
+            "states": len(cell.states),
+            "saved": cell.saved,
+            "apart": bool(cell.apart),
+        }
+        for name, cell in bptt.CELLS.items()
+        if cell.step is None
+    }
+    assert described == core.CELLS

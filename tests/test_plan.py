@@ -38,7 +38,11 @@ def test_float64_takes_twice_the_bytes_and_the_arithmetic_time() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "split"),
-    [((100, 64, 128, 128), "rows"), ((100, 1, 512, 512), "hidden"), ((1000, 1, 1, 64), "pipeline")],
+    [
+        ((100, 64, 128, 128), "slices"),
+        ((100, 1, 512, 512), "hidden"),
+        ((1000, 1, 1, 64), "pipeline"),
+    ],
 )
 def test_split_follows_the_shape(shape: tuple[int, int, int, int], split: str) -> None:
     plan = bptt.plan("tanh", *shape, threads=2)

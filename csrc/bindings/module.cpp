@@ -28,6 +28,11 @@ int id_of(const char* what, const char* const (&names)[N], const std::string& na
   throw py::value_error(std::string(what) + ": unknown name '" + name + "'");
 }
 
+CellId cell_of(const std::string& name) {
+  if (const auto id = find_cell(name)) return *id;
+  throw py::value_error("cell: unknown name '" + name + "'");
+}
+
 // The thread that runs signal handlers. A forked child has one thread, and that is it.
 std::atomic<unsigned long> main_thread{0};
 
@@ -72,28 +77,31 @@ using Dimensions = std::initializer_list<Index>;
 
 // The parts of a state, or of what belongs to each: as many arrays as the cell's state has.
 template <class T, class Read>
-State<T> read_parts(const char* name, const py::tuple& parts, CellId cell, Read read) {
-  if (static_cast<Index>(parts.size()) != shape_of(cell).states) {
+State<T> read_parts(const char* name, const py::tuple& parts, const CellShape& cell, Read read) {
+  if (static_cast<Index>(parts.size()) != cell.states) {
     throw py::value_error(std::string(name) + ": expected as many arrays as the state has parts");
   }
   return {read(name, parts[0]), parts.size() > 1 ? read(name, parts[1]) : nullptr};
 }
 
 template <class T>
-State<const T> input_parts(const char* name, const py::tuple& parts, CellId cell, Dimensions d) {
+State<const T> input_parts(const char* name, const py::tuple& parts, const CellShape& cell,
+                           Dimensions d) {
   return read_parts<const T>(name, parts, cell,
                              [&](auto what, py::handle array) { return input<T>(what, array, d); });
 }
 
 template <class T>
-State<const T> optional_parts(const char* name, const py::tuple& parts, CellId cell, Dimensions d) {
+State<const T> optional_parts(const char* name, const py::tuple& parts, const CellShape& cell,
+                              Dimensions d) {
   return read_parts<const T>(name, parts, cell, [&](auto what, py::handle array) {
     return optional_input<T>(what, array, d);
   });
 }
 
 template <class T>
-State<T> output_parts(const char* name, const py::tuple& parts, CellId cell, Dimensions d) {
+State<T> output_parts(const char* name, const py::tuple& parts, const CellShape& cell,
+                      Dimensions d) {
   return read_parts<T>(name, parts, cell,
                        [&](auto what, py::handle array) { return output<T>(what, array, d); });
 }
@@ -102,16 +110,13 @@ template <class T>
 Problem<T> read_problem(const std::string& name, const py::array& x, const py::tuple& state,
                         const py::array& w_ih, const py::array& w_hh, py::handle b_ih,
                         py::handle b_hh) {
-  const auto cell = static_cast<CellId>(id_of("cell", kCellNames, name));
+  const CellId cell = cell_of(name);
   if (x.ndim() != 3 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
   const Index t = x.shape(0), b = x.shape(1), i = x.shape(2), h = w_hh.shape(1);
   const Index sums = shape_of(cell).gates * h;
-  const State<const T> initial = input_parts<T>("state", state, cell, {b, h});
-  return {cell,
-          t,
-          b,
-          i,
-          h,
+  const State<const T> initial = input_parts<T>("state", state, shape_of(cell), {b, h});
+  return {{{t, b}, i, h, 0, shape_of(cell)},
+          cell,
           input<T>("x", x, {t, b, i}),
           initial.s,
           initial.c,
@@ -125,9 +130,9 @@ template <class T>
 Gradients<T> read_gradients(const Problem<T>& p, bool accumulate, py::handle dx,
                             const py::tuple& dstate, py::handle w_ih, py::handle w_hh,
                             py::handle b_ih, py::handle b_hh) {
-  const Index sums = shape_of(p.cell).gates * p.hidden;
-  const State<T> initial = output_parts<T>("dstate", dstate, p.cell, {p.batch, p.hidden});
-  return {optional_output<T>("dx", dx, {p.steps, p.batch, p.inputs}),
+  const Index sums = p.cell.gates * p.hidden;
+  const State<T> initial = output_parts<T>("dstate", dstate, p.cell, {p.sequence.batch, p.hidden});
+  return {optional_output<T>("dx", dx, {p.sequence.steps, p.sequence.batch, p.inputs}),
           initial.s,
           initial.c,
           optional_output<T>("dw_ih", w_ih, {sums, p.inputs}),
@@ -146,11 +151,13 @@ void py_forward(const std::string& cell, int threads, bool flush, const py::arra
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
-    const auto all = output_parts<T>("history", history, p.cell, {p.steps, p.batch, p.hidden});
-    const auto end = output_parts<T>("last", last, p.cell, {p.batch, p.hidden});
+    const auto all =
+        output_parts<T>("history", history, p.cell, {p.sequence.steps, p.sequence.batch, p.hidden});
+    const auto end = output_parts<T>("last", last, p.cell, {p.sequence.batch, p.hidden});
     const Record<T> record{
         all.s, all.c,
-        optional_output<T>("saved", saved, {p.steps, p.batch, shape_of(p.cell).saved, p.hidden})};
+        optional_output<T>("saved", saved,
+                           {p.sequence.steps, p.sequence.batch, p.cell.saved, p.hidden})};
     run_interruptibly(
         [&](Interrupt& interrupt) { forward(p, record, end, {threads, flush}, interrupt); });
   });
@@ -168,23 +175,31 @@ void py_backward(const std::string& cell, int threads, bool flush, const py::arr
   with_dtype(x, [&](auto zero) {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, b_ih, b_hh);
-    auto gradients = read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
-    gradients.deltas = optional_output<T>("deltas", deltas,
-                                          {shape_of(p.cell).deltas(), p.steps, p.batch, p.hidden});
+    const auto gradients =
+        read_gradients(p, accumulate, dx, dstate_out, dw_ih, dw_hh, db_ih, db_hh);
+    Trace<T> trace;
+    trace.deltas = optional_output<T>(
+        "deltas", deltas, {p.cell.deltas(), p.sequence.steps, p.sequence.batch, p.hidden});
     if (dstates) {
-      const auto every = output_parts<T>("dstates", *dstates, p.cell, {p.steps, p.batch, p.hidden});
-      gradients.states = every.s;
-      gradients.memories = every.c;
+      const auto every = output_parts<T>("dstates", *dstates, p.cell,
+                                         {p.sequence.steps, p.sequence.batch, p.hidden});
+      trace.dstates = every.s;
+      trace.dmemories = every.c;
     }
-    const auto all = input_parts<T>("history", history, p.cell, {p.steps, p.batch, p.hidden});
+    const auto all =
+        input_parts<T>("history", history, p.cell, {p.sequence.steps, p.sequence.batch, p.hidden});
     const Record<const T> record{
         all.s, all.c,
-        optional_input<T>("saved", saved, {p.steps, p.batch, shape_of(p.cell).saved, p.hidden})};
-    const auto dy = optional_parts<T>("dhistory", dhistory, p.cell, {p.steps, p.batch, p.hidden});
-    const auto end =
-        dstate ? input_parts<T>("dstate", *dstate, p.cell, {p.batch, p.hidden}) : State<const T>{};
+        optional_input<T>("saved", saved,
+                          {p.sequence.steps, p.sequence.batch, p.cell.saved, p.hidden})};
+    const auto dy = optional_parts<T>("dhistory", dhistory, p.cell,
+                                      {p.sequence.steps, p.sequence.batch, p.hidden});
+    const auto end = dstate
+                         ? input_parts<T>("dstate", *dstate, p.cell, {p.sequence.batch, p.hidden})
+                         : State<const T>{};
     run_interruptibly([&](Interrupt& interrupt) {
-      backward(p, record, dy.s, dy.c, end, gradients, {threads, flush}, interrupt);
+      backward(p, record, {dy.s, dy.c, end.s, end.c, nullptr}, gradients, trace, {threads, flush},
+               interrupt);
     });
   });
 }
@@ -197,23 +212,24 @@ Objective<T> read_objective(const Problem<T>& p, const py::array& w_ho, py::hand
   if (w_ho.ndim() != 2) throw py::value_error("w_ho: unexpected rank");
   const Index outputs = w_ho.shape(0);
   const Index at = step.is_none() ? -1 : step.cast<Index>();
-  if (!step.is_none() && (at < 0 || at >= p.steps)) throw py::value_error("step: out of range");
+  if (!step.is_none() && (at < 0 || at >= p.sequence.steps))
+    throw py::value_error("step: out of range");
   Objective<T> o{static_cast<LossId>(id_of("loss", kLossNames, loss)),
                  outputs,
                  input<T>("w_ho", w_ho, {outputs, p.hidden}),
                  optional_input<T>("b_o", b_o, {outputs}),
                  nullptr,
                  nullptr,
-                 optional_input<T>("weights", weights, {p.steps, p.batch}),
+                 optional_input<T>("weights", weights, {p.sequence.steps, p.sequence.batch}),
                  at,
                  scale};
   const bool one_step = at >= 0;
   if (o.loss == LossId::squared_error) {
-    o.target = one_step ? input<T>("target", target, {p.batch, outputs})
-                        : input<T>("target", target, {p.steps, p.batch, outputs});
+    o.target = one_step ? input<T>("target", target, {p.sequence.batch, outputs})
+                        : input<T>("target", target, {p.sequence.steps, p.sequence.batch, outputs});
   } else {
-    o.ids = one_step ? input<std::int64_t>("target", target, {p.batch})
-                     : input<std::int64_t>("target", target, {p.steps, p.batch});
+    o.ids = one_step ? input<std::int64_t>("target", target, {p.sequence.batch})
+                     : input<std::int64_t>("target", target, {p.sequence.steps, p.sequence.batch});
   }
   return o;
 }
@@ -235,7 +251,7 @@ double py_value_and_grad(const std::string& cell, int threads, bool flush, const
     gradients.w_ho = output<T>("dw_ho", dw_ho, {objective.outputs, p.hidden});
     gradients.b_o = optional_output<T>("db_o", db_o, {objective.outputs});
     const auto end =
-        last ? output_parts<T>("last", *last, p.cell, {p.batch, p.hidden}) : State<T>{};
+        last ? output_parts<T>("last", *last, p.cell, {p.sequence.batch, p.hidden}) : State<T>{};
     double value = 0;
     run_interruptibly([&](Interrupt& interrupt) {
       value = value_and_grad(p, objective, gradients, end, {threads, flush}, interrupt);
@@ -253,22 +269,22 @@ py::array py_lag_products(const std::string& cell, int threads, bool flush, cons
   return with_dtype(x, [&](auto zero) -> py::array {
     using T = decltype(zero);
     const auto p = read_problem<T>(cell, x, state, w_ih, w_hh, py::none(), py::none());
-    const CellShape shape = shape_of(p.cell);
+    const CellShape shape = p.cell;
     const Index sums = shape.gates * p.hidden;
     if (totals.size() != kLayerParams || added.size() != kLayerParams) {
       throw py::value_error("totals, sums: unexpected length");
     }
     for (py::ssize_t i = 0; i < lags.size(); ++i) {
       const Index lag = lags.data()[i];
-      if (lag < (i ? lags.data()[i - 1] + 1 : 0) || lag >= p.steps) {
+      if (lag < (i ? lags.data()[i - 1] + 1 : 0) || lag >= p.sequence.steps) {
         throw py::value_error("lags: out of range or order");
       }
     }
     py::array_t<double> products(
         {lags.size(), py::ssize_t{kLayerParams}, py::ssize_t{kScalarProducts}});
     const LagProducts<T> asked{
-        input<T>("y", y, {p.steps, p.batch, p.hidden}),
-        input<T>("deltas", deltas, {shape.deltas(), p.steps, p.batch, p.hidden}),
+        input<T>("y", y, {p.sequence.steps, p.sequence.batch, p.hidden}),
+        input<T>("deltas", deltas, {shape.deltas(), p.sequence.steps, p.sequence.batch, p.hidden}),
         {input<T>("totals[0]", totals[0], {sums, p.inputs}),
          input<T>("totals[1]", totals[1], {sums, p.hidden}),
          optional_input<T>("totals[2]", totals[2], {sums}),
@@ -294,11 +310,7 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
     py::array_t<T> y(x.size());
     const T* data = input<T>("x", x, {x.size()});
     const FloatEnvironment environment(flush ? kFlushSubnormals : kKeepSubnormals);
-    if constexpr (std::is_same_v<T, float>) {
-      choose(kernel_table().f32)(data, y.mutable_data(), x.size());
-    } else {
-      choose(kernel_table().f64)(data, y.mutable_data(), x.size());
-    }
+    choose(kernel_table().of<T>())(data, y.mutable_data(), x.size());
     return y;
   });
 }
@@ -306,9 +318,9 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
 // The forecast as plain numbers; python/bptt/plan.py names them.
 py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index inputs, Index hidden,
                      Index outputs, const std::string& dtype, int threads) {
-  const auto id = static_cast<CellId>(id_of("cell", kCellNames, cell));
+  const CellId id = cell_of(cell);
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
-  const Shape shape{steps, batch, inputs, hidden, outputs, shape_of(id)};
+  const Shape shape{{steps, batch}, inputs, hidden, outputs, shape_of(id)};
   const Forecast f = dtype == "float32" ? forecast<float>(id, shape, threads)
                                         : forecast<double>(id, shape, threads);
   const Plan& p = f.plan;
@@ -341,10 +353,14 @@ extern "C" __attribute__((visibility("default"))) int bptt_core() { return 1; }
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   remember_main_thread();
   m.doc() = "Compiled kernels of bptt. Private: call them through the bptt package.";
-  py::dict saved;
-  for (int i = 0; i < kCells; ++i) saved[kCellNames[i]] = kCellShapes[i].saved;
-  m.attr("SAVED") = saved;
-  m.attr("CELLS") = std::vector<std::string>(std::begin(kCellNames), std::end(kCellNames));
+  using namespace py::literals;
+  py::dict cells;
+  for (const Cell<float>& cell : registered_cells()) {
+    const CellShape& shape = cell.shape;
+    cells[cell.name] = py::dict("gates"_a = shape.gates, "states"_a = shape.states,
+                                "saved"_a = shape.saved, "apart"_a = shape.apart);
+  }
+  m.attr("CELLS") = cells;
   m.def("compiler", [] { return BPTT_COMPILER; }, "What compiled this module.");
   m.def("isa", [] { return kernel_table().name; }, "Name of the instruction set in use.");
   m.def("isas", supported_isas, "Names of the instruction sets that this CPU runs, best first.");

@@ -16,6 +16,7 @@ namespace bptt::BPTT_ISA {
 
 template <class T>
 struct Linear {
+  static constexpr const char* kName = "linear";
   static constexpr bool kIdentity = true;
   static BPTT_INLINE Vec<T> activate(Vec<T> a) { return a; }
   static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T>) { return ds; }
@@ -23,6 +24,7 @@ struct Linear {
 
 template <class T>
 struct Tanh {
+  static constexpr const char* kName = "tanh";
   static constexpr bool kIdentity = false;
   static BPTT_INLINE Vec<T> activate(Vec<T> a) { return tanh<T>(a); }
   static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T> s) { return ds * fma(-s, s, broadcast(T(1))); }
@@ -30,6 +32,7 @@ struct Tanh {
 
 template <class T>
 struct Relu {
+  static constexpr const char* kName = "relu";
   static constexpr bool kIdentity = false;
   // NaN stays NaN, and + 0 makes -0 into 0, for which max may answer either.
   static BPTT_INLINE Vec<T> activate(Vec<T> a) { return max(Vec<T>{}, a) + T(0); }
@@ -55,8 +58,9 @@ void elman_backward(const Pointwise<T>& p) {
 }
 
 template <class T, class Cell>
-constexpr CellKernels<T> elman_kernels() {
-  return {elman_forward<T, Cell>, elman_backward<T, Cell>, nullptr, nullptr};
+constexpr bptt::Cell<T> elman_cell() {
+  return {Cell::kName, kElmanShape, elman_forward<T, Cell>, elman_backward<T, Cell>,
+          nullptr,     nullptr};
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -19,7 +19,7 @@ BPTT_INLINE Vec<T> slope_of_tanh(Vec<T> s) {
 
 // A vector of units of a row; the last one of a row may be partial.
 template <class T, class Call>
-struct Place {
+struct Units {
   const Call& call;
   Index row, unit;
 
@@ -34,7 +34,7 @@ struct Place {
 };
 
 template <class T>
-struct ForwardPlace : Place<T, GatesForward<T>> {
+struct ForwardUnits : Units<T, GatesForward<T>> {
   BPTT_INLINE Vec<T> sum(const T* sums, Index gates, Index gate) const {
     return bptt::BPTT_ISA::load(sums + this->row * this->call.sums_stride + this->unit * gates +
                                 gate * kLanes<T>);
@@ -56,7 +56,7 @@ struct ForwardPlace : Place<T, GatesForward<T>> {
 };
 
 template <class T>
-struct BackwardPlace : Place<T, GatesBackward<T>> {
+struct BackwardUnits : Units<T, GatesBackward<T>> {
   BPTT_INLINE Vec<T> saved(Index planes, Index plane) const {
     return load_up_to(this->call.saved + this->saved_at(planes, plane), this->exist());
   }
@@ -87,11 +87,11 @@ BPTT_INLINE void walk(const Call& p, F&& f) {
 
 template <class T, class F>
 BPTT_INLINE void for_each_unit_vector(const GatesForward<T>& p, F&& f) {
-  walk<T>(p, [&](Index row, Index unit) { f(ForwardPlace<T>{{p, row, unit}}); });
+  walk<T>(p, [&](Index row, Index unit) { f(ForwardUnits<T>{{p, row, unit}}); });
 }
 template <class T, class F>
 BPTT_INLINE void for_each_unit_vector(const GatesBackward<T>& p, F&& f) {
-  walk<T>(p, [&](Index row, Index unit) { f(BackwardPlace<T>{{p, row, unit}}); });
+  walk<T>(p, [&](Index row, Index unit) { f(BackwardUnits<T>{{p, row, unit}}); });
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -20,7 +20,7 @@ namespace bptt::BPTT_ISA {
 
 template <class T>
 void gru_forward(const GatesForward<T>& p) {
-  for_each_unit_vector(p, [&](const ForwardPlace<T>& at) {
+  for_each_unit_vector(p, [&](const ForwardUnits<T>& at) {
     const Vec<T> r = sigmoid<T>(at.sum(p.sums, 3, 0) + at.sum(p.recurrent, 3, 0));
     const Vec<T> z = sigmoid<T>(at.sum(p.sums, 3, 1) + at.sum(p.recurrent, 3, 1));
     const Vec<T> h_n = at.sum(p.recurrent, 3, 2);
@@ -33,7 +33,7 @@ void gru_forward(const GatesForward<T>& p) {
 template <class T>
 void gru_backward(const GatesBackward<T>& p) {
   const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
-  for_each_unit_vector(p, [&](const BackwardPlace<T>& at) {
+  for_each_unit_vector(p, [&](const BackwardUnits<T>& at) {
     at.fetch(next_saved, 4);
     const Vec<T> r = at.saved(4, 0), z = at.saved(4, 1), n = at.saved(4, 2), h_n = at.saved(4, 3);
     const Vec<T> ds = at.ds() + at.carry();
@@ -47,8 +47,8 @@ void gru_backward(const GatesBackward<T>& p) {
 }
 
 template <class T>
-constexpr CellKernels<T> gru_kernels() {
-  return {nullptr, nullptr, gru_forward<T>, gru_backward<T>};
+constexpr Cell<T> gru_cell() {
+  return {"gru", {3, 1, 4, true}, nullptr, nullptr, gru_forward<T>, gru_backward<T>};
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -20,7 +20,7 @@ namespace bptt::BPTT_ISA {
 
 template <class T>
 void lstm_forward(const GatesForward<T>& p) {
-  for_each_unit_vector(p, [&](const ForwardPlace<T>& at) {
+  for_each_unit_vector(p, [&](const ForwardUnits<T>& at) {
     const Vec<T> i = sigmoid<T>(at.sum(p.sums, 4, 0)), f = sigmoid<T>(at.sum(p.sums, 4, 1));
     const Vec<T> g = tanh<T>(at.sum(p.sums, 4, 2)), o = sigmoid<T>(at.sum(p.sums, 4, 3));
     const Vec<T> c = fma(f, at.load(p.previous), i * g);
@@ -33,7 +33,7 @@ void lstm_forward(const GatesForward<T>& p) {
 template <class T>
 void lstm_backward(const GatesBackward<T>& p) {
   const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
-  for_each_unit_vector(p, [&](const BackwardPlace<T>& at) {
+  for_each_unit_vector(p, [&](const BackwardUnits<T>& at) {
     at.fetch(next_saved, 4);
     const Vec<T> i = at.saved(4, 0), f = at.saved(4, 1), g = at.saved(4, 2), o = at.saved(4, 3);
     const Vec<T> tanh_c = tanh<T>(at.load(p.c)), ds = at.ds();
@@ -48,8 +48,8 @@ void lstm_backward(const GatesBackward<T>& p) {
 }
 
 template <class T>
-constexpr CellKernels<T> lstm_kernels() {
-  return {nullptr, nullptr, lstm_forward<T>, lstm_backward<T>};
+constexpr Cell<T> lstm_cell() {
+  return {"lstm", {4, 2, 4, false}, nullptr, nullptr, lstm_forward<T>, lstm_backward<T>};
 }
 
 }  // namespace bptt::BPTT_ISA

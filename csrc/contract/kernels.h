@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace bptt {
 
@@ -178,14 +179,36 @@ struct GatesBackward {
   const T* next_saved = nullptr;
 };
 
-// Elman cells have the first two, gated cells the others.
+// What the engine has to know of a cell: how many of what.
+struct CellShape {
+  Index gates;   // G: w_ih and w_hh have G * H rows
+  Index states;  // parts of a state: S, and c in a cell that has it
+  Index saved;   // values a unit that the forward pass leaves to the backward pass, beside states
+  bool apart;    // the last gate takes W_x x and W_s S apart, not as their sum
+
+  bool gated() const { return saved > 0; }
+  // Planes of da: one for each sum that the cell takes.
+  Index deltas() const { return gates + (apart ? 1 : 0); }
+  // The plane that belongs to gate g of W_s; that of W_x is g.
+  Index recurrent_delta(Index g) const { return apart && g == gates - 1 ? gates : g; }
+};
+
+// One gate, one state, nothing saved beside it.
+inline constexpr CellShape kElmanShape = {1, 1, 0, false};
+
+// A cell. Elman cells have the first two functions, gated cells the others.
 template <class T>
-struct CellKernels {
+struct Cell {
+  const char* name;
+  CellShape shape;
   void (*forward)(const Pointwise<T>&);
   void (*backward)(const Pointwise<T>&);
   void (*gates_forward)(const GatesForward<T>&);
   void (*gates_backward)(const GatesBackward<T>&);
 };
+
+// Where a cell is in `Kernels::cells`: the same in every table.
+enum class CellId : int {};
 
 // Each row's loss, and the gradient of scale * weight * loss in place of the outputs. Both are 0
 // where the weight is, and nothing else of that row is read.
@@ -202,27 +225,6 @@ struct LossRows {
   double* losses;  // (rows) weight * loss, not scaled
 };
 
-enum class CellId : int { linear, tanh, relu, lstm, gru };
-inline constexpr int kCells = 5;
-inline constexpr const char* kCellNames[kCells] = {"linear", "tanh", "relu", "lstm", "gru"};
-
-// What the engine has to know of a cell: how many of what.
-struct CellShape {
-  Index gates;   // G: w_ih and w_hh have G * H rows
-  Index states;  // parts of a state: S, and c in a cell that has it
-  Index saved;   // values a unit that the forward pass leaves to the backward pass, beside states
-  bool apart;    // the last gate takes W_x x and W_s S apart, not as their sum
-
-  bool gated() const { return saved > 0; }
-  // Planes of da: one for each sum that the cell takes.
-  Index deltas() const { return gates + (apart ? 1 : 0); }
-  // The plane that belongs to gate g of W_s; that of W_x is g.
-  Index recurrent_delta(Index g) const { return apart && g == gates - 1 ? gates : g; }
-};
-inline constexpr CellShape kCellShapes[kCells] = {
-    {1, 1, 0, false}, {1, 1, 0, false}, {1, 1, 0, false}, {4, 2, 4, false}, {3, 1, 4, true}};
-inline const CellShape& shape_of(CellId cell) { return kCellShapes[static_cast<int>(cell)]; }
-
 enum class LossId : int { squared_error, cross_entropy };
 inline constexpr int kLosses = 2;
 inline constexpr const char* kLossNames[kLosses] = {"squared_error", "cross_entropy"};
@@ -237,7 +239,7 @@ struct Kernels {
   void (*outer)(const Outer<T>&);
   void (*column_sums)(const ColumnSums<T>&);
   void (*scalar_products)(const ScalarProducts<T>&);
-  CellKernels<T> cells[kCells];
+  std::span<const Cell<T>> cells;
   void (*losses[kLosses])(const LossRows<T>&);
   // Elementary functions over n values, for the tests of their accuracy.
   void (*tanh)(const T* x, T* y, Index n);
@@ -251,6 +253,15 @@ struct KernelTable {
   const char* name;
   Kernels<float> f32;
   Kernels<double> f64;
+
+  template <class T>
+  const Kernels<T>& of() const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return f32;
+    } else {
+      return f64;
+    }
+  }
 };
 
 }  // namespace bptt

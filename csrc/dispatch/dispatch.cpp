@@ -96,6 +96,21 @@ const KernelTable& kernel_table() {
   return is_first ? chosen : *table;
 }
 
+// Those of the table that is in every build.
+std::span<const Cell<float>> registered_cells() { return generic::kTable.f32.cells; }
+
+std::optional<CellId> find_cell(const std::string& name) {
+  const auto cells = registered_cells();
+  for (std::size_t i = 0; i < cells.size(); ++i) {
+    if (name == cells[i].name) return static_cast<CellId>(i);
+  }
+  return {};
+}
+
+const CellShape& shape_of(CellId cell) {
+  return registered_cells()[static_cast<std::size_t>(cell)].shape;
+}
+
 void select_isa(const std::string& name) {
   active.store(&find(name, "isa"), std::memory_order_release);
 }

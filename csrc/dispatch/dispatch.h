@@ -2,6 +2,7 @@
 // one that the environment variable BPTT_ISA names, in letters of either case. Any thread may ask.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,12 @@ std::vector<std::string> supported_isas();
 // The table in use. The first call reads BPTT_ISA; throws std::invalid_argument if that names an
 // ISA which this build or this CPU lacks, then and at every later call.
 const KernelTable& kernel_table();
+
+// All cells; they are the same, at the same places, in every table.
+std::span<const Cell<float>> registered_cells();
+// The one of this name, if there is one; and how many of what it has.
+std::optional<CellId> find_cell(const std::string& name);
+const CellShape& shape_of(CellId cell);
 
 // Uses another table from now on; throws std::invalid_argument as above. Calls that run already
 // keep the table they began with.

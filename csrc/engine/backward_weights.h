@@ -13,7 +13,7 @@ template <class T>
 struct BackwardWeights {
   // `objective` is null without a readout.
   BackwardWeights(const Problem<T>& p, const Kernels<T>& kernels, const Objective<T>* objective)
-      : problem(p), gates(shape_of(p.cell).gates) {
+      : problem(p), gates(p.cell.gates) {
     for (Index g = 0; g < gates; ++g) {
       w_ih_t[g] = {kernels, kernels.product_width, p.inputs, p.hidden};
       w_hh_t[g] = {kernels, kernels.product_width, p.hidden, p.hidden};
@@ -22,13 +22,13 @@ struct BackwardWeights {
   }
 
   // One member's part; all are done before anything is read.
-  void pack(int member, int members) {
+  void pack(Member member) {
     const Index i = problem.inputs, h = problem.hidden;
     for (Index g = 0; g < gates; ++g) {
-      w_ih_t[g].pack({problem.w_ih + g * h * i, 1, i, h}, 0, member, members);
-      w_hh_t[g].pack({problem.w_hh + g * h * h, 1, h, h}, 0, member, members);
+      w_ih_t[g].pack({problem.w_ih + g * h * i, 1, i, h}, 0, member);
+      w_hh_t[g].pack({problem.w_hh + g * h * h, 1, h, h}, 0, member);
     }
-    if (readout) readout->pack(member, members);
+    if (readout) readout->pack(member);
   }
 
   const Problem<T>& problem;

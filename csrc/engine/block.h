@@ -20,15 +20,15 @@ struct Block {
 };
 
 // Calls f(row, array_row, rows) for the pieces of the block's rows [mine.begin, mine.end) that lie
-// side by side in arrays of all steps and `array_batch` rows a step.
+// side by side in arrays of all steps.
 template <class F>
-void for_each_run(const Block& block, Index array_batch, Range mine, F&& f) {
+void for_each_run(const Block& block, const Sequence& sequence, Range mine, F&& f) {
   const Index batch = block.batch.size();
   for (Index row = mine.begin; row < mine.end;) {
     const Index t = block.steps.begin + row / batch, b = row % batch;
     const Index left = mine.end - row;
-    const Index rows = batch == array_batch ? left : std::min(left, batch - b);
-    f(row, t * array_batch + block.batch.begin + b, rows);
+    const Index rows = batch == sequence.batch ? left : std::min(left, batch - b);
+    f(row, sequence.row(t) + block.batch.begin + b, rows);
     row += rows;
   }
 }

@@ -11,7 +11,7 @@ constexpr Index kLongestRow = 1 << 10;
 template <class T>
 BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y,
                             Index block_rows, Index batch)
-    : problem_(problem), kernels_(kernels), y_(y) {
+    : problem_(problem), kernels_(kernels), states_(problem.states(y)) {
   const Index width = kernels.outer_width;
   if (packs(problem.inputs)) {
     for (Panels<T>& x : x_) x = {kernels, width, problem.inputs, block_rows};
@@ -27,23 +27,22 @@ bool BlockInputs<T>::packs(Index columns) const {
 }
 
 template <class T>
-void BlockInputs<T>::pack(const Block& block, int member, int members) {
+void BlockInputs<T>::pack(const Block& block, Member member) {
   const Problem<T>& p = problem_;
   const Index batch = block.batch.size();
   const Range all{0, block.rows()};
   if (packs(p.inputs)) {
-    for_each_run(block, p.batch, all, [&](Index row, Index array_row, Index rows) {
+    for_each_run(block, p.sequence, all, [&](Index row, Index array_row, Index rows) {
       const T* x = p.x + array_row * p.inputs;
-      x_[block.number % 2].pack({x, 1, p.inputs, rows}, row, member, members);
+      x_[block.number % 2].pack({x, 1, p.inputs, rows}, row, member);
     });
   }
   if (packs(p.hidden)) {
     Panels<T>& s = s_[block.number % 2];
-    const Index t = block.steps.begin;
-    const T* before = t == 0 ? p.state : y_ + (t - 1) * p.batch * p.hidden;
-    s.pack({before + block.batch.begin * p.hidden, 1, p.hidden, batch}, 0, member, members);
-    for_each_run(block, p.batch, all, [&](Index row, Index array_row, Index rows) {
-      s.pack({y_ + array_row * p.hidden, 1, p.hidden, rows}, batch + row, member, members);
+    const T* before = states_.before(block.steps.begin, block.batch.begin);
+    s.pack({before, 1, p.hidden, batch}, 0, member);
+    for_each_run(block, p.sequence, all, [&](Index row, Index array_row, Index rows) {
+      s.pack({states_.rest + array_row * p.hidden, 1, p.hidden, rows}, batch + row, member);
     });
   }
 }
@@ -54,30 +53,32 @@ Operand<T> BlockInputs<T>::packed(const Panels<T>& panels, const Block& block, I
   return {panels.columns(), row + b - block.batch.begin, block.batch.size()};
 }
 
+// The steps after it are as far apart as those of a dense array.
 template <class T>
-Operand<T> BlockInputs<T>::as_it_lies(const T* array, Index columns, Index t, Index b) const {
-  return {{array, 1, columns}, t * problem_.batch + b, problem_.batch};
+Operand<T> BlockInputs<T>::as_it_lies(const T* array, Index columns, Index row) const {
+  return {{array, 1, columns}, row, problem_.sequence.batch};
 }
 
 template <class T>
 Operand<T> BlockInputs<T>::x(const Block& block, Index t, Index b) const {
   const Index columns = problem_.inputs;
   return packs(columns) ? packed(x_[block.number % 2], block, block.row_of(t), b)
-                        : as_it_lies(problem_.x, columns, t, b);
+                        : as_it_lies(problem_.x, columns, problem_.sequence.row(t) + b);
 }
 
 template <class T>
 Operand<T> BlockInputs<T>::previous(const Block& block, Index t, Index b) const {
   const Index columns = problem_.hidden;
   if (packs(columns)) return packed(s_[block.number % 2], block, block.row_of(t), b);
-  return t == 0 ? as_it_lies(problem_.state, columns, 0, b) : as_it_lies(y_, columns, t - 1, b);
+  return t == 0 ? as_it_lies(states_.initial, columns, b)
+                : as_it_lies(states_.rest, columns, problem_.sequence.row(t - 1) + b);
 }
 
 template <class T>
 Operand<T> BlockInputs<T>::states(const Block& block, Index t, Index b) const {
   const Index columns = problem_.hidden;
   return packs(columns) ? packed(s_[block.number % 2], block, block.row_of(t + 1), b)
-                        : as_it_lies(y_, columns, t, b);
+                        : as_it_lies(states_.rest, columns, problem_.sequence.row(t) + b);
 }
 
 template class BlockInputs<float>;

@@ -6,7 +6,6 @@
 
 #include "engine/block.h"
 #include "engine/panels.h"
-#include "engine/problem.h"
 
 namespace bptt {
 
@@ -21,12 +20,12 @@ struct Operand {
 template <class T>
 class BlockInputs {
  public:
-  // `y` (T, B, H) are all states; a block has at most so many rows, and rows of the batch.
+  // `y` (N, H) are all states; a block has at most so many rows, and rows of the batch.
   BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows,
               Index batch);
 
   // One member's part; all are done before anything of the block is read.
-  void pack(const Block& block, int member, int members);
+  void pack(const Block& block, Member member);
 
   // From row b of the batch at step t on. Before step 0 there is the initial state, so `previous`
   // of step 0 is that step's alone.
@@ -37,11 +36,11 @@ class BlockInputs {
  private:
   bool packs(Index columns) const;
   Operand<T> packed(const Panels<T>& panels, const Block& block, Index row, Index b) const;
-  Operand<T> as_it_lies(const T* array, Index columns, Index t, Index b) const;
+  Operand<T> as_it_lies(const T* array, Index columns, Index row) const;
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
-  const T* y_;
+  const States<T> states_;
   Panels<T> x_[2];
   Panels<T> s_[2];  // S_{t-1} of the block's steps, and behind them S_t of its last
 };

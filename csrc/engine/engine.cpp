@@ -5,7 +5,6 @@
 #include "dispatch/dispatch.h"
 #include "engine/backward.h"
 #include "engine/forward.h"
-#include "engine/plan.h"
 #include "engine/scratch.h"
 #include "engine/team.h"
 
@@ -13,22 +12,9 @@ namespace bptt {
 namespace {
 
 template <class T>
-const Kernels<T>& kernels();
-template <>
-const Kernels<float>& kernels<float>() {
-  return kernel_table().f32;
-}
-template <>
-const Kernels<double>& kernels<double>() {
-  return kernel_table().f64;
-}
-
-// `outputs` is 0 without a readout.
-template <class T>
-Plan plan_of(const Problem<T>& p, Index outputs, const Kernels<T>& k, int threads, Passes passes,
+Plan plan_of(const Shape& shape, const Kernels<T>& k, int threads, Passes passes,
              const Machine& machine = this_machine()) {
-  return make_plan({p.steps, p.batch, p.inputs, p.hidden, outputs, shape_of(p.cell)},
-                   k.product_width, sizeof(T), threads, passes, machine);
+  return make_plan(shape, k.product_width, sizeof(T), threads, passes, machine);
 }
 
 // This machine as it is now for the members of a team.
@@ -39,30 +25,41 @@ Machine machine_of(Lease& lease) {
 }
 
 // The scratch and the threads that a call got, and its plan, made again for these: they may be
-// fewer than the first plan asked for, and further apart.
+// fewer than the first plan asked for, and further from each other.
 template <class T>
-struct Crew {
-  Crew(const Problem<T>& p, Index outputs, const Kernels<T>& k, const Execution& execution,
-       Passes passes, Interrupt& interrupt)
-      : lease(plan_of(p, outputs, k, execution.threads, passes).threads, execution.float_control()),
-        plan(plan_of(p, outputs, k, lease.size(), passes, machine_of(lease))),
-        barrier(plan.threads, interrupt) {}
+class Crew {
+ public:
+  Crew(const Problem<T>& problem, Passes passes, const Execution& execution, Interrupt& interrupt)
+      : kernels_(kernel_table().of<T>()),
+        lease_(plan_of(problem, kernels_, execution.threads, passes).threads,
+               execution.float_control()),
+        plan_(plan_of(problem, kernels_, lease_.size(), passes, machine_of(lease_))),
+        barrier_(plan_.threads, interrupt),
+        call_{problem, kernels_, plan_, barrier_, interrupt} {}
 
-  Scratch::Frame frame;
-  Lease lease;
-  Plan plan;
-  Barrier barrier;
+  const Call<T>& call() const { return call_; }
+
+  // f(member) on all members.
+  template <class F>
+  void run(F&& f) {
+    lease_.run(plan_.threads, f);
+  }
+
+ private:
+  const Scratch::Frame frame_;
+  const Kernels<T>& kernels_;
+  Lease lease_;
+  const Plan plan_;
+  Barrier barrier_;
+  const Call<T> call_;
 };
 
 // The state after all steps, to where it is wanted.
 template <class T>
-void copy_last(const Problem<T>& p, const Record<T>& record, const State<T>& last) {
-  const Index size = p.batch * p.hidden;
-  const auto copy = [&](const T* initial, const T* history, T* out) {
-    if (out) std::copy_n(p.steps ? history + (p.steps - 1) * size : initial, size, out);
-  };
-  copy(p.state, record.y, last.s);
-  copy(p.c, record.c, last.c);
+void copy_last(const Problem<T>& p, const Record<const T>& record, const State<T>& last) {
+  const Index size = p.sequence.batch * p.hidden;
+  if (last.s) std::copy_n(p.states(record.y).last(), size, last.s);
+  if (last.c) std::copy_n(carried_states(p, record).last(), size, last.c);
 }
 
 }  // namespace
@@ -70,45 +67,37 @@ void copy_last(const Problem<T>& p, const Record<T>& record, const State<T>& las
 template <class T>
 void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last,
              const Execution& execution, Interrupt& interrupt) {
-  const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, 0, k, execution, Passes::forward, interrupt);
-  ForwardPass<T> pass(problem, k, crew.plan, record, crew.barrier, interrupt);
-  auto work = [&](int member) { pass.run(member); };
-  crew.lease.run(crew.plan.threads, work);
-  copy_last(problem, record, last);
+  Crew<T> crew(problem, Passes::forward, execution, interrupt);
+  ForwardPass<T> pass(crew.call(), record);
+  crew.run([&](int member) { pass.run(member); });
+  copy_last(problem, read_only(record), last);
 }
 
 template <class T>
-void backward(const Problem<T>& problem, const Record<const T>& record, const T* dy, const T* dc,
-              const State<const T>& dstate, const Gradients<T>& gradients,
-              const Execution& execution, Interrupt& interrupt) {
-  const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, 0, k, execution, Passes::backward, interrupt);
-  BackwardPass<T> pass(problem, k, crew.plan, record, {dy, dc, dstate.s, dstate.c, nullptr},
-                       gradients, crew.barrier, interrupt);
-  auto work = [&](int member) { pass.run(member); };
-  crew.lease.run(crew.plan.threads, work);
+void backward(const Problem<T>& problem, const Record<const T>& record,
+              const StateGradients<T>& incoming, const Gradients<T>& gradients,
+              const Trace<T>& trace, const Execution& execution, Interrupt& interrupt) {
+  Crew<T> crew(problem, Passes::backward, execution, interrupt);
+  BackwardPass<T> pass(crew.call(), record, incoming, gradients, trace);
+  crew.run([&](int member) { pass.run(member); });
 }
+
+namespace {
 
 // A record in the scratch of the current frame.
 template <class T>
 struct OwnRecord {
-  explicit OwnRecord(const Problem<T>& p)
-      : cell(shape_of(p.cell)), size(p.steps * p.batch * p.hidden), y(size) {
-    if (cell.states > 1) c = Buffer<T>(size);
-    if (cell.gated()) saved = Buffer<T>(cell.saved * size);
+  explicit OwnRecord(const Shape& s) : y(s.sequence.rows() * s.hidden) {
+    const Index size = s.sequence.rows() * s.hidden;
+    if (s.cell.states > 1) c = Buffer<T>(size);
+    if (s.cell.gated()) saved = Buffer<T>(s.cell.saved * size);
   }
   Record<T> get() { return {y.get(), c.get(), saved.get()}; }
 
-  const CellShape cell;
-  const Index size;
   Buffer<T> y, c, saved;
 };
 
-template <class T>
-Record<const T> read_only(const Record<T>& r) {
-  return {r.y, r.c, r.saved};
-}
+}  // namespace
 
 template <class T>
 double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
@@ -116,37 +105,34 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
                       const Execution& execution, Interrupt& interrupt) {
   // Steps after the only one whose loss counts change nothing.
   Problem<T> problem = whole;
-  if (objective.step >= 0) problem.steps = objective.step + 1;
+  if (objective.step >= 0) problem.sequence.steps = objective.step + 1;
+  problem.outputs = objective.outputs;
 
-  const Kernels<T>& k = kernels<T>();
-  Crew<T> crew(problem, objective.outputs, k, execution, Passes::both, interrupt);
+  Crew<T> crew(problem, Passes::both, execution, interrupt);
   OwnRecord<T> record(problem);
-  ForwardPass<T> forward(problem, k, crew.plan, record.get(), crew.barrier, interrupt);
-  BackwardPass<T> backward(problem, k, crew.plan, read_only(record.get()),
-                           {nullptr, nullptr, nullptr, nullptr, &objective}, gradients,
-                           crew.barrier, interrupt);
+  ForwardPass<T> forward(crew.call(), record.get());
+  BackwardPass<T> backward(crew.call(), read_only(record.get()),
+                           {nullptr, nullptr, nullptr, nullptr, &objective}, gradients, {});
   if (gradients.write == Write::overwrite) {
-    std::fill(gradients.x + problem.steps * problem.batch * problem.inputs,
-              gradients.x + whole.steps * whole.batch * whole.inputs, T(0));
+    std::fill(gradients.x + problem.sequence.rows() * problem.inputs,
+              gradients.x + whole.sequence.rows() * whole.inputs, T(0));
   }
-  auto work = [&](int member) {
+  crew.run([&](int member) {
     if (forward.run(member)) backward.run(member);
-  };
-  crew.lease.run(crew.plan.threads, work);
-  copy_last(problem, record.get(), last);
+  });
+  copy_last(problem, read_only(record.get()), last);
   return backward.loss() * objective.scale;
 }
 
 // The passes are made, but not run, with buffers that are only counted.
 template <class T>
 Forecast forecast(CellId cell, const Shape& s, int threads) {
-  const Problem<T> problem{cell,    s.steps, s.batch, s.inputs, s.hidden, nullptr,
-                           nullptr, nullptr, nullptr, nullptr,  nullptr,  nullptr};
-  const CellShape& shape = shape_of(cell);
-  const Kernels<T>& k = kernels<T>();
-  const Plan plan = plan_of(problem, s.outputs, k, threads, Passes::both);
+  const Kernels<T>& k = kernel_table().of<T>();
+  const Problem<T> problem{s, cell, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  const Plan plan = plan_of(s, k, threads, Passes::both);
   Interrupt interrupt([] { return false; });
   Barrier barrier(plan.threads, interrupt);
+  const Call<T> call{problem, k, plan, barrier, interrupt};
   const Objective<T> objective{
       LossId::squared_error, s.outputs, nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1.0};
   const auto scratch_of = [&](auto&& make) {
@@ -154,21 +140,20 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
     make();
     return static_cast<Index>(count.bytes());
   };
-  const Index rows = s.steps * s.batch;
-  const auto ahead = [&] { const ForwardPass<T> pass(problem, k, plan, {}, barrier, interrupt); };
+  const auto ahead = [&] { const ForwardPass<T> pass(call, {}); };
   const auto behind = [&](const Objective<T>* o) {
     const T last{}, kept{};  // as if dstate were given and the gates saved
-    const BackwardPass<T> pass(problem, k, plan, {nullptr, nullptr, &kept},
-                               {nullptr, nullptr, o ? nullptr : &last, nullptr, o}, {}, barrier,
-                               interrupt);
+    const BackwardPass<T> pass(call, {nullptr, nullptr, &kept},
+                               {nullptr, nullptr, o ? nullptr : &last, nullptr, o}, {}, {});
   };
   const auto fused = [&] {
-    const OwnRecord<T> record(problem);
+    const OwnRecord<T> record(s);
     ahead();
     behind(&objective);
   };
-  const double columns = static_cast<double>(shape.gates * (s.inputs + s.hidden) + s.outputs);
-  const Index units = (s.outputs ? 0 : 1) + 2 * (shape.states + shape.saved);
+  const Index rows = s.sequence.rows();
+  const double columns = static_cast<double>(s.cell.gates * (s.inputs + s.hidden) + s.outputs);
+  const Index units = (s.outputs ? 0 : 1) + 2 * (s.cell.states + s.cell.saved);
   const double arrays = static_cast<double>(3 * s.inputs + units * s.hidden + s.outputs);
   const Index scratch = s.outputs
                             ? scratch_of(fused)
@@ -180,9 +165,8 @@ Forecast forecast(CellId cell, const Shape& s, int threads) {
 #define BPTT_INSTANTIATE(T)                                                                        \
   template void forward<T>(const Problem<T>&, const Record<T>&, const State<T>&, const Execution&, \
                            Interrupt&);                                                            \
-  template void backward<T>(const Problem<T>&, const Record<const T>&, const T*, const T*,         \
-                            const State<const T>&, const Gradients<T>&, const Execution&,          \
-                            Interrupt&);                                                           \
+  template void backward<T>(const Problem<T>&, const Record<const T>&, const StateGradients<T>&,   \
+                            const Gradients<T>&, const Trace<T>&, const Execution&, Interrupt&);   \
   template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,   \
                                     const State<T>&, const Execution&, Interrupt&);                \
   template Forecast forecast<T>(CellId, const Shape&, int);

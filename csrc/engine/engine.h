@@ -7,7 +7,6 @@
 #include "engine/execution.h"
 #include "engine/interrupt.h"
 #include "engine/plan.h"
-#include "engine/problem.h"
 
 namespace bptt {
 
@@ -23,12 +22,11 @@ template <class T>
 void forward(const Problem<T>& problem, const Record<T>& record, const State<T>& last,
              const Execution& execution, Interrupt& interrupt);
 
-// dy, dc (T, B, H) and dstate: the loss's gradient in every state and in the last; each may be
-// null.
+// `incoming` has no objective.
 template <class T>
-void backward(const Problem<T>& problem, const Record<const T>& record, const T* dy, const T* dc,
-              const State<const T>& dstate, const Gradients<T>& gradients,
-              const Execution& execution, Interrupt& interrupt);
+void backward(const Problem<T>& problem, const Record<const T>& record,
+              const StateGradients<T>& incoming, const Gradients<T>& gradients,
+              const Trace<T>& trace, const Execution& execution, Interrupt& interrupt);
 
 // Returns the loss. `last`, whose parts may be null, gets the state after the last step whose loss
 // counts.

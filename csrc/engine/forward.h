@@ -2,44 +2,37 @@
 // sum; or of a gated cell, the sums of all its gates and then its step.
 #pragma once
 
-#include "engine/interrupt.h"
-#include "engine/plan.h"
-#include "engine/problem.h"
-#include "engine/step_sums.h"
-#include "engine/team.h"
+#include <variant>
+
+#include "engine/steps_forward.h"
 
 namespace bptt {
 
 template <class T>
 class ForwardPass {
  public:
-  ForwardPass(const Problem<T>& problem, const Kernels<T>& kernels, const Plan& plan,
-              const Record<T>& record, Barrier& barrier, Interrupt& interrupt);
+  ForwardPass(const Call<T>& call, const Record<T>& record);
 
   // One member's part; all members of the plan call it at once. False if interrupted.
   bool run(int member);
 
  private:
-  Range block_at(Index number) const;
+  using Steps = std::variant<ElmanForward<T>, GatedForward<T>>;
+
   bool run_blocks(int member);
   bool run_pipeline(int member);
-  bool recur(Index number, Range rows, Range units);
-  struct Step;
-  Step step_at(Index t, const T* projected, Range rows, Range units) const;
-  void run_step(const Step& step) const;
-  void advance(Step& step, Index t) const;
-  T* projected(Index number);
+  bool recur(Index block, Range rows, Range units);
+  template <class Policy>
+  bool recur(const Policy& policy, Index block, Range rows, Range units);
+  void project(Index block, Range units);
+  T* projected(Index block);
+  static Steps steps_of(const Call<T>& call, const Preactivations<T>& sums,
+                        const Record<T>& record);
 
-  const Problem<T>& problem_;
-  const Kernels<T>& kernels_;
-  const Plan& plan_;
-  const Shape shape_;
-  const CellShape cell_;
-  const Record<T> record_;
-  Barrier& barrier_;
-  Interrupt& interrupt_;
-  StepSums<T> sums_;
-  Index block_rows_, blocks_;
+  const Call<T>& call_;
+  Preactivations<T> sums_;
+  const Steps steps_;
+  Index block_rows_;
   Buffer<T> projected_;  // two of (block rows, padded sums), used in turn: b + W_x x_t
 };
 

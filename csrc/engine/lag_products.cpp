@@ -1,7 +1,6 @@
 #include "engine/lag_products.h"
 
 #include <algorithm>
-#include <type_traits>
 #include <vector>
 
 #include "dispatch/dispatch.h"
@@ -29,17 +28,18 @@ class Measuring {
       : problem_(problem),
         kernels_(kernels),
         asked_(asked),
-        cell_(shape_of(problem.cell)),
+        cell_(problem.cell),
         members_(members),
         interrupt_(interrupt),
         groups_((problem.hidden + kUnitsOfSum - 1) / kUnitsOfSum),
-        strip_(problem.batch * kernels.lanes),
-        plane_(round_up(problem.hidden, kernels.lanes) * problem.batch),
+        strip_(problem.sequence.batch * kernels.lanes),
+        plane_(round_up(problem.hidden, kernels.lanes) * problem.sequence.batch),
         deltas_(cell_.deltas() * plane_),
         sums_(asked.count * kLayerParams * cell_.gates * groups_ * kScalarProducts),
         terms_(members * kUnitsOfTerm * widest()) {
     for (int member = 0; member < members; ++member) {
-      inputs_.emplace_back(problem, kernels, asked.y, problem.batch, problem.batch);
+      inputs_.emplace_back(problem, kernels, asked.y, problem.sequence.batch,
+                           problem.sequence.batch);
     }
   }
 
@@ -52,10 +52,10 @@ class Measuring {
     std::fill_n(term, kUnitsOfTerm * widest(), T(0));
     BlockInputs<T>& inputs = inputs_[static_cast<std::size_t>(member)];
     Index next = asked_.count - 1;
-    for (Index t = 0; t < problem_.steps; ++t) {
-      const bool wanted = next >= 0 && asked_.lags[next] == problem_.steps - 1 - t;
-      const Block block{t, {t, t + 1}, {0, problem_.batch}};
-      inputs.pack(block, 0, 1);
+    for (Index t = 0; t < problem_.sequence.steps; ++t) {
+      const bool wanted = next >= 0 && asked_.lags[next] == problem_.sequence.steps - 1 - t;
+      const Block block{t, {t, t + 1}, {0, problem_.sequence.batch}};
+      inputs.pack(block, {0, 1});
       copy_deltas(t, units);
       for_each_sum(units, wanted, [&](Range some, int param, Index gate) {
         T* const rest = asked_.sums[param] + row(param, gate, some.begin);
@@ -63,7 +63,7 @@ class Measuring {
         if (wanted) measure(next, some, param, gate, term);
       });
       if (wanted) --next;
-      interrupt_.progress(2 * problem_.batch * units.size() * cell_.gates *
+      interrupt_.progress(2 * problem_.sequence.batch * units.size() * cell_.gates *
                           (problem_.inputs + problem_.hidden));
       if (interrupt_.stopped()) return;
     }
@@ -121,11 +121,12 @@ class Measuring {
     const Problem<T>& p = problem_;
     const Index lanes = kernels_.lanes;
     for (Index plane = 0; plane < cell_.deltas(); ++plane) {
-      const T* const from = asked_.deltas + (plane * p.steps + t) * p.batch * p.hidden;
+      const T* const from =
+          asked_.deltas + (plane * p.sequence.rows() + p.sequence.row(t)) * p.hidden;
       T* const to = deltas_.get() + plane * plane_;
       for (Index unit = units.begin; unit < units.end; unit += lanes) {
         const Index width = std::min(lanes, p.hidden - unit);
-        for (Index b = 0; b < p.batch; ++b) {
+        for (Index b = 0; b < p.sequence.batch; ++b) {
           T* const strip = to + unit / lanes * strip_ + b * lanes;
           std::fill_n(std::copy_n(from + b * p.hidden + unit, width, strip), lanes - width, T(0));
         }
@@ -139,11 +140,11 @@ class Measuring {
 
   // Adds the term of step t, some units of a parameter's gate, to `out`: a row for each unit.
   void add_term(const BlockInputs<T>& inputs, Index t, Range units, int param, Index gate, T* out) {
-    const Block block{t, {t, t + 1}, {0, problem_.batch}};
+    const Block block{t, {t, t + 1}, {0, problem_.sequence.batch}};
     const bool of_inputs = param == 0 || param == 2;
     Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
     da.data += units.begin / kernels_.lanes * strip_;
-    const Index batch = problem_.batch, n = columns(param);
+    const Index batch = problem_.sequence.batch, n = columns(param);
     if (param >= 2) {
       kernels_.column_sums({{1, batch}, da, batch, 0, units.size(), {out, nullptr}});
       return;
@@ -183,11 +184,8 @@ class Measuring {
 template <class T>
 void lag_products(const Problem<T>& problem, const LagProducts<T>& asked,
                   const Execution& execution, Interrupt& interrupt) {
-  const Kernels<T>& kernels = []() -> const Kernels<T>& {
-    if constexpr (std::is_same_v<T, float>) return kernel_table().f32;
-    else return kernel_table().f64;
-  }();
-  const Index work = problem.steps * problem.batch * shape_of(problem.cell).gates * problem.hidden *
+  const Kernels<T>& kernels = kernel_table().of<T>();
+  const Index work = problem.sequence.rows() * problem.cell.gates * problem.hidden *
                      (problem.inputs + problem.hidden);
   const Index most =
       std::max<Index>(1, std::min(work / kWorkOfMember, problem.hidden / kUnitsOfSum));

@@ -1,12 +1,10 @@
 // A matrix packed into panels, filled by the members of a team, each its own rows.
 #pragma once
 
-#include "engine/plan.h"
 #include "engine/scratch.h"
+#include "engine/sequence.h"
 
 namespace bptt {
-
-inline Index round_up(Index n, Index grain) { return (n + grain - 1) / grain * grain; }
 
 // A dense matrix to pack: element (n, k) at data[n * stride_n + k * stride_k].
 template <class T>
@@ -31,8 +29,8 @@ class Panels {
 
   // Packs this member's share of the rows of `source`, to rows [row_offset, ...). Where there are
   // several matrices, `source` is the first, and the others follow it.
-  void pack(const Source<T>& source, Index row_offset, int member, int members) {
-    const Range mine = share(source.rows, kRowGrain, member, members);
+  void pack(const Source<T>& source, Index row_offset, Member member) {
+    const Range mine = member.share(source.rows, kRowGrain);
     pack_({source.data + mine.begin * source.stride_k, source.stride_n, source.stride_k, columns_,
            mine.size(), width_, data_.get(), rows_, row_offset + mine.begin, gates_,
            columns_ * source.stride_n});

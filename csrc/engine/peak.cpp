@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <type_traits>
 
 #include "dispatch/dispatch.h"
 #include "engine/team.h"
@@ -14,10 +13,7 @@ double fma_peak(int threads) {
   using Clock = std::chrono::steady_clock;
   constexpr int kRuns = 6;
   constexpr Index kIterations = 100'000;
-  const auto chains = [] {
-    if constexpr (std::is_same_v<T, float>) return kernel_table().f32.fma_chains;
-    else return kernel_table().f64.fma_chains;
-  }();
+  const auto chains = kernel_table().of<T>().fma_chains;
   Lease lease(threads);
   double best = 0;
   for (int run = 0; run < kRuns; ++run) {

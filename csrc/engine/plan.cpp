@@ -39,6 +39,9 @@ struct Model {
   Passes passes;
   const Machine& machine;
 
+  Index steps() const { return s.sequence.steps; }
+  Index batch() const { return s.sequence.batch; }
+
   double flops_rate() const { return machine.flops * 4 / static_cast<double>(item_size); }
 
   double weight_rate(Index bytes) const {
@@ -73,14 +76,13 @@ struct Model {
 
   // One step's share of the products that are done block by block.
   double products(Index columns) const {
-    return 2.0 * static_cast<double>(s.batch * s.hidden * columns) / flops_rate() /
+    return 2.0 * static_cast<double>(batch() * s.hidden * columns) / flops_rate() /
            kProductEfficiency;
   }
 
   Cost cost(const Plan& plan) const {
-    const double steps = static_cast<double>(s.steps);
-    const Index rows =
-        plan.split == Split::rows ? plan.rows_of(plan.threads - 1, s).size() : s.batch;
+    const double steps = static_cast<double>(this->steps());
+    const Index rows = plan.rows_of(plan.threads - 1).size();
     const Index panels = ceil_div(s.hidden, panel);
     const Index units = plan.split == Split::hidden
                             ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
@@ -89,7 +91,7 @@ struct Model {
     Cost c{0, 0, start, start};
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
     const double packing =
-        s.steps * s.batch > 0 ? 2 * static_cast<double>(weight_bytes()) / machine.l3_rate : 0;
+        s.sequence.rows() > 0 ? 2 * static_cast<double>(weight_bytes()) / machine.l3_rate : 0;
     if (passes != Passes::backward) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
       add(c, plan, steps * step(rows, units, k),
@@ -104,17 +106,17 @@ struct Model {
 
   // Reading what another thread wrote at one step: so many values of each of its rows.
   double crossing(Index values, double lines_at_once) const {
-    const double bytes = static_cast<double>(s.batch * values * item_size);
+    const double bytes = static_cast<double>(batch() * values * item_size);
     return bytes / (lines_at_once * kLineBytes) * machine.barrier_seconds;
   }
 
   // Adds a pass: its recurrence, split as the plan says, and its products on one thread.
   void add(Cost& c, const Plan& plan, double recurrence, double products) const {
-    const double blocks = static_cast<double>(ceil_div(s.steps, plan.block_steps));
+    const double blocks = static_cast<double>(plan.blocks());
     c.recurrence += recurrence;
     if (plan.split == Split::pipeline) {  // the products read what the recurrence wrote
       const double barriers = blocks * machine.barrier_seconds;
-      const double crossed = static_cast<double>(s.steps) * crossing(2 * s.hidden, kLinesOfStream);
+      const double crossed = static_cast<double>(steps()) * crossing(2 * s.hidden, kLinesOfStream);
       c.products += products;
       c.exchange += barriers + crossed;
       c.total +=
@@ -130,11 +132,11 @@ struct Model {
   // Where the members of a pass meet, and what they read of each other, but in a pipeline.
   double exchange(const Plan& plan, double blocks) const {
     if (plan.threads == 1) return 0;
-    const double steps = static_cast<double>(s.steps), others = 1 - 1.0 / plan.threads;
+    const double steps = static_cast<double>(this->steps()), others = 1 - 1.0 / plan.threads;
     if (plan.split == Split::hidden) {
       return steps * (machine.barrier_seconds + others * crossing(s.hidden, kLinesOfStep));
     }
-    if (plan.apart(s)) return machine.barrier_seconds;
+    if (plan.split == Split::slices) return machine.barrier_seconds;
     // Weight gradients read the rows of others.
     const double crossed = crossing(s.inputs + 2 * s.hidden, kLinesOfStream);
     return blocks * machine.barrier_seconds + steps * others / plan.threads * crossed;
@@ -144,24 +146,29 @@ struct Model {
   // that it can be shared out evenly.
   Index slice_rows() const {
     const Index bytes = weight_bytes();
-    if (s.batch < 4 || bytes > kSlicedWeightBytes) return std::max<Index>(1, s.batch);
+    if (batch() < 4 || bytes > kSlicedWeightBytes) return std::max<Index>(1, batch());
     const Index most =
         std::min({kSliceSumBytes / std::max<Index>(1, bytes), kMostSlices,
-                  std::max<Index>(2, ceil_div(s.batch, kSliceRows)),
-                  s.steps * s.batch / kSumRows});  // no fewer than are summed at once
+                  std::max<Index>(2, ceil_div(batch(), kSliceRows)),
+                  s.sequence.rows() / kSumRows});  // no fewer than are summed at once
     Index slices = 1;
     while (2 * slices <= most) slices *= 2;
-    return ceil_div(s.batch, slices);
+    return ceil_div(batch(), slices);
+  }
+
+  // The split by rows in which nobody waits, if there are slices for everybody.
+  Split by_rows(Index threads) const {
+    return threads == 1 || ceil_div(batch(), slice_rows()) >= threads ? Split::slices : Split::rows;
   }
 
   Plan plan(Split split, int threads) const {
-    const bool few = s.batch <= kFewRows;
+    const bool few = batch() <= kFewRows;
     const bool small = few && weight_bytes() <= kSmallWeightBytes;
-    Plan p{threads, split, slice_rows(), 0, 0, std::max<Index>(1, s.batch), false, {}};
+    Plan p{s, threads, split, slice_rows(), 0, 0, std::max<Index>(1, batch()), false, {}};
     const bool large = weight_bytes() >= kLargeWeightBytes;
     const Index sum_rows = small ? kSumRowsOfFew : large ? kSumRowsOfLarge : kSumRows;
     p.sum_steps = std::max<Index>(1, sum_rows / p.slice_rows);
-    if (p.apart(s)) {
+    if (split == Split::slices) {
       const Index slices = std::max<Index>(1, kRowsAtOnce / p.slice_rows);
       p.rows_at_once = std::min(p.rows_at_once, slices * p.slice_rows);
     }
@@ -171,12 +178,13 @@ struct Model {
       // packed: a row's.
       const Index units = 3 + s.cell.states + 2 * s.cell.deltas() + s.cell.saved;
       const Index row = (4 * s.inputs + units * s.hidden + 3 * s.outputs) * item_size;
-      const Index room = machine.l2_bytes / 2 * (p.apart(s) ? 1 : threads);
+      const Index room = machine.l2_bytes / 2 * (split == Split::slices ? 1 : threads);
       const Index sum = std::max<Index>(1, row * p.sum_steps * p.rows_at_once);
       p.block_steps *= std::clamp<Index>(room / sum, 1, kSumsOfBlock);
     }
     // A thread must have all rows of the block that it projects.
-    p.project_first = (few || streamed()) && (threads == 1 || split != Split::rows);
+    const bool by_rows = split == Split::slices || split == Split::rows;
+    p.project_first = (few || streamed()) && (threads == 1 || !by_rows);
     p.cost = cost(p);
     return p;
   }
@@ -218,7 +226,7 @@ Range share(Index n, Index grain, int i, int parts) {
 Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes passes,
                const Machine& machine) {
   const Model model{s, panel, item_size, passes, machine};
-  Plan best = model.plan(Split::rows, 1);
+  Plan best = model.plan(Split::slices, 1);
   if (threads == 1 || best.cost.total < machine.start_seconds) return best;
   const auto consider = [&](Split split, Index members) {
     if (members < 2) return;
@@ -226,27 +234,36 @@ Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes
     if (plan.cost.total < best.cost.total) best = plan;
   };
   // The other thread of a pipeline projects ahead.
-  if (s.batch <= kFewRows) consider(Split::pipeline, 2);
+  if (s.sequence.batch <= kFewRows) consider(Split::pipeline, 2);
   for (Index members = threads; members > 1; members /= 2) {
     const Index panels = ceil_div(s.hidden, panel);
-    if (!model.streamed() || members > panels) consider(Split::rows, std::min(members, s.batch));
+    const Index by_rows = std::min(members, s.sequence.batch);
+    if (!model.streamed() || members > panels) consider(model.by_rows(by_rows), by_rows);
     consider(Split::hidden, std::min(members, panels));
   }
   return best;
 }
 
-Index Plan::slices(const Shape& s) const { return ceil_div(s.batch, slice_rows); }
+Index Plan::slices() const { return ceil_div(shape.sequence.batch, slice_rows); }
 
-bool Plan::apart(const Shape& s) const {
-  return split == Split::rows && (threads == 1 || slices(s) >= threads);
+Index Plan::blocks() const { return ceil_div(shape.sequence.steps, block_steps); }
+
+Range Plan::steps_of(Index block) const {
+  const Index first = block * block_steps;
+  return {first, std::min(first + block_steps, shape.sequence.steps)};
 }
 
-Range Plan::rows_of(int member, const Shape& s) const {
-  return share(s.batch, apart(s) ? slice_rows : 1, member, threads);
+Index Plan::most_steps() const { return std::min(block_steps, shape.sequence.steps); }
+
+Range Plan::rows_of(int member) const {
+  const Index batch = shape.sequence.batch;
+  if (split == Split::slices) return share(batch, slice_rows, member, threads);
+  return split == Split::rows ? share(batch, 1, member, threads) : Range{0, batch};
 }
 
-Range Plan::units_of(int member, const Shape& s, Index panel) const {
-  return split == Split::hidden ? share(s.hidden, panel, member, threads) : Range{0, s.hidden};
+Range Plan::units_of(int member, Index panel) const {
+  const Index hidden = shape.hidden;
+  return split == Split::hidden ? share(hidden, panel, member, threads) : Range{0, hidden};
 }
 
 }  // namespace bptt

@@ -2,34 +2,17 @@
 // that decides it (docs/performance.md).
 #pragma once
 
-#include "contract/kernels.h"
+#include "engine/problem.h"
 
 namespace bptt {
 
-struct Shape {
-  Index steps, batch, inputs, hidden;
-  Index outputs = 0;  // of the readout, if there is one
-  CellShape cell = kCellShapes[0];
-};
-
-struct Range {
-  Index begin, end;
-  Index size() const { return end - begin; }
-};
-
-// Rows of a block are shared out in pieces of this many, so that no member is left with a tile or
-// two that are nearly empty.
-inline constexpr Index kRowGrain = 8;
-
-// Part `i` of `parts` of [0, n), cut at multiples of `grain`.
-Range share(Index n, Index grain, int i, int parts);
-
 enum class Split : int {
-  rows,      // each thread takes rows of the batch
+  slices,    // each thread takes slices of the batch, from the steps to the weight gradients
+  rows,      // each thread takes rows of the batch; products are shared
   hidden,    // each thread takes hidden units, and waits for the others at every step
   pipeline,  // one thread recurs, the other does the products of the blocks beside
 };
-inline constexpr const char* kSplitNames[] = {"rows", "hidden", "pipeline"};
+inline constexpr const char* kSplitNames[] = {"slices", "rows", "hidden", "pipeline"};
 
 // What the cost model takes for a thread of this machine.
 struct Machine {
@@ -64,23 +47,26 @@ struct Cost {
 // function of the shape alone: a weight gradient is the sum of those of slices of the batch, in
 // their order, and each is summed over time by pieces of sum_steps, from the last to the first.
 struct Plan {
+  Shape shape;
   int threads;
   Split split;
   Index slice_rows;    // of the batch
   Index sum_steps;     // whose products are summed in registers, before they are added to what was
   Index block_steps;   // steps of a time block, a multiple of sum_steps: what stays in the cache
-  Index rows_at_once;  // of the batch that go through time together, in a split by rows
+  Index rows_at_once;  // of the batch that go through time together, in a split by slices
   bool project_first;  // the input projection of a block in one product, ahead of its steps
   Cost cost;
 
-  Index slices(const Shape& shape) const;
-  // Whether each member has slices of its own, from the steps to the weight gradient: then nobody
-  // waits. Else a split by rows shares the products of a block.
-  bool apart(const Shape& shape) const;
-  // Rows of the batch that are this member's in a split by rows; whole slices if it is apart.
-  Range rows_of(int member, const Shape& shape) const;
+  Index slices() const;
+  // Blocks of time, and the steps of one.
+  Index blocks() const;
+  Range steps_of(Index block) const;
+  // Most steps of a block.
+  Index most_steps() const;
+  // Rows of the batch that are this member's; in a split by slices whole slices.
+  Range rows_of(int member) const;
   // Units of a step that are this member's.
-  Range units_of(int member, const Shape& shape, Index panel) const;
+  Range units_of(int member, Index panel) const;
   bool recurs(int member) const { return split != Split::pipeline || member == 0; }
 };
 

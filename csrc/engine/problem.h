@@ -1,32 +1,55 @@
-// What a call computes: plain data, filled in by bindings/. All arrays are dense and row-major.
+// What a call computes: plain data, filled in by bindings/. All arrays are dense and row-major;
+// those of all steps have a row for each that takes part in a step, N in all.
 #pragma once
 
 #include <cstdint>
 
-#include "contract/kernels.h"
+#include "engine/sequence.h"
 
 namespace bptt {
 
+// How much there is of everything.
+struct Shape {
+  Sequence sequence;     // T, B
+  Index inputs, hidden;  // I, H
+  Index outputs = 0;     // O of the readout, if there is one
+  CellShape cell = kElmanShape;
+};
+
 template <class T>
-struct Problem {
-  CellId cell;
-  Index steps, batch, inputs, hidden;  // T, B, I, H
-  const T* x;                          // (T, B, I)
-  const T* state;                      // (B, H) S_0
-  const T* c;                          // (B, H) c_0, or null in a cell without c
-  const T* w_ih;                       // (G H, I)
-  const T* w_hh;                       // (G H, H)
-  const T* b_ih;                       // (G H) or null
-  const T* b_hh;                       // (G H) or null
+struct Problem : Shape {
+  CellId id;
+  const T* x;      // (N, I)
+  const T* state;  // (B, H) S_0
+  const T* c;      // (B, H) c_0, or null in a cell without c
+  const T* w_ih;   // (G H, I)
+  const T* w_hh;   // (G H, H)
+  const T* b_ih;   // (G H) or null
+  const T* b_hh;   // (G H) or null
+
+  // S of all steps, of which `y` are those after each.
+  States<T> states(const T* y) const { return {state, y, sequence, hidden}; }
 };
 
 // What a forward pass leaves, and a backward pass reads.
 template <class T>
 struct Record {
-  T* y;      // (T, B, H) S_t
-  T* c;      // (T, B, H) c_t, or null in a cell without c
-  T* saved;  // (T, B, saved, H), or null: nothing to save, or to be computed again
+  T* y;      // (N, H) S_t
+  T* c;      // (N, H) c_t, or null in a cell without c
+  T* saved;  // (N, saved, H), or null: nothing to save, or to be computed again
 };
+
+template <class T>
+Record<const T> read_only(const Record<T>& r) {
+  return {r.y, r.c, r.saved};
+}
+
+// The part of the state that a gated cell reads of the step before by itself: c, or S without c.
+template <class T>
+States<T> carried_states(const Problem<T>& p, const Record<const T>& record) {
+  if (p.cell.states > 1) return {p.c, record.c, p.sequence, p.hidden};
+  return p.states(record.y);
+}
 
 // A linear readout O_t = W_o S_t + b_o and a loss of it.
 template <class T>
@@ -35,11 +58,21 @@ struct Objective {
   Index outputs;            // O
   const T* w_ho;            // (O, H)
   const T* b_o;             // (O) or null
-  const T* target;          // squared_error: (T, B, O), or (B, O) for a loss at one step
-  const std::int64_t* ids;  // cross_entropy: (T, B), or (B)
-  const T* weights;         // (T, B), or null for ones
+  const T* target;          // squared_error: (N, O), or (B, O) for a loss at one step
+  const std::int64_t* ids;  // cross_entropy: (N), or (B)
+  const T* weights;         // (N), or null for ones
   Index step;               // the only step of the loss, or -1 for all
   double scale;
+};
+
+// Where dL/dS_t comes from: arrays of the caller, or a loss in place of dy; each may be null.
+template <class T>
+struct StateGradients {
+  const T* dy;        // (N, H)
+  const T* dc;        // (N, H)
+  const T* dstate;    // (B, H)
+  const T* dstate_c;  // (B, H)
+  const Objective<T>* objective;
 };
 
 // Whether gradients replace what their arrays hold, or are added to it.
@@ -48,7 +81,7 @@ enum class Write { overwrite, add };
 // Where gradients are written, and how: all of them in the same way. Null is not computed.
 template <class T>
 struct Gradients {
-  T* x;      // (T, B, I) or null
+  T* x;      // (N, I) or null
   T* state;  // (B, H)
   T* c;      // (B, H), or null in a cell without c
   T* w_ih;   // (G H, I) or null
@@ -58,10 +91,14 @@ struct Gradients {
   T* w_ho;   // (O, H); null without an objective
   T* b_o;    // (O) or null
   Write write = Write::overwrite;
-  // What passes by on the way, of every step; always overwritten, or null.
-  T* deltas = nullptr;    // (deltas, T, B, H) da_t of each plane
-  T* states = nullptr;    // (T, B, H) dL/dS_t
-  T* memories = nullptr;  // (T, B, H) dL/dc_t, beside what S_t = o tanh(c_t) adds
+};
+
+// What passes by on the way back, of every step; always overwritten. Each may be null.
+template <class T>
+struct Trace {
+  T* deltas = nullptr;     // (deltas, N, H) da_t of each plane
+  T* dstates = nullptr;    // (N, H) dL/dS_t
+  T* dmemories = nullptr;  // (N, H) dL/dc_t, beside what S_t = o tanh(c_t) adds
 };
 
 }  // namespace bptt

@@ -14,25 +14,25 @@ ReadoutWeights<T>::ReadoutWeights(const Objective<T>& objective, const Kernels<T
       bias_(round_up(objective.outputs, kernels.lanes)) {}
 
 template <class T>
-void ReadoutWeights<T>::pack(int member, int members) {
+void ReadoutWeights<T>::pack(Member member) {
   const Objective<T>& o = objective_;
-  w_ho_.pack({o.w_ho, hidden_, 1, hidden_}, 0, member, members);
-  w_ho_t_.pack({o.w_ho, 1, hidden_, o.outputs}, 0, member, members);
-  if (member > 0) return;
+  w_ho_.pack({o.w_ho, hidden_, 1, hidden_}, 0, member);
+  w_ho_t_.pack({o.w_ho, 1, hidden_, o.outputs}, 0, member);
+  if (member.index > 0) return;
   for (Index i = 0; i < o.outputs; ++i) bias_.get()[i] = o.b_o ? o.b_o[i] : T(0);
 }
 
 template <class T>
-Readout<T>::Readout(const Problem<T>& problem, const Objective<T>& objective,
-                    const ReadoutWeights<T>& weights, const Kernels<T>& kernels, Index block_rows)
-    : problem_(problem),
+Readout<T>::Readout(const Call<T>& call, const Objective<T>& objective,
+                    const ReadoutWeights<T>& weights, Index block_rows)
+    : problem_(call.problem),
       objective_(objective),
       weights_(weights),
-      kernels_(kernels),
-      padded_outputs_(round_up(objective.outputs, kernels.lanes)),
-      padded_hidden_(round_up(problem.hidden, kernels.lanes)),
+      kernels_(call.kernels),
+      padded_outputs_(call.padded(objective.outputs)),
+      padded_hidden_(call.padded(call.problem.hidden)),
       block_rows_(block_rows),
-      do_strips_(kernels, kernels.lanes, objective.outputs, block_rows),
+      do_strips_(kernels_, kernels_.lanes, objective.outputs, block_rows),
       o_(2 * block_rows * padded_outputs_),
       dy_(2 * block_rows * padded_hidden_),
       losses_(block_rows) {}
@@ -59,11 +59,11 @@ T* Readout<T>::o(const Block& block, Index row) {
 }
 
 template <class T>
-void Readout<T>::run(const Block& block, const T* y, int member, int members) {
+void Readout<T>::run(const Block& block, const T* y, Member member) {
   const Range all = loss_rows(block);
-  const Range mine = share(all.size(), kRowGrain, member, members);
+  const Range mine = member.share(all.size(), kRowGrain);
   for_each_run(
-      block, problem_.batch, {all.begin + mine.begin, all.begin + mine.end},
+      block, problem_.sequence, {all.begin + mine.begin, all.begin + mine.end},
       [&](Index row, Index array_row, Index rows) { run_rows(block, y, row, array_row, rows); });
 }
 
@@ -80,7 +80,7 @@ void Readout<T>::run_rows(const Block& block, const T* y, Index row, Index array
                     {o, lanes, padded_outputs_}});
   // Targets have a row for every loss row; weights always have one for every step.
   const Index step = std::max<Index>(objective_.step, 0);
-  const Index target_row = array_row - step * problem_.batch;
+  const Index target_row = array_row - problem_.sequence.row(step);
   const T* weights = objective_.weights;
   kernels_.losses[static_cast<int>(objective_.loss)](
       {rows, outputs, o, padded_outputs_,
@@ -116,20 +116,19 @@ Strips<const T> Readout<T>::dy(const Block& block, Index t) const {
 }
 
 template <class T>
-void Readout<T>::pack_gradient(const Block& block, int member, int members) {
+void Readout<T>::pack_gradient(const Block& block, Member member) {
   const Range rows = loss_rows(block);
-  do_strips_.pack({o(block, rows.begin), 1, padded_outputs_, rows.size()}, rows.begin, member,
-                  members);
+  do_strips_.pack({o(block, rows.begin), 1, padded_outputs_, rows.size()}, rows.begin, member);
 }
 
 template <class T>
 void Readout<T>::add_gradients(const Block& block, Range batch, Range steps,
                                const BlockInputs<T>& inputs, const Gradients<T>& gradients,
-                               int member, int members) const {
+                               Member member) const {
   const Range with_loss = loss_steps(steps);
   if (with_loss.size() == 0) return;
   const Index lanes = kernels_.lanes, hidden = problem_.hidden;
-  const Range mine = share(objective_.outputs, lanes, member, members);
+  const Range mine = member.share(objective_.outputs, lanes);
   const Index t = with_loss.begin, row = block.row_of(t) + batch.begin - block.batch.begin;
   const Strips<const T> left{do_strips_.get() + row * lanes, block_rows_ * lanes, lanes};
   const RowGroups sum{with_loss.size(), batch.size()};

@@ -4,8 +4,7 @@
 
 #include "engine/block_inputs.h"
 #include "engine/panels.h"
-#include "engine/problem.h"
-#include "engine/slice_sums.h"
+#include "engine/slice_gradients.h"
 
 namespace bptt {
 
@@ -15,7 +14,7 @@ class ReadoutWeights {
  public:
   ReadoutWeights(const Objective<T>& objective, const Kernels<T>& kernels, Index hidden);
 
-  void pack(int member, int members);
+  void pack(Member member);
 
   const T* w_ho() const { return w_ho_.get(); }      // columns are outputs
   const T* w_ho_t() const { return w_ho_t_.get(); }  // columns are hidden units
@@ -32,11 +31,11 @@ class ReadoutWeights {
 template <class T>
 class Readout {
  public:
-  Readout(const Problem<T>& problem, const Objective<T>& objective,
-          const ReadoutWeights<T>& weights, const Kernels<T>& kernels, Index block_rows);
+  Readout(const Call<T>& call, const Objective<T>& objective, const ReadoutWeights<T>& weights,
+          Index block_rows);
 
-  // O, the loss and dL/dS of a block from all states y (T, B, H); one member's part.
-  void run(const Block& block, const T* y, int member, int members);
+  // O, the loss and dL/dS of a block from all states y (N, H); one member's part.
+  void run(const Block& block, const T* y, Member member);
 
   // Adds the losses of some rows of the batch at some steps; once all members have run.
   void sum_losses(const Block& block, Range batch, Range steps, CompensatedSum& sum) const;
@@ -45,9 +44,9 @@ class Readout {
   Strips<const T> dy(const Block& block, Index t) const;
 
   // dW_o and db_o: first all members pack a block, then all add, for some rows at some steps.
-  void pack_gradient(const Block& block, int member, int members);
+  void pack_gradient(const Block& block, Member member);
   void add_gradients(const Block& block, Range batch, Range steps, const BlockInputs<T>& inputs,
-                     const Gradients<T>& gradients, int member, int members) const;
+                     const Gradients<T>& gradients, Member member) const;
 
  private:
   Range loss_steps(Range steps) const;

@@ -11,7 +11,7 @@ constexpr std::size_t kAlignment = 64;
 // What a thread keeps between calls, at most.
 constexpr std::size_t kKept = std::size_t{64} << 20;
 
-#if defined(BPTT_BUFFERS_APART)
+#if defined(BPTT_SEPARATE_BUFFERS)
 constexpr bool kOneChunkEach = true;  // so that AddressSanitizer sees the end of each buffer
 #else
 constexpr bool kOneChunkEach = false;

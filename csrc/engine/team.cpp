@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "engine/places.h"
+#include "engine/cpus.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -86,7 +86,7 @@ class Team {
       }
     }
     const int members = static_cast<int>(workers_.size()) + 1;
-    places_.grow(members);
+    cpus_of_members_.grow(members);
     return wanted < members ? wanted : members;
   }
 
@@ -95,7 +95,7 @@ class Team {
     job_ = job;
     context_ = context;
     running_.store(size - 1, std::memory_order_relaxed);
-    places_.settle(0);
+    cpus_of_members_.settle(0);
     for (int i = 0; i < size - 1; ++i) {
       workers_[static_cast<std::size_t>(i)]->ticket.fetch_add(1, std::memory_order_release);
       workers_[static_cast<std::size_t>(i)]->ticket.notify_one();
@@ -140,7 +140,7 @@ class Team {
     unsigned seen = 0;
     for (;;) {
       wait_for_ticket(worker, seen++);
-      places_.settle(member);
+      cpus_of_members_.settle(member);
       run_job(member);
       running_.fetch_sub(1, std::memory_order_release);
     }
@@ -162,7 +162,7 @@ class Team {
   std::vector<std::unique_ptr<Worker>> workers_;
   Clock::time_point probe_again_{};
   double barrier_seconds_ = 0;
-  Places places_;
+  MemberCpus cpus_of_members_;
   FloatControl control_{};
   Job job_ = nullptr;
   void* context_ = nullptr;

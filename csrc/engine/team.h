@@ -23,6 +23,8 @@ class Barrier {
   // waits on the calling thread asks meanwhile.
   [[nodiscard]] bool wait();
 
+  int size() const { return size_; }
+
  private:
   const int size_;
   Interrupt& interrupt_;

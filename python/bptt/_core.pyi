@@ -11,8 +11,9 @@ _Array: TypeAlias = npt.NDArray[Any]
 # One array for each part of the cell's state: (h,), or (h, c).
 _Parts: TypeAlias = tuple[_Array, ...]
 
-CELLS: Final[list[str]]
-SAVED: Final[dict[str, int]]  # values of a unit that forward leaves to backward beside the state
+# By name: gates; states; values of a unit that forward leaves to backward beside the states; and
+# whether the last gate takes its two sums apart.
+CELLS: Final[dict[str, dict[str, int]]]
 
 def compiler() -> str: ...
 def isa() -> str: ...
@@ -46,7 +47,7 @@ def forward(
     b_hh: _Array | None,  # (G H,)
     history: _Parts,  # (T, B, H)
     last: _Parts,  # (B, H)
-    saved: _Array | None,  # (T, B, SAVED, H)
+    saved: _Array | None,  # (T, B, saved, H)
     /,
 ) -> None: ...
 def backward(
@@ -60,7 +61,7 @@ def backward(
     b_ih: _Array | None,  # (G H,)
     b_hh: _Array | None,  # (G H,)
     history: _Parts,  # (T, B, H)
-    saved: _Array | None,  # (T, B, SAVED, H); None: computed again
+    saved: _Array | None,  # (T, B, saved, H); None: computed again
     dhistory: tuple[_Array | None, ...],  # (T, B, H)
     dlast: _Parts | None,  # (B, H)
     accumulate: bool,  # whether to add to what the arrays hold

@@ -31,10 +31,12 @@ class Plan:
     dtype, isa : str
     threads : int
         How many threads take part.
-    split : {"rows", "hidden", "pipeline"}
-        How they share the work. "rows": each takes some rows of the batch through all steps.
-        "hidden": each takes some hidden units, and waits for the others at every step. "pipeline":
-        one runs through the steps, another computes the products of the time blocks beside it.
+    split : {"slices", "rows", "hidden", "pipeline"}
+        How they share the work. "slices": each takes some rows of the batch through all steps and
+        to their weight gradients, and waits for nobody. "rows": each takes some rows of the batch
+        through the steps, and they share the products of each time block. "hidden": each takes some
+        hidden units, and waits for the others at every step. "pipeline": one runs through the
+        steps, another computes the products of the time blocks beside it.
     block_steps : int
         Steps of a time block, whose data stays in the second-level cache.
     sum_steps : int
@@ -171,7 +173,7 @@ def plan(
     found = _core.forecast(
         kind.name, steps, batch, input_size, hidden_size, outputs or 0, floats.name, number
     )
-    width = len(kind.states) + _core.SAVED[kind.name]
+    width = len(kind.states) + _core.CELLS[kind.name]["saved"]
     seconds = {
         "arithmetic": found["flops"] / found.pop("peak") / found["threads"],
         "memory": found["nbytes"] / found.pop("memory_rate"),

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <iostream>
 #include <string>
-#include <type_traits>
 
 #include "check.h"
 #include "dispatch/dispatch.h"
@@ -14,11 +13,17 @@ namespace bptt::test {
 
 template <class T>
 const Kernels<T>& kernels() {
-  if constexpr (std::is_same_v<T, float>) {
-    return kernel_table().f32;
-  } else {
-    return kernel_table().f64;
-  }
+  return kernel_table().of<T>();
+}
+
+// The cells that tests name; `every_cell_is_where_its_name_says` holds them against the registry.
+struct Cells {
+  static constexpr CellId linear{0}, tanh{1}, relu{2}, lstm{3}, gru{4};
+  static int count() { return static_cast<int>(registered_cells().size()); }
+};
+
+inline const char* name_of(CellId cell) {
+  return registered_cells()[static_cast<std::size_t>(cell)].name;
 }
 
 inline bool runs_here(const std::string& isa) {

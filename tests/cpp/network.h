@@ -11,6 +11,7 @@
 
 #include "arrays.h"
 #include "engine/engine.h"
+#include "isa.h"
 #include "random.h"
 
 namespace bptt::test {
@@ -73,11 +74,8 @@ class Network {
 
   Problem<T> problem() const {
     const bool biased = biases_ == Biases::both;
-    return {cell_,
-            sizes.steps,
-            sizes.batch,
-            sizes.inputs,
-            sizes.hidden,
+    return {{{sizes.steps, sizes.batch}, sizes.inputs, sizes.hidden, 0, cell},
+            cell_,
             x.get(),
             state.get(),
             cell.states > 1 ? c.get() : nullptr,
@@ -99,9 +97,10 @@ class Network {
             0.25};
   }
   bool biased() const { return biases_ == Biases::both; }
-  const T* dc_or_null() const { return cell.states > 1 ? dc.get() : nullptr; }
-  State<const T> last_gradient() const {
-    return {dstate.get(), cell.states > 1 ? dstate_c.get() : nullptr};
+  StateGradients<T> incoming() const {
+    const bool two = cell.states > 1;
+    return {dy.get(), two ? dc.get() : nullptr, dstate.get(), two ? dstate_c.get() : nullptr,
+            nullptr};
   }
 
   Sizes sizes;
@@ -196,9 +195,8 @@ void run_both(const Network<T>& network, int threads, Write write, Results<T>& r
   Interrupt interrupt(never_asked);
   const Problem<T> problem = network.problem();
   forward(problem, r.record(), r.last_state(), threads, interrupt);
-  backward(problem, std::as_const(r).record(), network.dy.get(), network.dc_or_null(),
-           network.last_gradient(), r.gradients(network.biased(), false, write), threads,
-           interrupt);
+  backward(problem, std::as_const(r).record(), network.incoming(),
+           r.gradients(network.biased(), false, write), {}, threads, interrupt);
 }
 
 template <class T>

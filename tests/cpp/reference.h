@@ -81,13 +81,13 @@ class Reference {
   }
 
   W activate(W a) const {
-    return p_.cell == CellId::tanh ? std::tanh(a) : p_.cell == CellId::relu ? std::max(W(0), a) : a;
+    return p_.id == Cells::tanh ? std::tanh(a) : p_.id == Cells::relu ? std::max(W(0), a) : a;
   }
 
   W chain(W ds, W s) const {
-    return p_.cell == CellId::tanh   ? ds * (1 - s * s)
-           : p_.cell == CellId::relu ? (s <= 0 ? W(0) : ds)
-                                     : ds;
+    return p_.id == Cells::tanh   ? ds * (1 - s * s)
+           : p_.id == Cells::relu ? (s <= 0 ? W(0) : ds)
+                                  : ds;
   }
 
   // Index of unit h of row b at step t in arrays of all steps, and in arrays of one.
@@ -120,13 +120,13 @@ class Reference {
   void step(Index t, Index b, Index h) {
     const auto i = [&](Index gate) { return input_sum(t, b, gate * s_.hidden + h); };
     const auto r = [&](Index gate) { return recurrent_sum(t, b, gate * s_.hidden + h); };
-    if (p_.cell == CellId::lstm) {
+    if (p_.id == Cells::lstm) {
       const W gates[] = {sigma(i(0) + r(0)), sigma(i(1) + r(1)), std::tanh(i(2) + r(2)),
                          sigma(i(3) + r(3))};
       gates_.insert(gates_.end(), std::begin(gates), std::end(gates));
       c_.push_back(gates[1] * previous(c_, n_.c, t, b, h) + gates[0] * gates[2]);
       y_.push_back(gates[3] * std::tanh(c_.back()));
-    } else if (p_.cell == CellId::gru) {
+    } else if (p_.id == Cells::gru) {
       const W reset = sigma(i(0) + r(0)), z = sigma(i(1) + r(1)), h_n = r(2);
       const W n = std::tanh(i(2) + reset * h_n);
       const W gates[] = {reset, z, n, h_n};
@@ -241,7 +241,7 @@ class Reference {
     }
     const W* v = gates_.data() + 4 * at_step(t, b, h);
     const auto slope = [](W s) { return s * (1 - s); };
-    if (p_.cell == CellId::lstm) {
+    if (p_.id == Cells::lstm) {
       const W tanh_c = std::tanh(at(c_, at_step(t, b, h)));
       *dc += ds * v[3] * (1 - tanh_c * tanh_c);
       da(0, *dc * v[2] * slope(v[0]));

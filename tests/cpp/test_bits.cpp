@@ -30,7 +30,7 @@ constexpr LossChoice kLossChoices[] = {{LossId::squared_error, -1, true},
 
 template <class T>
 Plan plan_for(const Sizes& s, int threads) {
-  return make_plan({s.steps, s.batch, s.inputs, s.hidden}, kernels<T>().product_width, sizeof(T),
+  return make_plan({{s.steps, s.batch}, s.inputs, s.hidden}, kernels<T>().product_width, sizeof(T),
                    threads);
 }
 
@@ -74,7 +74,7 @@ void bits_do_not_depend_on_the_plan() {
                               {200, 3, 2000, 64, 3},
                               {100, 5, 31, 200, 3}};
   for (const Sizes& sizes : kSizes) {
-    const Network<T> network(CellId::tanh, sizes, Biases::both, 11);
+    const Network<T> network(Cells::tanh, sizes, Biases::both, 11);
     const Results<T> alone = run_both(network, 1);
     const Results<T> loss_alone = run_value_and_grad(network, kLossChoices[0], 1);
     for (double barrier : {1e-9, 60e-9, 300e-9, 1e-4}) {
@@ -93,7 +93,7 @@ template <class T, Split S>
 void bits_do_not_depend_on_threads() {
   for (const Sizes& sizes : shapes_split<T>(S)) {
     const Scope scope([&](std::ostream& out) { out << sizes; });
-    const Network<T> network(CellId::tanh, sizes, Biases::both, 3);
+    const Network<T> network(Cells::tanh, sizes, Biases::both, 3);
     const Results<T> alone = run_both(network, 1);
     for (int threads : {2, 3, 7}) {
       const Scope in([&](std::ostream& out) { out << threads << " threads"; });
@@ -175,14 +175,15 @@ void check_rows(const Results<T>& whole, const Sizes& s, const Results<T>& part,
 template <class T>
 void a_row_has_the_same_bits_in_any_batch() {
   const Sizes sizes{40, 19, 9, 70, 3};
-  for (int cell = 0; cell < kCells; ++cell) {
+  for (int cell = 0; cell < Cells::count(); ++cell) {
     const Network<T> whole(static_cast<CellId>(cell), sizes, Biases::both, 4);
     const Results<T> both = run_both(whole, 2);
     const Results<T> loss = run_value_and_grad(whole, kLossChoices[0], 2);
     for (Index batch : {1, 2, 3, 5, 8, 18}) {
       for (Index first : {Index{0}, (sizes.batch - batch) / 2, sizes.batch - batch}) {
         const Scope scope([&](std::ostream& out) {
-          out << kCellNames[cell] << ", " << sizes << ", rows " << first << " + " << batch;
+          out << name_of(static_cast<CellId>(cell)) << ", " << sizes << ", rows " << first << " + "
+              << batch;
         });
         const Network<T> part = rows_of(whole, static_cast<CellId>(cell), first, batch);
         check_rows(both, sizes, run_both(part, 1), first, batch);
@@ -196,7 +197,7 @@ void a_row_has_the_same_bits_in_any_batch() {
 template <class T>
 void concurrent_calls_have_the_same_bits() {
   constexpr int kCallers = 3;
-  const Network<T> network(CellId::tanh, {100, 8, 17, 65, 3}, Biases::both, 5);
+  const Network<T> network(Cells::tanh, {100, 8, 17, 65, 3}, Biases::both, 5);
   const Results<T> alone = run_both(network, 1);
   std::atomic<int> different{0};
   std::vector<std::thread> callers;
@@ -222,7 +223,7 @@ std::vector<Results<T>> all_results_on(const std::string& isa) {
   select_isa(isa);
   std::vector<Results<T>> all;
   for (const Sizes& sizes : kShapes) {
-    for (int cell = 0; cell < kCells; ++cell) {
+    for (int cell = 0; cell < Cells::count(); ++cell) {
       const Network<T> network(static_cast<CellId>(cell), sizes, Biases::both, 6);
       all.push_back(run_both(network, 2));
       for (const LossChoice& loss : kLossChoices) {
@@ -258,12 +259,16 @@ int main(int argc, char** argv) {
   }
   return run_tests_on_isa(
       argc, argv,
-      {{"float32: bits do not depend on threads, rows",
+      {{"float32: bits do not depend on threads, slices",
+        bits_do_not_depend_on_threads<float, bptt::Split::slices>},
+       {"float32: bits do not depend on threads, rows",
         bits_do_not_depend_on_threads<float, bptt::Split::rows>},
        {"float32: bits do not depend on threads, hidden",
         bits_do_not_depend_on_threads<float, bptt::Split::hidden>},
        {"float32: bits do not depend on threads, pipeline",
         bits_do_not_depend_on_threads<float, bptt::Split::pipeline>},
+       {"float64: bits do not depend on threads, slices",
+        bits_do_not_depend_on_threads<double, bptt::Split::slices>},
        {"float64: bits do not depend on threads, rows",
         bits_do_not_depend_on_threads<double, bptt::Split::rows>},
        {"float64: bits do not depend on threads, hidden",

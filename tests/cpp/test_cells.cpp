@@ -19,7 +19,7 @@ T tanh_of(T a) {
 
 // What a cell does to one value, in plain words.
 template <class T>
-struct Cell {
+struct Definition {
   CellId id;
   T (*activate)(T a);
   T (*chain)(T ds, T s);
@@ -31,10 +31,10 @@ T tanh_chain(T ds, T s) {
 }
 
 template <class T>
-const Cell<T> kCellsByDefinition[] = {
-    {CellId::linear, [](T a) { return a; }, [](T ds, T) { return ds; }},
-    {CellId::tanh, tanh_of<T>, tanh_chain<T>},
-    {CellId::relu, [](T a) { return a < 0 ? T(0) : a; },
+const Definition<T> kCellsByDefinition[] = {
+    {Cells::linear, [](T a) { return a; }, [](T ds, T) { return ds; }},
+    {Cells::tanh, tanh_of<T>, tanh_chain<T>},
+    {Cells::relu, [](T a) { return a < 0 ? T(0) : a; },
      [](T ds, T s) { return s <= 0 ? T(0) : ds; }},
 };
 
@@ -74,10 +74,9 @@ void check_kernel(void (*kernel)(const Pointwise<T>&), const Case& c, const Matr
 }
 
 template <class T>
-void check_cell(const Cell<T>& cell, const Case& c, Random& random) {
-  const Scope scope(
-      [&](std::ostream& out) { out << kCellNames[static_cast<int>(cell.id)] << ", " << c; });
-  const CellKernels<T>& cell_kernels = kernels<T>().cells[static_cast<int>(cell.id)];
+void check_cell(const Definition<T>& cell, const Case& c, Random& random) {
+  const Scope scope([&](std::ostream& out) { out << name_of(cell.id) << ", " << c; });
+  const Cell<T>& cell_kernels = kernels<T>().cells[static_cast<std::size_t>(cell.id)];
   const Matrix<T> y = random_matrix<T>(c, c.y, random);
   Matrix<T> values = random_matrix<T>(c, c.values, random);
   check_kernel<T>(cell_kernels.backward, c, y, values,
@@ -92,7 +91,7 @@ void every_count_of_units() {
   constexpr Storage kDense[] = {Storage::row_major, Storage::padded_row_major, Storage::strips};
   Random random(11);
   const Index lanes = kernels<T>().lanes;
-  for (const Cell<T>& cell : kCellsByDefinition<T>) {
+  for (const Definition<T>& cell : kCellsByDefinition<T>) {
     for (Index units = 0; units <= 2 * lanes + 1; ++units) {
       for (Index rows : {0, 1, 2, 5}) {
         for (Index begin = 0; begin <= units; begin += lanes) {
@@ -115,7 +114,8 @@ void tanh_agrees_with_the_standard_library() {
   Matrix<T> values(1, 1000, kernels<T>().lanes, Storage::row_major);
   values.for_each([&](Index, Index, T& value) { value = 4 * random.uniform<T>(); });
   std::vector<T> a(values.view().data, values.view().data + 1000);
-  kernels<T>().cells[static_cast<int>(CellId::tanh)].forward({1, 0, 1000, {}, values.view()});
+  kernels<T>().cells[static_cast<std::size_t>(Cells::tanh)].forward(
+      {1, 0, 1000, {}, values.view()});
   for (Index i = 0; i < 1000; ++i) {
     const T exact = std::tanh(a[static_cast<std::size_t>(i)]);
     CHECK_AT_MOST(std::fabs(values(0, i) - exact),

@@ -62,6 +62,23 @@ void widths_are_multiples_of_the_lanes() {
   check_widths<double>();
 }
 
+// Of float and of double alike.
+void every_cell_is_where_its_name_says() {
+  const Kernels<float>& f32 = kernels<float>();
+  const Kernels<double>& f64 = kernels<double>();
+  CHECK_EQUAL(f32.cells.size(), registered_cells().size());
+  CHECK_EQUAL(f64.cells.size(), registered_cells().size());
+  for (std::size_t i = 0; i < registered_cells().size(); ++i) {
+    const std::string name = registered_cells()[i].name;
+    CHECK_EQUAL(std::string(f32.cells[i].name), name);
+    CHECK_EQUAL(std::string(f64.cells[i].name), name);
+    CHECK(find_cell(name) == static_cast<CellId>(i));
+  }
+  CHECK(find_cell("linear") == Cells::linear && find_cell("tanh") == Cells::tanh);
+  CHECK(find_cell("relu") == Cells::relu && find_cell("lstm") == Cells::lstm);
+  CHECK(find_cell("gru") == Cells::gru && !find_cell("elm"));
+}
+
 void environment_variable_took_effect() { CHECK_EQUAL(kernel_table().name, wanted); }
 
 void bad_environment_variable_is_an_error_at_every_call() {
@@ -103,5 +120,6 @@ int main(int argc, char** argv) {
        {"capitals are as good", capitals_are_as_good},
        {"an unknown name is an error and changes nothing",
         an_unknown_name_is_an_error_and_changes_nothing},
+       {"every cell is where its name says", every_cell_is_where_its_name_says},
        {"widths are multiples of the lanes", widths_are_multiples_of_the_lanes}});
 }

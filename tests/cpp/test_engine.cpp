@@ -59,11 +59,11 @@ void check_results(const Results<T>& got, const Expected<T>& exact, const Sizes&
 template <std::size_t N, class F>
 void for_each_network(const Sizes (&all_sizes)[N], F&& f) {
   std::uint64_t seed = 0;
-  for (int cell = 0; cell < kCells; ++cell) {
+  for (int cell = 0; cell < Cells::count(); ++cell) {
     for (const Sizes& sizes : all_sizes) {
       const Biases biases = ++seed % 3 ? Biases::both : Biases::none;
       const Scope scope([&](std::ostream& out) {
-        out << kCellNames[cell] << ", " << sizes << ", seed " << seed;
+        out << name_of(static_cast<CellId>(cell)) << ", " << sizes << ", seed " << seed;
       });
       f(static_cast<CellId>(cell), sizes, biases, seed);
     }
@@ -166,13 +166,13 @@ void nothing_in_gives_nothing_and_zeros() {
 // dy and dstate may each be missing; the gradient is linear in them.
 template <class T>
 void missing_gradients_are_zero() {
-  Network<T> network(CellId::tanh, {5, 3, 2, 9, 1}, Biases::both, 1);
+  Network<T> network(Cells::tanh, {5, 3, 2, 9, 1}, Biases::both, 1);
   const Problem<T> problem = network.problem();
   Results<T> all = run_both(network, 1), parts(network);
   Interrupt interrupt(never_asked);
   const auto dstate_from = [&](const T* dy, const T* dstate) {
-    backward(problem, std::as_const(all).record(), dy, static_cast<const T*>(nullptr),
-             State<const T>{dstate, nullptr}, parts.gradients(true, false), 1, interrupt);
+    backward(problem, std::as_const(all).record(), {dy, nullptr, dstate, nullptr, nullptr},
+             parts.gradients(true, false), {}, 1, interrupt);
     return std::vector<T>(parts.dstate.begin(), parts.dstate.end());
   };
   const std::vector<T> from_dy = dstate_from(network.dy.get(), nullptr);
@@ -190,8 +190,8 @@ void missing_gradients_are_zero() {
 template <class T>
 void a_nan_spoils_its_own_row_only() {
   const Sizes sizes{6, 5, 3, 33, 1};
-  for (int cell = 0; cell < kCells; ++cell) {
-    const Scope scope([&](std::ostream& out) { out << kCellNames[cell]; });
+  for (int cell = 0; cell < Cells::count(); ++cell) {
+    const Scope scope([&](std::ostream& out) { out << name_of(static_cast<CellId>(cell)); });
     Network<T> network(static_cast<CellId>(cell), sizes, Biases::both, 2);
     const Results<T> clean = run_both(network, 2);
     const Index row = 3;

@@ -93,7 +93,7 @@ template <class T>
 void results_are_the_same_in_any_environment_of() {
   const Sizes sizes{sizeof(T) == 4 ? 700 : 5000, 3, 5, 9, 4};
   const LossChoice at_last{LossId::squared_error, sizes.steps - 1, false};
-  for (CellId cell : {CellId::tanh, CellId::lstm, CellId::gru}) {
+  for (CellId cell : {Cells::tanh, Cells::lstm, Cells::gru}) {
     const Network<T> network(cell, sizes, Biases::both, 11);
     CHECK(has_subnormals(network, at_last));
     const Results<T> expected = run_value_and_grad(network, at_last, 1);
@@ -119,7 +119,7 @@ FloatControl callers_control;
 bool asked_in_the_callers;
 
 void the_question_is_asked_in_the_callers_environment() {
-  const Network<float> network(CellId::tanh, {20000, 12, 1, 256, 1}, Biases::both, 7);
+  const Network<float> network(Cells::tanh, {20000, 12, 1, 256, 1}, Biases::both, 7);
   for (const FloatControl& callers : environments()) {
     for (int threads : kThreads) {
       const FloatEnvironment environment(callers);

@@ -84,7 +84,7 @@ std::string hash_of_sigmoid() {
 template <class T, CellId Cell>
 std::string hash_of_cell() {
   Random random(32);
-  const CellKernels<T>& cell = kernels<T>().cells[static_cast<int>(Cell)];
+  const bptt::Cell<T>& cell = kernels<T>().cells[static_cast<std::size_t>(Cell)];
   Hash hash;
   for (Index units : {1, 7, 37, 130}) {
     constexpr Index kRows = 5;
@@ -234,17 +234,15 @@ const Row kRows[] = {
     {"float64 sigmoid", hash_of_sigmoid<double>, "f414bb2445cc0cd3", "5fb04cadb39442de"},
     {"float32 tanh", hash_of_tanh<float>, "6a134154b3535e73", "4109b8aa39c43c5e"},
     {"float64 tanh", hash_of_tanh<double>, "5f62d09f4aa2ba45", "c744d557e6b6b5fd"},
-    {"float32 cell linear", hash_of_cell<float, CellId::linear>, "59cbc30150be8273",
+    {"float32 cell linear", hash_of_cell<float, Cells::linear>, "59cbc30150be8273",
      "59cbc30150be8273"},
-    {"float64 cell linear", hash_of_cell<double, CellId::linear>, "c66234918368f523",
+    {"float64 cell linear", hash_of_cell<double, Cells::linear>, "c66234918368f523",
      "c66234918368f523"},
-    {"float32 cell tanh", hash_of_cell<float, CellId::tanh>, "6ee90f82cc0e9bba",
-     "4f708de71aa24bcb"},
-    {"float64 cell tanh", hash_of_cell<double, CellId::tanh>, "85fbc007fdae48ed",
+    {"float32 cell tanh", hash_of_cell<float, Cells::tanh>, "6ee90f82cc0e9bba", "4f708de71aa24bcb"},
+    {"float64 cell tanh", hash_of_cell<double, Cells::tanh>, "85fbc007fdae48ed",
      "4d0da37b5bc722c3"},
-    {"float32 cell relu", hash_of_cell<float, CellId::relu>, "0258e576ea82cfc1",
-     "0258e576ea82cfc1"},
-    {"float64 cell relu", hash_of_cell<double, CellId::relu>, "894e753fb842e856",
+    {"float32 cell relu", hash_of_cell<float, Cells::relu>, "0258e576ea82cfc1", "0258e576ea82cfc1"},
+    {"float64 cell relu", hash_of_cell<double, Cells::relu>, "894e753fb842e856",
      "894e753fb842e856"},
     {"float32 product", hash_of_product<float>, "9cbba9eeee6b953b", "4cdba3979039dec1"},
     {"float64 product", hash_of_product<double>, "27065f5b5dcef97f", "c4765c8ab407c686"},
@@ -260,25 +258,25 @@ const Row kRows[] = {
      "b06558b3aa8a5856"},
     {"float64 cross entropy", hash_of_loss<double, LossId::cross_entropy>, "1eae171c7d79e139",
      "28e8a54e88f65ddf"},
-    {"float32 engine linear", hash_of_engine<float, CellId::linear>, "8f2bf3613d31c5da",
+    {"float32 engine linear", hash_of_engine<float, Cells::linear>, "8f2bf3613d31c5da",
      "b65b41f11b09c80b"},
-    {"float64 engine linear", hash_of_engine<double, CellId::linear>, "608cccbb5e3216c7",
+    {"float64 engine linear", hash_of_engine<double, Cells::linear>, "608cccbb5e3216c7",
      "0348c73a746ca4c7"},
-    {"float32 engine tanh", hash_of_engine<float, CellId::tanh>, "fa5f774bd91d75ea",
+    {"float32 engine tanh", hash_of_engine<float, Cells::tanh>, "fa5f774bd91d75ea",
      "2d1e30a77092632d"},
-    {"float64 engine tanh", hash_of_engine<double, CellId::tanh>, "c674626ed6beb125",
+    {"float64 engine tanh", hash_of_engine<double, Cells::tanh>, "c674626ed6beb125",
      "9fc01b34241a776f"},
-    {"float32 engine relu", hash_of_engine<float, CellId::relu>, "5e8837b0284f9b58",
+    {"float32 engine relu", hash_of_engine<float, Cells::relu>, "5e8837b0284f9b58",
      "b4967d4fa9175d10"},
-    {"float64 engine relu", hash_of_engine<double, CellId::relu>, "ce43b56e522aa83d",
+    {"float64 engine relu", hash_of_engine<double, Cells::relu>, "ce43b56e522aa83d",
      "360565d93f15d01e"},
-    {"float32 engine lstm", hash_of_engine<float, CellId::lstm>, "e5ec29a36b819e4d",
+    {"float32 engine lstm", hash_of_engine<float, Cells::lstm>, "e5ec29a36b819e4d",
      "97f578ba8e190d16"},
-    {"float64 engine lstm", hash_of_engine<double, CellId::lstm>, "22223cc3a6c735dd",
+    {"float64 engine lstm", hash_of_engine<double, Cells::lstm>, "22223cc3a6c735dd",
      "036dae32e18053e0"},
-    {"float32 engine gru", hash_of_engine<float, CellId::gru>, "f60841c04c601152",
+    {"float32 engine gru", hash_of_engine<float, Cells::gru>, "f60841c04c601152",
      "6fdacfb40de1802e"},
-    {"float64 engine gru", hash_of_engine<double, CellId::gru>, "018d5ecbbb5be736",
+    {"float64 engine gru", hash_of_engine<double, Cells::gru>, "018d5ecbbb5be736",
      "adb46d8b227fcc03"},
 };
 

@@ -46,7 +46,7 @@ constexpr Sizes kLong[] = {
 
 void long_calls_end_early() {
   for (const Sizes& s : kLong) {
-    const Network<float> network(CellId::tanh, s, Biases::both, 7);
+    const Network<float> network(Cells::tanh, s, Biases::both, 7);
     const Problem<float> problem = network.problem();
     const Objective<float> objective = network.objective({LossId::squared_error, -1, false});
     for (int threads : {1, 3}) {
@@ -56,8 +56,8 @@ void long_calls_end_early() {
       });
       CHECK(is_canary(r.y[r.y.size() - 1]));
       check_stops("backward", s, threads, [&](Interrupt& interrupt) {
-        backward(problem, std::as_const(r).record(), network.dy.get(), network.dc_or_null(),
-                 network.last_gradient(), r.gradients(true, false), threads, interrupt);
+        backward(problem, std::as_const(r).record(), network.incoming(), r.gradients(true, false),
+                 {}, threads, interrupt);
       });
       CHECK(is_canary(r.dx[0]));
       check_stops("value_and_grad", s, threads, [&](Interrupt& interrupt) {
@@ -70,7 +70,7 @@ void long_calls_end_early() {
 
 // Nearly all of the work is the readout's.
 void a_long_readout_ends_early() {
-  const Network<float> network(CellId::tanh, {40'000, 1, 1, 64, 1}, Biases::none, 7);
+  const Network<float> network(Cells::tanh, {40'000, 1, 1, 64, 1}, Biases::none, 7);
   Results<float> r(network);
   constexpr Index kOutputs = 20'000;
   GuardedArray<float> w_ho(kOutputs * 64), dw_ho(kOutputs * 64);
@@ -90,7 +90,7 @@ void a_long_readout_ends_early() {
 
 // There are steps, but nothing to compute in them.
 void an_empty_batch_takes_no_time() {
-  const Network<float> network(CellId::tanh, {10'000'000'000, 0, 1, 1, 1}, Biases::both, 7);
+  const Network<float> network(Cells::tanh, {10'000'000'000, 0, 1, 1, 1}, Biases::both, 7);
   Results<float> r(network);
   Interrupt interrupt(go_on);
   const auto start = Clock::now();
@@ -101,7 +101,7 @@ void an_empty_batch_takes_no_time() {
 }
 
 void a_call_that_may_go_on_does() {
-  const Network<float> network(CellId::tanh, {400, 32, 8, 256, 1}, Biases::both, 8);
+  const Network<float> network(Cells::tanh, {400, 32, 8, 256, 1}, Biases::both, 8);
   const Results<float> expected = run_both(network, 1);
   Results<float> r(network);
   times_asked = 0;
@@ -116,7 +116,7 @@ void a_call_that_may_go_on_does() {
 }
 
 void a_stopped_call_can_be_followed_by_another() {
-  const Network<float> network(CellId::tanh, {50, 16, 8, 64, 1}, Biases::both, 9);
+  const Network<float> network(Cells::tanh, {50, 16, 8, 64, 1}, Biases::both, 9);
   const Results<float> before = run_both(network, 2);
   Interrupt interrupt(stop);
   while (!interrupt.stopped()) interrupt.progress(10'000'000);

@@ -4,12 +4,14 @@
 
 #include "check.h"
 #include "engine/plan.h"
+#include "isa.h"
 
 namespace bptt::test {
 namespace {
 
 std::ostream& operator<<(std::ostream& out, const Shape& s) {
-  return out << "T " << s.steps << ", B " << s.batch << ", I " << s.inputs << ", H " << s.hidden;
+  return out << "T " << s.sequence.steps << ", B " << s.sequence.batch << ", I " << s.inputs
+             << ", H " << s.hidden;
 }
 
 // Whether the ranges of parts 0 ... parts-1 follow each other from 0 to n, cut at the grain.
@@ -58,7 +60,7 @@ void for_each_shape(F&& f) {
     for (Index batch : {0, 1, 2, 3, 4, 7, 8, 31, 64, 300}) {
       for (Index inputs : {0, 1, 17, 256}) {
         for (Index hidden : {1, 2, 31, 64, 65, 129, 256, 1024, 2048}) {
-          const Shape shape{steps, batch, inputs, hidden};
+          const Shape shape{{steps, batch}, inputs, hidden};
           const Scope scope([&](std::ostream& out) { out << shape; });
           f(shape);
         }
@@ -77,14 +79,16 @@ void plans_fit_their_shape() {
         CHECK(plan.threads >= 1 && plan.threads <= threads);
         CHECK_AT_MOST(1, plan.sum_steps);
         CHECK(plan.block_steps >= plan.sum_steps && plan.block_steps % plan.sum_steps == 0);
-        const bool rows = plan.split == Split::rows;
-        CHECK(!rows || covers(shape.batch, plan.apart(shape) ? plan.slice_rows : 1, plan.threads,
-                              [&](int i) { return plan.rows_of(i, shape); }));
+        const Index batch = shape.sequence.batch;
+        const bool slices = plan.split == Split::slices, rows = plan.split == Split::rows;
+        CHECK(!(slices || rows) || covers(batch, slices ? plan.slice_rows : 1, plan.threads,
+                                          [&](int i) { return plan.rows_of(i); }));
         CHECK(plan.rows_at_once >= 1 &&
-              (!plan.apart(shape) || shape.batch == 0 || plan.rows_at_once % plan.slice_rows == 0 ||
-               plan.rows_at_once == shape.batch));
+              (!slices || batch == 0 || plan.rows_at_once % plan.slice_rows == 0 ||
+               plan.rows_at_once == batch));
+        CHECK(!slices || plan.threads == 1 || plan.slices() >= plan.threads);
         CHECK(covers(shape.hidden, panel, plan.split == Split::hidden ? plan.threads : 1,
-                     [&](int i) { return plan.units_of(i, shape, panel); }));
+                     [&](int i) { return plan.units_of(i, panel); }));
       }
     }
   });
@@ -97,7 +101,7 @@ void pipelines_project_first() {
     machine.barrier_seconds = barrier;
     for_each_shape([&](const Shape& some) {
       for (Index inputs : {some.inputs, Index{4096}}) {
-        const Shape shape{some.steps, some.batch, inputs, some.hidden};
+        const Shape shape{some.sequence, inputs, some.hidden};
         for (Passes passes : {Passes::forward, Passes::backward, Passes::both}) {
           for (int threads : {2, 7}) {
             const Plan plan = make_plan(shape, 64, sizeof(float), threads, passes, machine);
@@ -114,8 +118,8 @@ void every_member_has_work() {
     for (int threads : {2, 3, 7, 64}) {
       const Plan plan = make_plan(shape, 64, sizeof(float), threads);
       for (int i = 0; i < plan.threads && plan.threads > 1; ++i) {
-        CHECK(plan.split != Split::rows || plan.rows_of(i, shape).size() > 0);
-        CHECK(plan.units_of(i, shape, 64).size() > 0);
+        CHECK(plan.rows_of(i).size() > 0);
+        CHECK(plan.units_of(i, 64).size() > 0);
       }
     }
   });
@@ -142,7 +146,7 @@ void sums_depend_on_the_shape_alone() {
 void costs_are_positive_and_more_threads_never_cost_more() {
   for_each_shape([](const Shape& shape) {
     double alone = make_plan(shape, 64, sizeof(float), 1).cost.total;
-    CHECK(alone >= 0 && (alone > 0 || shape.steps == 0));
+    CHECK(alone >= 0 && (alone > 0 || shape.sequence.steps == 0));
     for (int threads : {2, 4, 8, 16}) {
       CHECK_AT_MOST(make_plan(shape, 64, sizeof(float), threads).cost.total, alone);
     }
@@ -162,26 +166,26 @@ void sums_do_not_depend_on_the_passes() {
 }
 
 void small_work_stays_on_one_thread() {
-  CHECK_EQUAL(make_plan({1, 1, 8, 8}, 64, sizeof(float), 16).threads, 1);
-  CHECK_EQUAL(make_plan({10, 4, 8, 16}, 64, sizeof(float), 16).threads, 1);
-  CHECK_EQUAL(make_plan({0, 64, 512, 512}, 64, sizeof(float), 16).threads, 1);
+  CHECK_EQUAL(make_plan({{1, 1}, 8, 8}, 64, sizeof(float), 16).threads, 1);
+  CHECK_EQUAL(make_plan({{10, 4}, 8, 16}, 64, sizeof(float), 16).threads, 1);
+  CHECK_EQUAL(make_plan({{0, 64}, 512, 512}, 64, sizeof(float), 16).threads, 1);
 }
 
 void large_work_is_split() {
-  const Plan rows = make_plan({100, 64, 128, 128}, 64, sizeof(float), 2);
-  CHECK_EQUAL(rows.threads, 2);
-  CHECK(rows.split == Split::rows);
-  const Plan hidden = make_plan({100, 1, 512, 512}, 64, sizeof(float), 2);
+  const Plan slices = make_plan({{100, 64}, 128, 128}, 64, sizeof(float), 2);
+  CHECK_EQUAL(slices.threads, 2);
+  CHECK(slices.split == Split::slices);
+  const Plan hidden = make_plan({{100, 1}, 512, 512}, 64, sizeof(float), 2);
   CHECK_EQUAL(hidden.threads, 2);
   CHECK(hidden.split == Split::hidden);
-  const Plan pipeline = make_plan({1000, 1, 1, 64}, 64, sizeof(float), 2);
+  const Plan pipeline = make_plan({{1000, 1}, 1, 64}, 64, sizeof(float), 2);
   CHECK_EQUAL(pipeline.threads, 2);
   CHECK(pipeline.split == Split::pipeline);
 }
 
 // Weights above 12 MiB are split by units, as far as there are units for all threads.
 void large_weights_are_split_by_units_unless_threads_would_be_idle() {
-  const Shape shape{100, 512, 1024, 1024, 0, shape_of(CellId::lstm)};  // 16 panels
+  const Shape shape{{100, 512}, 1024, 1024, 0, shape_of(Cells::lstm)};  // 16 panels
   const Plan few = make_plan(shape, 64, 4, 8), many = make_plan(shape, 64, 4, 64);
   CHECK(few.split == Split::hidden && few.threads == 8);
   CHECK(many.threads > 16);

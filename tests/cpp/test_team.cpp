@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "check.h"
-#include "engine/places.h"
+#include "engine/cpus.h"
 #include "engine/team.h"
 
 #if defined(__linux__)
@@ -260,7 +260,7 @@ void members_do_not_share_a_cpu() {
   if (CPU_COUNT(&allowed) < 2) return;
   int cpu = 0;
   while (!CPU_ISSET(static_cast<unsigned>(cpu), &allowed)) ++cpu;
-  Places places;
+  MemberCpus places;
   places.grow(2);
   std::thread([&] {
     go_to(cpu, allowed);
@@ -281,7 +281,7 @@ void members_share_the_only_cpu() {
     CPU_ZERO(&one);
     CPU_SET(static_cast<unsigned>(sched_getcpu()), &one);
     CHECK_EQUAL(sched_setaffinity(0, sizeof(one), &one), 0);
-    Places places;
+    MemberCpus places;
     places.grow(2);
     places.settle(0);
     places.settle(1);

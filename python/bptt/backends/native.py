@@ -224,7 +224,7 @@ def _empty_record(cell: Cell, params: Params, x: Array, state: State, save: str)
     steps, batch, _ = x.shape
     hidden = params.hidden_size
     history = tuple(np.empty((steps, batch, hidden), x.dtype) for _ in state)
-    gates: int = _core.SAVED[cell.name] if save == "gates" else 0
+    gates: int = _core.CELLS[cell.name]["saved"] if save == "gates" else 0
     saved = (np.empty((steps, batch, gates, hidden), x.dtype),) if gates else ()
     return Forward(history, tuple(map(np.empty_like, state)), saved)
 

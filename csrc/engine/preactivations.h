@@ -5,9 +5,8 @@
 // cell's sums go where its state will be; a gated cell's to scratch.
 #pragma once
 
+#include "engine/call.h"
 #include "engine/panels.h"
-#include "engine/plan.h"
-#include "engine/problem.h"
 
 namespace bptt {
 
@@ -33,12 +32,12 @@ struct StepProducts {
 };
 
 template <class T>
-class StepSums {
+class Preactivations {
  public:
-  StepSums(const Problem<T>& problem, const Kernels<T>& kernels);
+  Preactivations(const Problem<T>& problem, const Kernels<T>& kernels);
 
   // One member's part; all are done before anything is read.
-  void pack(int member, int members);
+  void pack(Member member);
 
   Index padded() const { return padded_; }  // sums of a row, in whole vectors
 
@@ -47,15 +46,15 @@ class StepSums {
   void project(Range steps, Range units, T* projected) const;
 
   // The products of step t for some rows and units, which are the caller's alone meanwhile: their
-  // sums go to scratch that all members share. `previous` is S_{t-1} and `projected`, if not null,
-  // the step's, of all rows; `y` is where an Elman cell's sums of these rows go.
+  // sums go to scratch that all members share. `previous` is S_{t-1} of these rows; `projected`, if
+  // not null, is the step's, of all rows; `y` is where an Elman cell's sums of these rows go.
   StepProducts<T> at(Index t, const T* previous, const T* projected, Range rows, Range units,
                      T* y) const;
 
-  // The call of a gated cell at step t, but for what it writes. `history` holds what the cell reads
-  // of the step before: c_t, or S_t in a cell without c.
-  GatesForward<T> gates_at(Index t, const T* history, const T* projected, Range rows,
-                           Range units) const;
+  // Where the sums of a gated cell are then, from row b on: of all its gates; and those that its
+  // last gate takes apart, or null.
+  const T* sums(const T* projected, Index b) const;
+  const T* recurrent(Index b) const;
 
  private:
   Range columns(Range units) const;
@@ -63,7 +62,6 @@ class StepSums {
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
-  const CellShape cell_;
   Index padded_;
   Panels<T> w_ih_, w_hh_;   // columns are sums
   Buffer<T> bias_;          // (padded) b_ih + b_hh, or one after the other if they go apart

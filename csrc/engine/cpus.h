@@ -10,7 +10,7 @@
 
 namespace bptt {
 
-class Places {
+class MemberCpus {
  public:
   // Makes room for so many members; nobody may use it meanwhile.
   void grow(int members);

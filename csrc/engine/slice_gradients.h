@@ -4,8 +4,8 @@
 // order, whoever computed them.
 #pragma once
 
-#include "engine/panels.h"
-#include "engine/problem.h"
+#include "engine/call.h"
+#include "engine/scratch.h"
 
 namespace bptt {
 
@@ -21,32 +21,30 @@ class CompensatedSum {
 };
 
 template <class T>
-class SliceSums {
+class SliceGradients {
  public:
-  // `outputs` is 0 without a readout.
-  SliceSums(const Problem<T>& problem, const Kernels<T>& kernels, const Gradients<T>& gradients,
-            Index outputs, Index slices);
+  SliceGradients(const Call<T>& call, const Gradients<T>& gradients);
 
   // One member's part: zero, or for the caller's arrays what they hold if it is to be added to.
-  void clear(int member, int members);
+  void clear(Member member);
 
   // Where the slice's weight gradients are added; only those pointers are set.
   Gradients<T> of(Index slice);
   CompensatedSum& loss_of(Index slice) { return losses_.get()[slice]; }
 
   // One member's part, once all slices are complete.
-  void reduce(int member, int members);
+  void reduce(Member member);
   double loss() const;
 
  private:
-  // A vector of the gradients, as the caller has it and in the sums of other slices.
-  struct Part {
+  // One of the gradients, as the caller has it and in the sums of other slices.
+  struct Array {
     T* gradient;   // of the caller
     Index offset;  // in the sums of a slice
     Index size;
   };
   template <class F>
-  void for_each_part(F&& f) const;
+  void for_each_array(F&& f) const;
 
   const Gradients<T> gradients_;
   Index lanes_;

@@ -1,4 +1,4 @@
-#include "engine/places.h"
+#include "engine/cpus.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -6,7 +6,7 @@
 
 namespace bptt {
 
-void Places::grow(int members) {
+void MemberCpus::grow(int members) {
   while (static_cast<int>(cpus_.size()) < members) cpus_.emplace_back(-1);
 }
 
@@ -28,7 +28,7 @@ void leave(const cpu_set_t& taken) {
 
 }  // namespace
 
-void Places::settle(int member) {
+void MemberCpus::settle(int member) {
   const auto place = [&](int of) -> std::atomic<int>& {
     return cpus_[static_cast<std::size_t>(of)];
   };
@@ -51,7 +51,7 @@ void Places::settle(int member) {
 
 #else
 
-void Places::settle(int) {}
+void MemberCpus::settle(int) {}
 
 #endif
 

@@ -1,4 +1,4 @@
-#include "engine/slice_sums.h"
+#include "engine/slice_gradients.h"
 
 #include <algorithm>
 #include <cmath>
@@ -17,51 +17,50 @@ double CompensatedSum::value() const {
 }
 
 template <class T>
-SliceSums<T>::SliceSums(const Problem<T>& problem, const Kernels<T>& kernels,
-                        const Gradients<T>& gradients, Index outputs, Index slices)
+SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradients)
     : gradients_(gradients),
-      lanes_(kernels.lanes),
-      w_ih_(shape_of(problem.cell).gates * problem.hidden * problem.inputs),
-      w_hh_(shape_of(problem.cell).gates * problem.hidden * problem.hidden),
-      b_ih_(shape_of(problem.cell).gates * problem.hidden),
+      lanes_(call.kernels.lanes),
+      w_ih_(call.problem.cell.gates * call.problem.hidden * call.problem.inputs),
+      w_hh_(call.problem.cell.gates * call.problem.hidden * call.problem.hidden),
+      b_ih_(call.problem.cell.gates * call.problem.hidden),
       b_hh_(b_ih_),
-      w_ho_(outputs * problem.hidden),
-      b_o_(outputs),
-      slice_size_(round_up(w_ih_ + w_hh_ + b_ih_ + b_hh_ + w_ho_ + b_o_, kernels.lanes)),
-      slices_(std::max<Index>(1, slices)),
+      w_ho_(call.problem.outputs * call.problem.hidden),
+      b_o_(call.problem.outputs),
+      slice_size_(call.padded(w_ih_ + w_hh_ + b_ih_ + b_hh_ + w_ho_ + b_o_)),
+      slices_(std::max<Index>(1, call.plan.slices())),
       sums_((slices_ - 1) * slice_size_),
       losses_(slices_) {}
 
 template <class T>
 template <class F>
-void SliceSums<T>::for_each_part(F&& f) const {
+void SliceGradients<T>::for_each_array(F&& f) const {
   const Gradients<T>& g = gradients_;
   Index offset = 0;
-  for (Part part : {Part{g.w_ih, 0, w_ih_}, Part{g.w_hh, 0, w_hh_}, Part{g.b_ih, 0, b_ih_},
-                    Part{g.b_hh, 0, b_hh_}, Part{g.w_ho, 0, w_ho_}, Part{g.b_o, 0, b_o_}}) {
-    part.offset = offset;
-    offset += part.size;
-    if (part.gradient) f(part);
+  for (Array array : {Array{g.w_ih, 0, w_ih_}, Array{g.w_hh, 0, w_hh_}, Array{g.b_ih, 0, b_ih_},
+                      Array{g.b_hh, 0, b_hh_}, Array{g.w_ho, 0, w_ho_}, Array{g.b_o, 0, b_o_}}) {
+    array.offset = offset;
+    offset += array.size;
+    if (array.gradient) f(array);
   }
 }
 
 template <class T>
-void SliceSums<T>::clear(int member, int members) {
-  if (member == 0) {
+void SliceGradients<T>::clear(Member member) {
+  if (member.index == 0) {
     for (Index slice = 0; slice < slices_; ++slice) new (&losses_.get()[slice]) CompensatedSum;
   }
   if (gradients_.write == Write::overwrite) {
-    for_each_part([&](const Part& part) {
-      const Range mine = share(part.size, lanes_, member, members);
-      std::fill(part.gradient + mine.begin, part.gradient + mine.end, T(0));
+    for_each_array([&](const Array& array) {
+      const Range mine = member.share(array.size, lanes_);
+      std::fill(array.gradient + mine.begin, array.gradient + mine.end, T(0));
     });
   }
-  const Range mine = share((slices_ - 1) * slice_size_, lanes_, member, members);
+  const Range mine = member.share((slices_ - 1) * slice_size_, lanes_);
   std::fill(sums_.get() + mine.begin, sums_.get() + mine.end, T(0));
 }
 
 template <class T>
-Gradients<T> SliceSums<T>::of(Index slice) {
+Gradients<T> SliceGradients<T>::of(Index slice) {
   if (slice == 0) return gradients_;
   T* const w_ih = sums_.get() + (slice - 1) * slice_size_;
   T* const w_hh = w_ih + w_ih_;
@@ -83,24 +82,24 @@ Gradients<T> SliceSums<T>::of(Index slice) {
 }
 
 template <class T>
-void SliceSums<T>::reduce(int member, int members) {
-  for_each_part([&](const Part& part) {
-    const Range mine = share(part.size, lanes_, member, members);
+void SliceGradients<T>::reduce(Member member) {
+  for_each_array([&](const Array& array) {
+    const Range mine = member.share(array.size, lanes_);
     for (Index slice = 1; slice < slices_; ++slice) {
-      const T* sum = sums_.get() + (slice - 1) * slice_size_ + part.offset;
-      for (Index i = mine.begin; i < mine.end; ++i) part.gradient[i] += sum[i];
+      const T* sum = sums_.get() + (slice - 1) * slice_size_ + array.offset;
+      for (Index i = mine.begin; i < mine.end; ++i) array.gradient[i] += sum[i];
     }
   });
 }
 
 template <class T>
-double SliceSums<T>::loss() const {
+double SliceGradients<T>::loss() const {
   CompensatedSum total;
   for (Index slice = 0; slice < slices_; ++slice) total.add(losses_.get()[slice].value());
   return total.value();
 }
 
-template class SliceSums<float>;
-template class SliceSums<double>;
+template class SliceGradients<float>;
+template class SliceGradients<double>;
 
 }  // namespace bptt

@@ -1,0 +1,54 @@
+// da_t of each plane for a block of time and the one after it, which follow each other in turn; in
+// strips: (H / lanes)(rows of a block)(lanes).
+#pragma once
+
+#include "engine/backward_weights.h"
+#include "engine/block.h"
+#include "engine/call.h"
+
+namespace bptt {
+
+template <class T>
+class Deltas {
+ public:
+  // A block has at most so many rows.
+  Deltas(const Call<T>& call, Index block_rows)
+      : problem_(call.problem),
+        lanes_(call.kernels.lanes),
+        block_rows_(block_rows),
+        plane_(block_rows * call.padded(call.problem.hidden)),
+        delta_(2 * problem_.cell.deltas() * plane_) {}
+
+  Index plane_stride() const { return plane_; }
+  Index strip_stride() const { return block_rows_ * lanes_; }
+
+  // From a row of the block on; in the first plane, or in another.
+  T* at(Index block, Index row) {
+    return delta_.get() + block % 2 * problem_.cell.deltas() * plane_ + row * lanes_;
+  }
+  Strips<const T> rows(Index block, Index plane, Index row) const {
+    const T* const first = delta_.get() + block % 2 * problem_.cell.deltas() * plane_;
+    return strips(first + plane * plane_ + row * lanes_);
+  }
+  template <class U>
+  Strips<U> strips(U* delta) const {
+    return {delta, strip_stride(), lanes_};
+  }
+
+  // Makes `product` the sum over all gates of W_sᵀ da, from `delta` on, a place in the first plane.
+  void multiply_recurrent(Product<T>& product, const T* delta,
+                          const BackwardWeights<T>& weights) const {
+    const CellShape& cell = problem_.cell;
+    for (Index g = 0; g < cell.gates; ++g) {
+      product.segments[g] = {strips(delta + cell.recurrent_delta(g) * plane_), problem_.hidden,
+                             weights.w_hh_t[g].get()};
+    }
+  }
+
+ private:
+  const Problem<T>& problem_;
+  Index lanes_, block_rows_, plane_;
+  Buffer<T> delta_;
+};
+
+}  // namespace bptt

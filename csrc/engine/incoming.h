@@ -1,0 +1,51 @@
+// The gradient that a step gets from outside the recurrence: from the caller's arrays, or from the
+// loss of a readout. One place tells it, whatever it comes from.
+#pragma once
+
+#include "engine/call.h"
+#include "engine/readout.h"
+
+namespace bptt {
+
+template <class T>
+class Incoming {
+ public:
+  // `last` (B, padded H) replaces dy at the last step, if dstate is given; `readout` gives dy for
+  // the steps of its block, or is null.
+  Incoming(const Call<T>& call, const StateGradients<T>& given, const T* last,
+           const Readout<T>* readout)
+      : call_(call), given_(given), last_(last), readout_(readout) {}
+
+  // dL/dS_t; data is null where there is none.
+  Strips<const T> at(const Block& block, Index t, Range rows) const {
+    const Problem<T>& p = call_.problem;
+    if (readout_) {
+      Strips<const T> dy = readout_->dy(block, t);
+      if (dy.data) dy.data += (rows.begin - block.batch.begin) * dy.row_stride;
+      return dy;
+    }
+    if (last_ && t == p.sequence.steps - 1) {
+      const Index padded = call_.padded(p.hidden);
+      return call_.rows(last_ + rows.begin * padded, padded);
+    }
+    if (!given_.dy) return {};
+    return call_.rows(given_.dy + (p.sequence.row(t) + rows.begin) * p.hidden, p.hidden);
+  }
+
+  // dL/dc_t from row b on, or null; and that of the last c, or null.
+  const T* dc(Index t, Index b) const {
+    const Problem<T>& p = call_.problem;
+    return given_.dc ? given_.dc + (p.sequence.row(t) + b) * p.hidden : nullptr;
+  }
+  const T* last_dc(Index b) const {
+    return given_.dstate_c ? given_.dstate_c + b * call_.problem.hidden : nullptr;
+  }
+
+ private:
+  const Call<T>& call_;
+  const StateGradients<T> given_;
+  const T* const last_;
+  const Readout<T>* const readout_;
+};
+
+}  // namespace bptt

@@ -1,0 +1,261 @@
+// A step of the recurrence, backward, for some rows and units: first dL/dS_t = dy_t + W_sᵀ
+// da_{t+1}, then the da_t that the cell makes of it. One policy for Elman cells, one for gated
+// cells.
+//
+// A step is prepared once a block and moved from step to step: `at` prepares that of step t, and
+// `advance` makes the one after t that of t.
+#pragma once
+
+#include "engine/deltas.h"
+#include "engine/incoming.h"
+#include "engine/steps_forward.h"
+
+namespace bptt {
+
+// What both read.
+template <class T>
+struct BackwardReads {
+  const Call<T>& call;
+  const BackwardWeights<T>& weights;
+  Record<const T> record;
+  const Preactivations<T>* sums;  // to compute again what was not saved, or null
+  const Incoming<T>& incoming;
+};
+
+template <class T>
+class ElmanBackward {
+ public:
+  struct Step {
+    Product<T> product;
+    Pointwise<T> pointwise;  // in place of the product
+  };
+
+  ElmanBackward(const BackwardReads<T>& reads, Deltas<T>& deltas, Index)
+      : in_(reads), deltas_(deltas), states_(reads.call.problem.states(reads.record.y)) {}
+
+  bool begin(const Block&, Range, Range) { return true; }
+
+  Step at(const Block& block, Index t, Range rows, Range units) {
+    const Problem<T>& p = in_.call.problem;
+    const Index b = rows.begin - block.batch.begin;
+    const Strips<T> delta = deltas_.strips(deltas_.at(block.number, block.row_of(t) + b));
+    Step step{{rows.size(),
+               p.hidden,
+               units.begin,
+               units.end,
+               {},
+               {},
+               delta,
+               in_.incoming.at(block, t, rows)},
+              {rows.size(), units.begin, units.end, states(t, rows), delta}};
+    if (t + 1 < p.sequence.steps) {  // of the block after it: t is its last
+      deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
+    }
+    fetch_next(step, block, t, rows);
+    return step;
+  }
+
+  void run(const Step& step) const { in_.call.cell().backward(step.pointwise); }
+
+  void advance(Step& step, const Block& block, Index t, Range rows) const {
+    T*& delta = step.pointwise.values.data;
+    deltas_.multiply_recurrent(step.product, delta, in_.weights);
+    delta -= block.batch.size() * in_.call.kernels.lanes;
+    step.product.out.data = delta;
+    step.product.added = step.pointwise.next_ds;
+    step.pointwise.y = states(t, rows);
+    fetch_next(step, block, t, rows);
+  }
+
+  // A gated cell's gradients have a part that goes straight from step to step; here is none.
+  void add_carried(const Block&, Index, Range, Range, const Trace<T>&) const {}
+  void add_carried_to_initial(const Block&, Range, const Gradients<T>&) const {}
+
+ private:
+  Strips<const T> states(Index t, Range rows) const {
+    return in_.call.rows(states_.after(t, rows.begin), in_.call.problem.hidden);
+  }
+
+  // What the step before t will read, if there is one.
+  void fetch_next(Step& step, const Block& block, Index t, Range rows) const {
+    if (t == 0) return;
+    step.pointwise.next_y = states(t - 1, rows);
+    step.pointwise.next_ds = in_.incoming.at(block, t - 1, rows);
+  }
+
+  const BackwardReads<T> in_;
+  Deltas<T>& deltas_;
+  const States<T> states_;
+};
+
+template <class T>
+class GatedBackward {
+ public:
+  struct Step {
+    Product<T> product;
+    GatesBackward<T> gates;
+  };
+
+  // A block has at most `block_rows` rows.
+  GatedBackward(const BackwardReads<T>& reads, Deltas<T>& deltas, Index block_rows)
+      : in_(reads),
+        deltas_(deltas),
+        carried_(carried_states(reads.call.problem, reads.record)),
+        padded_(reads.call.padded(reads.call.problem.hidden)),
+        ds_(reads.call.plan.rows_at_once * padded_),
+        carry_(reads.call.plan.rows_at_once * padded_) {
+    const Problem<T>& p = reads.call.problem;
+    if (reads.sums) saved_ = Buffer<T>(block_rows * p.cell.saved * p.hidden);
+  }
+
+  // Before the steps of a block; false if the call was interrupted.
+  bool begin(const Block& block, Range rows, Range units) {
+    if (block.number + 1 == in_.call.plan.blocks()) start_carry(block, rows, units);
+    return !in_.sums || compute_gates(block, rows, units);
+  }
+
+  Step at(const Block& block, Index t, Range rows, Range units) {
+    const Problem<T>& p = in_.call.problem;
+    const Index b = rows.begin - block.batch.begin;
+    T* const ds = ds_.get() + b * padded_;
+    Step step{{rows.size(),
+               p.hidden,
+               units.begin,
+               units.end,
+               {},
+               {},
+               in_.call.rows(ds, padded_),
+               in_.incoming.at(block, t, rows)},
+              gates_at(block, t, rows, units)};
+    if (t + 1 < p.sequence.steps) {  // of the block after it: t is its last
+      deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
+    }
+    fetch_next(step, t);
+    return step;
+  }
+
+  void run(const Step& step) const { in_.call.cell().gates_backward(step.gates); }
+
+  void advance(Step& step, const Block& block, Index t, Range rows) const {
+    const Problem<T>& p = in_.call.problem;
+    GatesBackward<T>& gates = step.gates;
+    deltas_.multiply_recurrent(step.product, gates.delta, in_.weights);
+    step.product.added = in_.incoming.at(block, t, rows);
+    gates.delta -= block.batch.size() * in_.call.kernels.lanes;
+    gates.saved -= (in_.sums ? block.batch.size() : rows_to_next(t)) * p.cell.saved * p.hidden;
+    if (gates.c) gates.c -= rows_to_next(t) * p.hidden;
+    gates.dc = in_.incoming.dc(t, rows.begin);
+    gates.previous = carried_.before(t, rows.begin);
+    fetch_next(step, t);
+  }
+
+  // What is carried past step t is the gradient of the last part of the state, beside what that
+  // part gets from outside. `trace` has dL/dS_t of the product already.
+  void add_carried(const Block& block, Index t, Range rows, Range units,
+                   const Trace<T>& trace) const {
+    const Problem<T>& p = in_.call.problem;
+    for (Index b = rows.begin; b < rows.end; ++b) {
+      const Index row = (p.sequence.row(t) + b) * p.hidden;
+      const T* const carry = carry_.get() + (b - block.batch.begin) * padded_;
+      const bool two = p.cell.states > 1;
+      T* const last = (two ? trace.dmemories : trace.dstates) + row;
+      const T* const before = two ? in_.incoming.dc(t, b) : last;
+      for (Index u = units.begin; u < units.end; ++u) {
+        last[u] = (before ? before[u] : T(0)) + carry[u];
+      }
+    }
+  }
+
+  // What it carried past step 0: part of dS_{-1}, which has the product already, or dc_{-1}.
+  void add_carried_to_initial(const Block& block, Range units, const Gradients<T>& g) const {
+    const Problem<T>& p = in_.call.problem;
+    const bool two = p.cell.states > 1, adds = g.write == Write::add || !two;
+    for (Index b = block.batch.begin; b < block.batch.end; ++b) {
+      T* const carried = (two ? g.c : g.state) + b * p.hidden;
+      const T* const carry = carry_.get() + (b - block.batch.begin) * padded_;
+      for (Index u = units.begin; u < units.end; ++u) {
+        carried[u] = (adds ? carried[u] : T(0)) + carry[u];
+      }
+    }
+  }
+
+ private:
+  // What comes after the last step: dL/dc of the final state, or nothing.
+  void start_carry(const Block& block, Range rows, Range units) {
+    const Index hidden = in_.call.problem.hidden;
+    for (Index b = rows.begin; b < rows.end; ++b) {
+      T* const carry = carry_.get() + (b - block.batch.begin) * padded_;
+      const T* const last = in_.incoming.last_dc(b);
+      for (Index u = units.begin; u < units.end; ++u) carry[u] = last ? last[u] : T(0);
+      if (units.end < hidden) continue;
+      // Kernels read whole vectors, whatever they make of what is behind the last unit.
+      T* const ds = ds_.get() + (b - block.batch.begin) * padded_;
+      for (Index u = units.end; u < padded_; ++u) carry[u] = ds[u] = T(0);
+    }
+  }
+
+  // What the forward pass did not save, of the block's steps: its sums again, from the states.
+  bool compute_gates(const Block& block, Range rows, Range units) {
+    const Problem<T>& p = in_.call.problem;
+    const GateSteps<T> steps(in_.call, *in_.sums, in_.record);
+    const Index flops = 2 * rows.size() * units.size() * p.cell.gates * (p.inputs + p.hidden);
+    for (Index t = block.steps.begin; t < block.steps.end; ++t) {
+      auto step = steps.at(t, nullptr, rows, units);
+      step.gates.saved = saved_at(block, t, rows.begin);
+      steps.run(step);
+      if (!in_.call.go_on(flops)) return false;
+    }
+    return true;
+  }
+
+  // Gates that were computed again, of a step of the block, from row b of the batch on.
+  T* saved_at(const Block& block, Index t, Index b) {
+    const Problem<T>& p = in_.call.problem;
+    const Index row = block.row_of(t) + b - block.batch.begin;
+    return saved_.get() + row * p.cell.saved * p.hidden;
+  }
+
+  GatesBackward<T> gates_at(const Block& block, Index t, Range rows, Range units) {
+    const Problem<T>& p = in_.call.problem;
+    const Index row = p.sequence.row(t) + rows.begin, b = rows.begin - block.batch.begin;
+    const T* const recorded = in_.record.saved + row * p.cell.saved * p.hidden;
+    return {rows.size(),
+            units.begin,
+            units.end,
+            p.hidden,
+            in_.sums ? saved_at(block, t, rows.begin) : recorded,
+            carried_.before(t, rows.begin),
+            p.cell.states > 1 ? in_.record.c + row * p.hidden : nullptr,
+            in_.incoming.dc(t, rows.begin),
+            ds_.get() + b * padded_,
+            carry_.get() + b * padded_,
+            padded_,
+            deltas_.at(block.number, block.row_of(t) + b),
+            deltas_.plane_stride(),
+            deltas_.strip_stride()};
+  }
+
+  // What the step before t will read, if there is one.
+  void fetch_next(Step& step, Index t) const {
+    const Problem<T>& p = in_.call.problem;
+    if (t == 0) return;
+    const Index values = rows_to_next(t - 1) * p.cell.saved * p.hidden;
+    step.gates.next_saved = in_.sums ? nullptr : step.gates.saved - values;
+  }
+
+  // From a row of step t to that of the step after.
+  Index rows_to_next(Index t) const {
+    const Sequence& sequence = in_.call.problem.sequence;
+    return sequence.row(t + 1) - sequence.row(t);
+  }
+
+  const BackwardReads<T> in_;
+  Deltas<T>& deltas_;
+  const States<T> carried_;
+  Index padded_;
+  Buffer<T> ds_;     // (rows at once, padded H) dL/dS_t
+  Buffer<T> carry_;  // (rows at once, padded H) what goes straight from step to step
+  Buffer<T> saved_;  // (block rows, saved, H) what was not saved
+};
+
+}  // namespace bptt

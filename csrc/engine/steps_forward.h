@@ -1,0 +1,150 @@
+// A step of the recurrence, forward, for some rows and units: first the sums that enter the cell,
+// then what it makes of them. One policy for Elman cells, one for gated cells.
+//
+// A step is prepared once a block and moved from step to step: `at` prepares that of step t, and
+// `advance` makes the one before t that of t. `projected` is b + W_x x of the block's rows, or
+// null.
+#pragma once
+
+#include "engine/preactivations.h"
+
+namespace bptt {
+
+template <class T>
+class ElmanForward {
+ public:
+  struct Step {
+    StepProducts<T> sums;
+    Pointwise<T> pointwise;  // in place of the sums
+  };
+
+  ElmanForward(const Call<T>& call, const Preactivations<T>& sums, const Record<T>& record)
+      : call_(call), sums_(sums), states_(call.problem.states(record.y)), y_(record.y) {}
+
+  Step at(Index t, const T* projected, Range rows, Range units) const {
+    const Problem<T>& p = call_.problem;
+    T* const y = y_ + (p.sequence.row(t) + rows.begin) * p.hidden;
+    Step step{sums_.at(t, states_.before(t, rows.begin), projected, rows, units, y), {}};
+    const Strips<T> out = call_.rows(y, p.hidden);
+    step.pointwise = {rows.size(), units.begin, units.end, {}, out};
+    step.pointwise.next_values = out;
+    if (t + 1 < p.sequence.steps) step.pointwise.next_values.data += values_to_next(t);
+    return step;
+  }
+
+  void run(const Step& step) const {
+    step.sums.run(call_.kernels);
+    call_.cell().forward(step.pointwise);
+  }
+
+  void advance(Step& step, Index t) const {
+    const Sequence& sequence = call_.problem.sequence;
+    T*& y = step.pointwise.values.data;
+    step.sums.advance(y, sequence.row(t) - sequence.row(t - 1));
+    y += values_to_next(t - 1);
+    step.sums.products[0].out.data = y;
+    if (t + 1 < sequence.steps) step.pointwise.next_values.data += values_to_next(t);
+  }
+
+ private:
+  // From a state of step t to that of the step after.
+  Index values_to_next(Index t) const {
+    const Sequence& sequence = call_.problem.sequence;
+    return (sequence.row(t + 1) - sequence.row(t)) * call_.problem.hidden;
+  }
+
+  const Call<T>& call_;
+  const Preactivations<T>& sums_;
+  const States<T> states_;
+  T* const y_;
+};
+
+// The gates of a gated cell at a step whose S_{t-1} is known.
+template <class T>
+class GateSteps {
+ public:
+  struct Step {
+    StepProducts<T> sums;
+    GatesForward<T> gates;
+  };
+
+  GateSteps(const Call<T>& call, const Preactivations<T>& sums, const Record<const T>& record)
+      : call_(call),
+        sums_(sums),
+        states_(call.problem.states(record.y)),
+        carried_(carried_states(call.problem, record)) {}
+
+  // But for what it writes.
+  Step at(Index t, const T* projected, Range rows, Range units) const {
+    Step step{sums_.at(t, states_.before(t, rows.begin), projected, rows, units, nullptr), {}};
+    GatesForward<T>& gates = step.gates;
+    gates.rows = rows.size();
+    gates.begin = units.begin;
+    gates.end = units.end;
+    gates.hidden = call_.problem.hidden;
+    gates.sums = sums_.sums(projected, rows.begin);
+    gates.recurrent = sums_.recurrent(rows.begin);
+    gates.sums_stride = sums_.padded();
+    gates.previous = carried_.before(t, rows.begin);
+    return step;
+  }
+
+  void run(const Step& step) const {
+    step.sums.run(call_.kernels);
+    call_.cell().gates_forward(step.gates);
+  }
+
+ protected:
+  const Call<T>& call_;
+  const Preactivations<T>& sums_;
+
+ private:
+  const States<T> states_, carried_;
+};
+
+template <class T>
+class GatedForward : public GateSteps<T> {
+ public:
+  using typename GateSteps<T>::Step;
+
+  GatedForward(const Call<T>& call, const Preactivations<T>& sums, const Record<T>& record)
+      : GateSteps<T>(call, sums, read_only(record)), record_(record) {}
+
+  Step at(Index t, const T* projected, Range rows, Range units) const {
+    const Problem<T>& p = call_.problem;
+    const Index row = p.sequence.row(t) + rows.begin;
+    Step step = GateSteps<T>::at(t, projected, rows, units);
+    step.gates.y = record_.y + row * p.hidden;
+    step.gates.c = p.cell.states > 1 ? record_.c + row * p.hidden : nullptr;
+    step.gates.saved = record_.saved ? record_.saved + row * p.cell.saved * p.hidden : nullptr;
+    step.gates.next_rows = rows_to_next(t);
+    return step;
+  }
+
+  void advance(Step& step, Index t) const {
+    const Problem<T>& p = call_.problem;
+    const Index rows = p.sequence.row(t) - p.sequence.row(t - 1);
+    GatesForward<T>& gates = step.gates;
+    step.sums.advance(gates.y, rows);
+    gates.previous = p.cell.states > 1 ? gates.c : gates.y;
+    gates.y += rows * p.hidden;
+    if (gates.c) gates.c += rows * p.hidden;
+    if (gates.saved) gates.saved += rows * p.hidden * p.cell.saved;
+    gates.next_rows = rows_to_next(t);
+    if (p.cell.apart && call_.plan.project_first) gates.sums += rows * sums_.padded();
+  }
+
+ private:
+  using GateSteps<T>::call_;
+  using GateSteps<T>::sums_;
+
+  // From a row of step t to that of the step after, if there is one.
+  Index rows_to_next(Index t) const {
+    const Sequence& sequence = call_.problem.sequence;
+    return t + 1 < sequence.steps ? sequence.row(t + 1) - sequence.row(t) : 0;
+  }
+
+  const Record<T> record_;
+};
+
+}  // namespace bptt
