@@ -6,7 +6,7 @@ import bptt
 import numpy as np
 import pytest
 from bptt.backends import REGISTRY
-from bptt.backends.protocol import Trace
+from bptt.backends.protocol import Incoming, Layer, Request, Trace
 from bptt.states import as_tuple
 from problems import Problem, make_problem
 
@@ -14,13 +14,11 @@ SHAPES = [(1, 1, 1, 1), (9, 3, 7, 17), (70, 1, 2, 64), (40, 33, 5, 65), (3, 129,
 
 
 def backward(p: Problem, backend: str, wanted: str, trace: Trace | None) -> bptt.Grads:
-    chosen, cell = REGISTRY[backend], bptt.CELLS[p.cell]
-    state = as_tuple(p.state)
-    record = chosen.forward(cell, p.params, p.x, state, "gates")
-    outside = (p.dy, p.dc)[: len(state)]
-    return chosen.backward(
-        cell, p.params, p.x, state, record, outside, as_tuple(p.dstate), wanted=wanted, trace=trace
-    )
+    chosen, state = REGISTRY[backend], as_tuple(p.state)
+    layer = Layer(bptt.CELLS[p.cell], p.params, p.x, state)
+    incoming = Incoming((p.dy, p.dc)[: len(state)], as_tuple(p.dstate))
+    request = Request(wanted=wanted, trace=trace)
+    return chosen.backward(layer, chosen.forward(layer, "gates"), incoming, request)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

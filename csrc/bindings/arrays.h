@@ -24,6 +24,14 @@ inline void expect_shape(const char* name, const py::array& array,
   if (!fits) throw py::value_error(std::string(name) + ": unexpected shape");
 }
 
+// What is an array, as one; nothing is converted.
+inline py::array array_of(const char* name, py::handle value) {
+  if (!py::isinstance<py::array>(value)) {
+    throw py::type_error(std::string(name) + ": expected an array");
+  }
+  return py::reinterpret_borrow<py::array>(value);
+}
+
 template <class T>
 py::array expect_dense(const char* name, py::handle value) {
   if (!py::isinstance<py::array_t<T, py::array::c_style>>(value)) {

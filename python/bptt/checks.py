@@ -131,10 +131,13 @@ def expect_shape(
 
     The error says `why` that is expected, and ends with a `remedy`.
     """
-    if array.ndim == len(shape) and all(
-        want == got or isinstance(want, str) for want, got in zip(shape, array.shape, strict=True)
-    ):
-        return
+    found = array.shape
+    if len(found) == len(shape):
+        for want, got in zip(shape, found, strict=True):
+            if want != got and not isinstance(want, str):
+                break
+        else:
+            return
     wanted = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
     reason = why() if callable(why) else why
     raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import checks
 from .backends import resolve
+from .backends.protocol import ALL, Layer, Request
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
@@ -180,15 +181,13 @@ def value_and_grad(
         needed += cut.nbytes(states_nbytes(kind, params, steps, batch, "minimal"))
     checks.require_memory(needed, f"value_and_grad over {walked} steps")
     last = tuple(map(np.empty_like, initial)) if return_state else None
+    layer = Layer(kind, params, x, initial)
+    request = ALL if out is None else Request(out, bool(accumulate))
     if cut is not None and cut.cuts(walked, batch):
-        value, grads = truncated_value_and_grad(
-            cut, kind, chosen, params, x, initial, objective, out, bool(accumulate), last
-        )
+        value, grads = truncated_value_and_grad(cut, chosen, layer, objective, request, last)
     else:
-        value, grads = chosen.value_and_grad(
-            kind, params, x, initial, objective, out, bool(accumulate), last
-        )
+        value, grads = chosen.value_and_grad(layer, objective, request, last)
     if last is None:
         return float(value), grads
-    final = state_after(kind, chosen, params, x[walked:], last)
+    final = state_after(chosen, Layer(kind, params, x[walked:], last))
     return float(value), grads, as_given(final)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends.protocol import Forward, State, Trace
+from .backends.protocol import Incoming, Layer, Record, Request, State, Trace
 from .cells import Cell
 from .checks import Array
 from .params import Params
@@ -126,15 +126,15 @@ def linearize(recorded: Recorded) -> Linearized:
     for part in range(parts):
         one = tuple(np.full_like(s, r == part) for r, s in enumerate(after))
         grads = recorded.backend.backward(
-            cell,
-            without_recurrence(params),
-            x.reshape(1, len(before[0]), x.shape[2]),
-            before,
-            Forward(after, before, saved),
-            one,
-            None,
-            wanted="state",
-            trace=trace,
+            Layer(
+                cell,
+                without_recurrence(params),
+                x.reshape(1, len(before[0]), x.shape[2]),
+                before,
+            ),
+            Record(after, before, saved),
+            Incoming(one),
+            Request(wanted="state", trace=trace),
         )
         assert trace.deltas is not None
         by_step = trace.deltas.reshape(cell.sums, steps, batch, hidden)

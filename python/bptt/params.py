@@ -88,7 +88,12 @@ class Params:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(array.nbytes for array in self.arrays().values())
+        total = 0
+        for name in PARAM_NAMES:
+            array = getattr(self, name)
+            if array is not None:
+                total += array.nbytes
+        return total
 
     def arrays(self) -> dict[str, Array]:
         """The arrays that are present, by name, in declaration order. They are not copies."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import checks
 from .backends import resolve
+from .backends.protocol import Layer
 from .cells import Cell, get_cell
 from .checks import Array
 from .inputs import read_inputs, states_nbytes
@@ -105,7 +106,7 @@ def predict(
         int(np.prod(shape)) * x.itemsize + 2 * held, f"predict over {steps} steps"
     )
     outputs, final = np.empty(shape, x.dtype), tuple(s.copy() for s in initial)
-    for start, y, after in stream(kind, chosen, params, x, initial):
+    for start, y, after in stream(chosen, Layer(kind, params, x, initial)):
         final = after
         if step is None:
             outputs[start : start + len(y)] = read_out(chosen, params, y)

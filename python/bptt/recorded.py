@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from .backends import Backend
-from .backends.protocol import Forward, State, Trace
-from .cells import CELLS, Cell
+from .backends.protocol import ALL, Incoming, Layer, Record, Request, State, Trace
+from .cells import CELLS
 from .checks import Array
 from .grads import Grads
 from .losses import Objective
@@ -35,32 +35,26 @@ Named = dict[str, Array]  # gradients, by the names of the parameters
 
 
 class Recorded:
-    """A forward pass over x (T, B, I), with S_0 in front of the history.
+    """A forward pass of a layer, with S_0 in front of the history.
 
-    It is run, unless `record` is one that was run with these arguments.
+    It is run, unless `record` is what such a pass left.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        backend: Backend,
-        params: Params,
-        x: Array,
-        state: State,
-        record: Forward | None = None,
-    ) -> None:
-        self.cell, self.params, self.x, self.initial = cell, params, x, state
-        self.backend = backend
-        self._record = record or backend.forward(cell, params, x, state, "gates")
+    def __init__(self, backend: Backend, layer: Layer, record: Record | None = None) -> None:
+        self.backend, self.layer = backend, layer
+        self.cell, self.params, self.x, self.initial = (
+            layer.cell,
+            layer.params,
+            layer.x,
+            layer.state,
+        )
+        self._record = record or backend.forward(layer, "gates")
         self.after = self._record.history
 
     @cached_property
     def before(self) -> State:
         """The state before each step, (T, B, H)."""
-        return tuple(
-            np.concatenate([s[None], states[:-1]])[: len(states)]
-            for s, states in zip(self.initial, self.after, strict=True)
-        )
+        return self._record.before(self.initial)
 
     @property
     def y(self) -> Array:
@@ -74,28 +68,16 @@ class Recorded:
         """The pass through some steps, at least one."""
         state = self.initial if not start else tuple(s[start - 1] for s in self.after)
         steps = slice(start, stop)
-        record = Forward(
+        record = Record(
             tuple(s[steps] for s in self.after),
             tuple(s[stop - 1] for s in self.after),
             self.backend.steps_of(self._record.saved, steps),
         )
-        return Recorded(self.cell, self.backend, self.params, self.x[steps], state, record)
+        return Recorded(self.backend, replace(self.layer, x=self.x[steps], state=state), record)
 
-    def add_gradients(
-        self, dhistory: tuple[Array | None, ...], dstate: State | None, into: Grads
-    ) -> None:
+    def add_gradients(self, incoming: Incoming, into: Grads) -> None:
         """BPTT through all steps, whose gradients are added to those of `into`."""
-        self.backend.backward(
-            self.cell,
-            self.params,
-            self.x,
-            self.initial,
-            self._record,
-            dhistory,
-            dstate,
-            into,
-            True,
-        )
+        self.backend.backward(self.layer, self._record, incoming, Request(into, True))
 
     def readout_gradient(self, objective: Objective) -> tuple[float, Array, Named]:
         """The loss, dL/dS (T, B, H) of each state's own loss, and the readout's gradients.
@@ -118,7 +100,8 @@ class Recorded:
             network = Params(np.zeros((hidden, 1), p.dtype), one, w_ho=p.w_ho, b_o=p.b_o)
             x, state = np.zeros((1, rows.shape[1], 1), p.dtype), rows[0]
         linear = CELLS["linear"]
-        loss, grads = self.backend.value_and_grad(linear, network, x, (state,), flat)
+        layer = Layer(linear, network, x, (state,))
+        loss, grads = self.backend.value_and_grad(layer, flat, ALL)
         of_state, w_ho, b_o = (
             (grads.x, grads.w_ih, grads.b_ih) if few else (grads.state, grads.w_ho, grads.b_o)
         )
@@ -130,35 +113,19 @@ class Recorded:
         return loss, dy, {name: g for name, g in found.items() if g is not None}
 
     def sweep(
-        self,
-        dhistory: tuple[Array | None, ...],
-        dstate: State | None,
-        params: Params,
-        trace: Trace | None = None,
+        self, incoming: Incoming, params: Params, trace: Trace | None = None
     ) -> tuple[Named, State]:
         """BPTT through all steps: the parameters' gradients, and that of S_0.
 
-        `dhistory` has what comes into each state from outside, (T, B, H), and `dstate` into the
-        last one, (B, H); `trace` is written to.
+        `trace` is written to.
         """
-        grads = self.backend.backward(
-            self.cell,
-            params,
-            self.x,
-            self.initial,
-            self._record,
-            dhistory,
-            dstate,
-            wanted="params",
-            trace=trace,
-        )
+        layer, request = replace(self.layer, params=params), Request(wanted="params", trace=trace)
+        grads = self.backend.backward(layer, self._record, incoming, request)
         return grads.arrays(), as_tuple(grads.state)
 
     def lag_products(self, deltas: Array, totals: Named, lags: Array) -> tuple[Array, Named] | None:
         """``Backend.lag_products`` of this pass."""
-        return self.backend.lag_products(
-            self.cell, self.params, self.x, self.initial, self.y, deltas, totals, lags
-        )
+        return self.backend.lag_products(self.layer, self.y, deltas, totals, lags)
 
     def pull_back(
         self, dstates: State, params: Params, *, weights: bool, into: State | None = None
@@ -221,16 +188,14 @@ class Recorded:
             for s in as_tuple(state):
                 s[:] = 0
         self.backend.backward(
-            self.cell,
-            params,
-            rows((self.x,))[0],
-            initial,
-            Forward(after, initial, self.saved_as_rows(steps)),
-            given,
-            None,
-            Grads(x=nothing if x is None else rows((x,))[0], state=state, **weights),
-            add,
-            wanted="all" if x is not None else "params" if found else "state",
+            Layer(self.cell, params, rows((self.x,))[0], initial),
+            Record(after, initial, self.saved_as_rows(steps)),
+            Incoming(given),
+            Request(
+                Grads(x=nothing if x is None else rows((x,))[0], state=state, **weights),
+                add,
+                "all" if x is not None else "params" if found else "state",
+            ),
         )
 
 

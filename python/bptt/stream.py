@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from .backends import Backend
-from .backends.protocol import Forward, State
-from .cells import CELLS, Cell
+from .backends.protocol import Layer, Record, State
+from .cells import CELLS
 from .checks import Array
 from .params import Params
 
@@ -19,27 +20,27 @@ STEPS_AT_ONCE = 128
 _OUTPUTS_AT_ONCE = 64
 
 
-def stream(
-    cell: Cell, backend: Backend, params: Params, x: Array, state: State
-) -> Iterator[tuple[int, Array, State]]:
+def stream(backend: Backend, layer: Layer) -> Iterator[tuple[int, Array, State]]:
     """Run through x (T, B, I): of each block of n steps the first, y (n, B, H), and the last state.
 
     y is valid until the next block is asked for.
     """
-    into: Forward | None = None
-    for start in range(0, len(x), STEPS_AT_ONCE):
-        some = x[start : start + STEPS_AT_ONCE]
+    into: Record | None = None
+    state = layer.state
+    for start in range(0, len(layer.x), STEPS_AT_ONCE):
+        some = layer.x[start : start + STEPS_AT_ONCE]
         if into is not None:
             history = tuple(states[: len(some)] for states in into.history)
-            into = Forward(history, into.state, into.saved)
-        into = backend.forward(cell, params, some, state, "minimal", into)
+            into = Record(history, into.state, into.saved)
+        into = backend.forward(replace(layer, x=some, state=state), "minimal", into)
         state = tuple(s.copy() for s in into.state)
         yield start, into.y, state
 
 
-def state_after(cell: Cell, backend: Backend, params: Params, x: Array, state: State) -> State:
+def state_after(backend: Backend, layer: Layer) -> State:
     """The state after all steps of x."""
-    for _, _, last in stream(cell, backend, params, x, state):
+    state = layer.state
+    for _, _, last in stream(backend, layer):
         state = last
     return state
 
@@ -58,5 +59,6 @@ def read_out(backend: Backend, params: Params, y: Array) -> Array:
         w_ho, b_o = params.w_ho[some], None if params.b_o is None else params.b_o[some]
         network = Params(w_ho, np.zeros((len(w_ho), len(w_ho)), y.dtype), b_o)
         nothing = (np.zeros((rows.shape[1], len(w_ho)), y.dtype),)
-        found[:, some] = backend.forward(CELLS["linear"], network, rows, nothing, "minimal").y[0]
+        layer = Layer(CELLS["linear"], network, rows, nothing)
+        found[:, some] = backend.forward(layer, "minimal").y[0]
     return found.reshape(*y.shape[:-1], outputs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import checks
 from .backends import Backend, resolve
-from .backends.protocol import SAVE, Forward, State
+from .backends.protocol import ALL, SAVE, Incoming, Layer, Record, Request, State
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
@@ -34,23 +34,11 @@ class Tape:
     call is recorded into the tape. A tape is also a context manager that releases itself.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        backend: Backend,
-        save: str,
-        params: Params,
-        x: Array,
-        state: State,
-        record: Forward,
-    ) -> None:
-        self._cell = cell
+    def __init__(self, backend: Backend, save: str, layer: Layer, record: Record) -> None:
         self._backend = backend
         self._save = save
-        self._params = params.snapshot()
-        self._x = x
-        self._state = state
-        self._record: Forward | None = record
+        self._layer = layer
+        self._record: Record | None = record
 
     @property
     def y(self) -> Array:
@@ -66,7 +54,7 @@ class Tape:
         AttributeError
             If the cell has none.
         """
-        if len(self._cell.states) < 2:
+        if len(self._layer.cell.states) < 2:
             raise AttributeError(f"cell {self.cell!r} has no memory c beside y")
         return self._held().history[1]
 
@@ -79,7 +67,7 @@ class Tape:
     @property
     def cell(self) -> str:
         """Name of the cell."""
-        return self._cell.name
+        return self._layer.cell.name
 
     @property
     def save(self) -> str:
@@ -162,57 +150,46 @@ class Tape:
         cells: docs/math.md.
         Ctrl-C during the call leaves `out` partly written.
         """
-        record = self._held()
+        record, layer = self._held(), self._layer
         cut = read_truncation(truncate, detach_every)
         if dy is None and dstate is None and dc is None:
-            one = len(self._cell.states) == 1
+            one = len(layer.cell.states) == 1
             names, none = ("dy, dstate", "both") if one else ("dy, dstate, dc", "all")
             raise ValueError(f"{names}: expected at least one of them, got None for {none}")
-        if dc is not None and len(self._cell.states) < 2:
+        if dc is not None and len(layer.cell.states) < 2:
             raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
-        like = ("the tape", self._x.dtype)
+        like = ("the tape", layer.x.dtype)
         dhistory = (self._read_history("dy", dy, 0, like), self._read_history("dc", dc, 1, like))
         final: State | None = None
         if dstate is not None:
-            shape = (self._x.shape[1], self._params.hidden_size)
-            final = read_state("dstate", dstate, self._cell, shape, like, "tape.state")
+            shape = (layer.x.shape[1], layer.params.hidden_size)
+            final = read_state("dstate", dstate, layer.cell, shape, like, "tape.state")
         if out is not None or accumulate is not False:
             read = {
-                "x": self._x,
-                **by_part("state", self._state),
+                "x": layer.x,
+                **by_part("state", layer.state),
                 "dy": dhistory[0],
                 "dc": dhistory[1],
                 **by_part("dstate", final or ()),
                 **dict(zip(("tape.y", "tape.c"), record.history, strict=False)),
                 **by_part("tape.state", record.state),
             }
-            check_grads(out, accumulate, self._params, self._state, read, readout=False)
+            check_grads(out, accumulate, layer.params, layer.state, read, readout=False)
         # A packed copy of the weights; new gradients of x and the weights.
-        weights = self._params.nbytes
+        weights = layer.params.nbytes
         again = weights if self._save == "minimal" else 0  # packed for the gates
-        needed = again + weights + block_nbytes(self._params, self._x.shape[1])
-        needed += self._x.nbytes + weights if out is None else 0
-        steps, batch, _ = self._x.shape
+        needed = again + weights + block_nbytes(layer.params, layer.x.shape[1])
+        needed += layer.x.nbytes + weights if out is None else 0
+        steps, batch, _ = layer.x.shape
         if cut is not None:
             needed += cut.nbytes(sum(states.nbytes for states in record.history))
         checks.require_memory(needed, f"BPTT through {steps} steps")
-        incoming = dhistory[: len(record.history)]
+        incoming = Incoming(dhistory[: len(record.history)], final)
+        request = ALL if out is None else Request(out, bool(accumulate))
         if cut is not None and cut.cuts(steps, batch):
-            recorded = Recorded(
-                self._cell, self._backend, self._params, self._x, self._state, record
-            )
-            return truncated_backward(cut, recorded, incoming, final, out, bool(accumulate))
-        return self._backend.backward(
-            self._cell,
-            self._params,
-            self._x,
-            self._state,
-            record,
-            incoming,
-            final,
-            out,
-            bool(accumulate),
-        )
+            recorded = Recorded(self._backend, layer, record)
+            return truncated_backward(cut, recorded, incoming, request)
+        return self._backend.backward(layer, record, incoming, request)
 
     def jvp(
         self,
@@ -257,30 +234,27 @@ class Tape:
         dS_{t-1} the cell's pointwise derivative gives dS_t. It is the adjoint of `backward`:
         ``<dy, jvp(dx)> = <backward(dy).x, dx>``.
         """
-        record, params = self._held(), self._params
+        record, layer, params = self._held(), self._layer, self._layer.params
         if dx is None and dstate is None and dparams is None:
             raise ValueError("dx, dstate, dparams: expected at least one of them, got None for all")
-        like = ("the tape", self._x.dtype)
-        steps, batch, _ = self._x.shape
+        like = ("the tape", layer.x.dtype)
+        steps, batch, _ = layer.x.shape
         if dx is not None:
             dx = checks.as_float_array("dx", dx, like)
-            checks.expect_shape("dx", dx, self._x.shape, "x")
+            checks.expect_shape("dx", dx, layer.x.shape, "x")
             dx = checks.readable(dx)
-        tangent = tuple(map(np.zeros_like, self._state))
+        tangent = tuple(map(np.zeros_like, layer.state))
         if dstate is not None:
             shape = (batch, params.hidden_size)
-            tangent = read_state("dstate", dstate, self._cell, shape, like, "the initial state")
+            tangent = read_state("dstate", dstate, layer.cell, shape, like, "the initial state")
         changes = self._read_dparams(dparams, like)
-        needed = linearized_nbytes(self._cell, params, steps, batch)
+        needed = linearized_nbytes(layer.cell, params, steps, batch)
         if self._save == "minimal":  # once more, with the gates
-            needed += 2 * states_nbytes(self._cell, params, steps, batch)
+            needed += 2 * states_nbytes(layer.cell, params, steps, batch)
         checks.require_memory(needed, f"the derivatives of {steps} steps")
         recorded = Recorded(
-            self._cell,
             self._backend,
-            params,
-            self._x,
-            self._state,
+            layer,
             record if self._save == "gates" else None,  # None: once more, with the gates
         )
         dsums = sums_of_tangents(recorded, dx, changes)
@@ -303,7 +277,7 @@ class Tape:
             checks.choice("dparams", name, PARAM_NAMES)
             if name in ("w_ho", "b_o"):
                 continue
-            of = getattr(self._params, name)
+            of = getattr(self._layer.params, name)
             if of is None:
                 raise ValueError(f"dparams: the tape has no {name}, got an array for it")
             array = checks.as_float_array(f"dparams[{name!r}]", value, like)
@@ -326,15 +300,15 @@ class Tape:
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
         self._record = None
 
-    def _record_again(self, params: Params, x: Array, state: State) -> Tape:
-        """Record a pass over `x` into the arrays of the last one; all of it is checked."""
+    def _record_again(self, layer: Layer) -> Tape:
+        """Record a pass into the arrays of the last one; all of it is checked."""
         into = self._held()
         self._record = None  # until it is whole again: a pass that ends early leaves neither
-        self._params, self._x, self._state = params.snapshot(), x, state
-        self._record = self._backend.forward(self._cell, params, x, state, self._save, into)
+        self._layer = layer
+        self._record = self._backend.forward(self._layer, self._save, into)
         return self
 
-    def _held(self) -> Forward:
+    def _held(self) -> Record:
         if self._record is None:
             raise RuntimeError("the tape was released; call bptt.forward again")
         return self._record
@@ -416,12 +390,12 @@ def forward(
     chosen = resolve(backend, kind, x.dtype)
     if out is not None:
         initial = _check_tape(out, kind, chosen, save, params, x, initial)
-        return out._record_again(params, x, initial)
+        return out._record_again(Layer(kind, params.snapshot(), x, initial))
     steps, batch, _ = x.shape
     needed = states_nbytes(kind, params, steps, batch, save) + params.nbytes  # packed
     checks.require_memory(needed, f"the tape of {steps} steps")
-    record = chosen.forward(kind, params, x, initial, save)
-    return Tape(kind, chosen, save, params, x, initial, record)
+    layer = Layer(kind, params.snapshot(), x, initial)
+    return Tape(chosen, save, layer, chosen.forward(layer, save))
 
 
 def _check_tape(

@@ -20,12 +20,10 @@ import numpy as np
 
 from . import checks
 from .backends import Backend
-from .backends.protocol import State
-from .cells import Cell
+from .backends.protocol import Incoming, Layer, Request, State
 from .checks import Array
 from .grads import Grads
 from .losses import Objective
-from .params import Params
 from .recorded import Recorded
 from .states import as_given, as_tuple
 from .stream import state_after
@@ -81,16 +79,12 @@ def read_truncation(truncate: object, detach_every: object) -> Truncation | None
 
 
 def truncated_backward(
-    cut: Truncation,
-    recorded: Recorded,
-    dhistory: History,
-    dstate: State | None,
-    out: Grads | None,
-    accumulate: bool,
+    cut: Truncation, recorded: Recorded, incoming: Incoming, request: Request
 ) -> Grads:
     """Backend.backward, of the terms that `cut` leaves; it cuts something."""
-    grads = _to_add_to(recorded.params, recorded.x, recorded.initial, out, accumulate)
+    grads = _to_add_to(recorded.layer, request)
     steps = len(recorded.x)
+    dhistory, dstate = incoming.history, incoming.state
     loss_steps = _loss_steps(dhistory, dstate, steps)
     sweeps = cut.sweeps(loss_steps, steps)
     if sweeps is None:
@@ -98,34 +92,32 @@ def truncated_backward(
         return grads
     for start, stop in sweeps:
         final = dstate if stop == steps else None
-        incoming: History = tuple(d if d is None else d[start:stop] for d in dhistory)
+        some: History = tuple(d if d is None else d[start:stop] for d in dhistory)
         if not cut.detach:  # of the losses within the window, the last one alone
             final = _at_step(stop - 1, dhistory, final, recorded)
-            incoming = (None,) * len(dhistory)
+            some = (None,) * len(dhistory)
         part = _part(grads, start, stop)
-        recorded.part(start, stop).add_gradients(incoming, final, part)
+        recorded.part(start, stop).add_gradients(Incoming(some, final), part)
     return grads
 
 
 def truncated_value_and_grad(
     cut: Truncation,
-    cell: Cell,
     backend: Backend,
-    params: Params,
-    x: Array,
-    state: State,
+    layer: Layer,
     objective: Objective,
-    out: Grads | None,
-    accumulate: bool,
+    request: Request,
     last: State | None = None,
 ) -> tuple[float, Grads]:
     """Backend.value_and_grad, of the terms that `cut` leaves; it cuts something."""
-    grads = _to_add_to(params, x, state, out, accumulate, readout=True)
+    grads = _to_add_to(layer, request, readout=True)
+    x, state = layer.x, layer.state
     step, after = objective.step, last or tuple(map(np.empty_like, state))
     if step is None and not cut.detach:
-        recorded = Recorded(cell, backend, params, x, state)
+        recorded = Recorded(backend, layer)
         loss, dy, of_readout = recorded.readout_gradient(objective)
-        truncated_backward(cut, recorded, (dy, *(None for _ in state[1:])), None, grads, True)
+        incoming = Incoming((dy, *(None for _ in state[1:])))
+        truncated_backward(cut, recorded, incoming, Request(grads, True))
         for name, g in of_readout.items():
             getattr(grads, name)[...] += g
         for target, states in zip(after, recorded.after, strict=True):
@@ -133,36 +125,28 @@ def truncated_value_and_grad(
         return loss, grads
     # One fused call for each segment, or for the only one that a loss reaches.
     start, end = (0, len(x)) if step is None else (cut.first(step), step + 1)
-    state = state_after(cell, backend, params, x[:start], state)
+    state = state_after(backend, replace(layer, x=x[:start]))
     loss = 0.0
     while start < end:
         stop = end if step is not None else min(start + cut.steps, end)
         some = _steps_of(objective, start, stop)
-        part = _part(grads, start, stop)
-        loss += backend.value_and_grad(cell, params, x[start:stop], state, some, part, True, after)[
-            0
-        ]
+        into = Request(_part(grads, start, stop), True)
+        segment = replace(layer, x=x[start:stop], state=state)
+        loss += backend.value_and_grad(segment, some, into, after)[0]
         state, start = tuple(s.copy() for s in after), stop
     return loss, grads
 
 
-def _to_add_to(
-    params: Params,
-    x: Array,
-    state: State,
-    out: Grads | None,
-    accumulate: bool,
-    *,
-    readout: bool = False,
-) -> Grads:
-    """`out` or new gradients, zero unless they shall accumulate."""
-    present = params.arrays()
+def _to_add_to(layer: Layer, request: Request, *, readout: bool = False) -> Grads:
+    """The request's arrays or new ones, zero unless they shall accumulate."""
+    out, present = request.out, layer.params.arrays()
     if not readout:
         present = {name: w for name, w in present.items() if name not in ("w_ho", "b_o")}
     if out is None:
         named = {name: np.zeros_like(w) for name, w in present.items()}
-        return Grads(np.zeros_like(x), as_given(tuple(map(np.zeros_like, state))), **named)
-    if not accumulate:
+        state = as_given(tuple(map(np.zeros_like, layer.state)))
+        return Grads(np.zeros_like(layer.x), state, **named)
+    if not request.accumulate:
         for array in (out.x, *as_tuple(out.state), *(getattr(out, name) for name in present)):
             array[...] = 0
     return out

@@ -14,11 +14,10 @@ from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
 from ..losses import Objective
-from ..params import Params
-from ..states import as_given, as_tuple
+from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
-from .protocol import Forward, State, Trace
+from .protocol import Incoming, Layer, Record, Request, State
 
 
 def _load() -> tuple[Any, str | None]:
@@ -66,74 +65,16 @@ class NativeBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return _core is not None and cell.name in _core.CELLS and dtype.char in "fd"
 
-    def forward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        save: str,
-        out: Forward | None = None,
-    ) -> Forward:
+    def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         if out is None:
-            out = _empty_record(cell, params, x, state, save)
-        _core.forward(
-            cell.name,
-            get_num_threads(),
-            get_flush_subnormals(),
-            x,
-            state,
-            params.w_ih,
-            params.w_hh,
-            params.b_ih,
-            params.b_hh,
-            out.history,
-            out.state,
-            out.saved[0] if out.saved else None,
-        )
+            out = _empty_record(layer, save)
+        _core.forward(get_num_threads(), get_flush_subnormals(), layer, out)
         return out
 
-    def backward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        forward: Forward,
-        dhistory: tuple[Array | None, ...],
-        dstate: State | None,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        *,
-        wanted: str = "all",
-        trace: Trace | None = None,
-    ) -> Grads:
-        grads = _empty_grads(params, x, state, wanted) if out is None else out
-        weights = wanted != "state"
-        _core.backward(
-            cell.name,
-            get_num_threads(),
-            get_flush_subnormals(),
-            x,
-            state,
-            params.w_ih,
-            params.w_hh,
-            params.b_ih,
-            params.b_hh,
-            forward.history,
-            forward.saved[0] if forward.saved else None,
-            dhistory,
-            dstate,
-            accumulate,
-            grads.x if wanted == "all" else None,
-            as_tuple(grads.state),
-            grads.w_ih if weights else None,
-            grads.w_hh if weights else None,
-            grads.b_ih if weights else None,
-            grads.b_hh if weights else None,
-            None if trace is None else trace.deltas,
-            None if trace is None else trace.dstates,
-        )
+    def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
+        grads = _empty_grads(layer, request.wanted) if request.out is None else request.out
+        threads, flush = get_num_threads(), get_flush_subnormals()
+        _core.backward(threads, flush, layer, record, incoming, request, grads)
         return grads
 
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
@@ -143,26 +84,14 @@ class NativeBackend:
         return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
     def lag_products(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        y: Array,
-        deltas: Array,
-        totals: dict[str, Array],
-        lags: Array,
+        self, layer: Layer, y: Array, deltas: Array, totals: dict[str, Array], lags: Array
     ) -> tuple[Array, dict[str, Array]] | None:
         names = ("w_ih", "w_hh", "b_ih", "b_hh")
         sums = {name: np.empty_like(total) for name, total in totals.items()}
         found: Array = _core.lag_products(
-            cell.name,
             get_num_threads(),
             get_flush_subnormals(),
-            x,
-            state,
-            params.w_ih,
-            params.w_hh,
+            layer,
             y,
             deltas,
             tuple(totals.get(name) for name in names),
@@ -172,73 +101,38 @@ class NativeBackend:
         return found[:, [name in totals for name in names]], sums
 
     def value_and_grad(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        objective: Objective,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        last: State | None = None,
+        self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        params, grads = layer.params, request.out
         assert params.w_ho is not None
-        grads = out
         if grads is None:
-            grads = _empty_grads(params, x, state)
+            grads = _empty_grads(layer)
             grads.w_ho = np.empty_like(params.w_ho)
             grads.b_o = None if params.b_o is None else np.empty_like(params.b_o)
-        loss: float = _core.value_and_grad(
-            cell.name,
-            get_num_threads(),
-            get_flush_subnormals(),
-            x,
-            state,
-            params.w_ih,
-            params.w_hh,
-            params.b_ih,
-            params.b_hh,
-            params.w_ho,
-            params.b_o,
-            objective.loss,
-            objective.target,
-            objective.step,
-            objective.weights,
-            objective.scale,
-            accumulate,
-            last,
-            grads.x,
-            as_tuple(grads.state),
-            grads.w_ih,
-            grads.w_hh,
-            grads.b_ih,
-            grads.b_hh,
-            grads.w_ho,
-            grads.b_o,
-        )
+        threads, flush = get_num_threads(), get_flush_subnormals()
+        loss: float = _core.value_and_grad(threads, flush, layer, objective, request, grads, last)
         return loss, grads
 
 
-def _empty_record(cell: Cell, params: Params, x: Array, state: State, save: str) -> Forward:
+def _empty_record(layer: Layer, save: str) -> Record:
     """Unwritten states of every step and after the last, and gates if they are to be saved."""
-    steps, batch, _ = x.shape
-    hidden = params.hidden_size
-    history = tuple(np.empty((steps, batch, hidden), x.dtype) for _ in state)
-    gates: int = _core.CELLS[cell.name]["saved"] if save == "gates" else 0
-    saved = (np.empty((steps, batch, gates, hidden), x.dtype),) if gates else ()
-    return Forward(history, tuple(map(np.empty_like, state)), saved)
+    steps, batch, _ = layer.x.shape
+    hidden, dtype = layer.params.hidden_size, layer.x.dtype
+    gates: int = _core.CELLS[layer.cell.name]["saved"] if save == "gates" else 0
+    return Record.empty(layer, (np.empty((steps, batch, gates, hidden), dtype),) if gates else ())
 
 
-def _empty_grads(params: Params, x: Array, state: State, wanted: str = "all") -> Grads:
+def _empty_grads(layer: Layer, wanted: str = "all") -> Grads:
     """Unwritten gradients of everything but the readout; of no size where they are not wanted."""
+    params = layer.params
 
     def like(array: Array, is_wanted: bool) -> Array:
-        return np.empty_like(array) if is_wanted else np.empty(0, x.dtype)
+        return np.empty_like(array) if is_wanted else np.empty(0, array.dtype)
 
     weights = wanted != "state"
     return Grads(
-        x=like(x, wanted == "all"),
-        state=as_given(tuple(map(np.empty_like, state))),
+        x=like(layer.x, wanted == "all"),
+        state=as_given(tuple(map(np.empty_like, layer.state))),
         w_ih=like(params.w_ih, weights),
         w_hh=like(params.w_hh, weights),
         b_ih=None if params.b_ih is None else like(params.b_ih, weights),

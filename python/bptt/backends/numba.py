@@ -6,7 +6,7 @@ the first question whether the backend is available, which every call asks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from .numba_calls import compile_seconds, kernels, run, why_missing
-from .protocol import Forward, State, Trace
+from .protocol import Incoming, Layer, Record, Request, State
 
 if TYPE_CHECKING:
-    from .numba_kernels import Gradients, Incoming, Layer, Readout, Record
+    from . import numba_kernels
 
 __all__ = ["NumbaBackend", "compile_seconds"]
 
@@ -48,22 +48,15 @@ class NumbaBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return (cell.step is not None or cell.name in BUILT_IN) and dtype.char in "fd"
 
-    def forward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        save: str,
-        out: Forward | None = None,
-    ) -> Forward:
+    def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
+        cell, x, state = layer.cell, layer.x, layer.state
         planes = out.saved[0] if out is not None and out.saved else None
         record = _record(cell, x, state, None if out is None else _stack(out.history), planes)
         if record.history.size:
-            run(_stages("PROJECT", "RECUR"), cell, _layer(cell, params, x, state), record)
+            run(_stages("PROJECT", "RECUR"), cell, _layer(layer), record)
         if out is None:
             saved = (record.saved,) if save == "gates" and cell.saved else ()
-            out = Forward(tuple(record.history), tuple(map(np.empty_like, state)), saved)
+            out = Record(tuple(record.history), tuple(map(np.empty_like, state)), saved)
         for last, initial, kept, new in zip(
             out.state, state, out.history, record.history, strict=True
         ):
@@ -72,43 +65,29 @@ class NumbaBackend:
             np.copyto(last, new[-1] if len(x) else initial)
         return out
 
-    def backward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        forward: Forward,
-        dhistory: tuple[Array | None, ...],
-        dstate: State | None,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        *,
-        wanted: str = "all",
-        trace: Trace | None = None,
-    ) -> Grads:
-        checks.require_memory(
-            x.nbytes + cell.sums * forward.y.nbytes, f"BPTT through {len(x)} steps"
-        )
-        record = _record(cell, x, state, _stack(forward.history), *forward.saved)
-        again = cell.saved > 0 and not forward.saved
-        delta = record.saved if again else np.empty((cell.sums, *forward.y.shape), x.dtype)
+    def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
+        cell, params, x, trace = layer.cell, layer.params, layer.x, request.trace
+        y = record.y
+        checks.require_memory(x.nbytes + cell.sums * y.nbytes, f"BPTT through {len(x)} steps")
+        read = _record(cell, x, layer.state, _stack(record.history), *record.saved)
+        again = cell.saved > 0 and not record.saved
+        delta = read.saved if again else np.empty((cell.sums, *y.shape), x.dtype)
         gradients = _zeros(cell, params, np.zeros_like(x), delta)
         if trace is not None:
-            states = np.empty_like(record.history)
-            gradients = gradients._replace(states=states)
-        incoming = _incoming(state, dhistory, dstate)
-        if forward.y.size:
+            gradients = gradients._replace(states=np.empty_like(read.history))
+        given = _incoming(layer.state, incoming.history, incoming.state)
+        if y.size:
             gates = ("PROJECT", "GATES") if again else ()
-            collect = () if wanted == "state" else ("COLLECT",)
-            stages, layer = _stages(*gates, "RECUR_BACK", *collect), _layer(cell, params, x, state)
-            run(stages, cell, layer, record, incoming, gradients=gradients)
+            collect = () if request.wanted == "state" else ("COLLECT",)
+            stages = _stages(*gates, "RECUR_BACK", *collect)
+            run(stages, cell, _layer(layer), read, given, gradients=gradients)
             if trace is not None:
                 if trace.deltas is not None:
                     np.copyto(trace.deltas, delta[: cell.sums])
                 for part, written in zip(trace.dstates, gradients.states, strict=True):
                     np.copyto(part, written)
-        return deliver(_grads(cell, params, incoming, gradients), out, accumulate, wanted)
+        found = _grads(cell, params, given, gradients)
+        return deliver(found, request.out, request.accumulate, request.wanted)
 
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(np.ascontiguousarray(s[:, steps]) for s in saved)
@@ -120,16 +99,9 @@ class NumbaBackend:
         """There is no kernel for them; `bptt.lags` computes them term by term."""
 
     def value_and_grad(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        objective: Objective,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        last: State | None = None,
+        self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
         assert params.w_ho is not None
         # Steps after the only one of the loss have no part in it: their dx stays zero.
         steps = len(x) if objective.step is None else objective.step + 1
@@ -144,8 +116,8 @@ class NumbaBackend:
         readout = _readout(params, record.history[0], objective)
         if record.history.size:
             stages = _stages("PROJECT", "RECUR", "RECUR_BACK", "COLLECT")
-            layer = _layer(cell, params, x[:steps], state)
-            run(stages, cell, layer, record, incoming, readout, gradients)
+            some = _layer(replace(layer, x=x[:steps]))
+            run(stages, cell, some, record, incoming, readout, gradients)
         if last is not None:
             for target, initial, states in zip(last, state, record.history, strict=True):
                 np.copyto(target, states[-1] if steps else initial)
@@ -154,7 +126,7 @@ class NumbaBackend:
         grads.x = dx
         grads.w_ho = np.ascontiguousarray(gradients.w_ho.T)
         grads.b_o = None if params.b_o is None else gradients.b_o
-        return float(loss), deliver(grads, out, accumulate)
+        return float(loss), deliver(grads, request.out, request.accumulate)
 
 
 def _stages(*names: str) -> Array:
@@ -164,7 +136,7 @@ def _stages(*names: str) -> Array:
 
 def _record(
     cell: Cell, x: Array, state: State, history: Array | None = None, saved: Array | None = None
-) -> Record:
+) -> numba_kernels.Record:
     """Where a forward pass goes, or what it left; new arrays where none are given."""
     shape = (*x.shape[:2], state[0].shape[1])
     if history is None:
@@ -173,7 +145,7 @@ def _record(
         saved = history[:1]  # the only sum may lie where the state will be
     elif saved is None:
         saved = np.empty((cell.saved, *shape), x.dtype)
-    record: Record = kernels().Record(_writable(history), _writable(saved))
+    record: numba_kernels.Record = kernels().Record(_writable(history), _writable(saved))
     return record
 
 
@@ -205,7 +177,8 @@ def _writable(array: Array) -> Array:
     return array if array.flags.writeable else np.asarray(_Writable(array))
 
 
-def _layer(cell: Cell, params: Params, x: Array, state: State) -> Layer:
+def _layer(layer: Layer) -> numba_kernels.Layer:
+    cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
     gates, hidden = cell.gates, params.hidden_size
     bias = np.zeros((cell.sums, hidden), x.dtype)
     recurrent = np.array(cell.recurrent_sums)
@@ -214,11 +187,15 @@ def _layer(cell: Cell, params: Params, x: Array, state: State) -> Layer:
     if params.b_hh is not None:
         bias[recurrent] += params.b_hh.reshape(gates, hidden)
     w_ih, w_hh = (_writable(w).reshape(gates, hidden, -1) for w in (params.w_ih, params.w_hh))
-    layer: Layer = kernels().Layer(_writable(x), np.stack(state), w_ih, w_hh, recurrent, bias)
-    return layer
+    read: numba_kernels.Layer = kernels().Layer(
+        _writable(x), np.stack(state), w_ih, w_hh, recurrent, bias
+    )
+    return read
 
 
-def _incoming(state: State, dhistory: tuple[Array | None, ...], dstate: State | None) -> Incoming:
+def _incoming(
+    state: State, dhistory: tuple[Array | None, ...], dstate: State | None
+) -> numba_kernels.Incoming:
     """The gradients from outside, and a copy of dstate, which is written to."""
     given = dhistory
     while given and given[-1] is None:
@@ -233,11 +210,11 @@ def _incoming(state: State, dhistory: tuple[Array | None, ...], dstate: State | 
     final = np.zeros((len(state), *state[0].shape), known.dtype)
     if dstate is not None:
         final[:] = dstate
-    incoming: Incoming = kernels().Incoming(history, final)
+    incoming: numba_kernels.Incoming = kernels().Incoming(history, final)
     return incoming
 
 
-def _readout(params: Params, y: Array, objective: Objective) -> Readout:
+def _readout(params: Params, y: Array, objective: Objective) -> numba_kernels.Readout:
     """The readout and loss of `objective`, over all steps of y (T, B, H) or over its last one."""
     assert params.w_ho is not None
     code, dtype = kernels(), y.dtype
@@ -246,7 +223,7 @@ def _readout(params: Params, y: Array, objective: Objective) -> Readout:
     target = objective.target if objective.step is None else objective.target[None]
     class_ids = objective.loss == "cross_entropy"
     weights = np.ones(rows, dtype) if objective.weights is None else objective.weights
-    readout: Readout = code.Readout(
+    readout: numba_kernels.Readout = code.Readout(
         loss=code.LOSS_CODES[objective.loss],
         w_ho=_writable(params.w_ho),
         b_o=np.zeros(outputs, dtype) if params.b_o is None else _writable(params.b_o),
@@ -260,18 +237,23 @@ def _readout(params: Params, y: Array, objective: Objective) -> Readout:
     return readout
 
 
-def _zeros(cell: Cell, params: Params, dx: Array, delta: Array) -> Gradients:
+def _zeros(cell: Cell, params: Params, dx: Array, delta: Array) -> numba_kernels.Gradients:
     """Gradients to add to; `dx` and `delta` are used as they are."""
     gates, inputs, hidden = cell.gates, params.input_size, params.hidden_size
     outputs = params.output_size or 0
     shapes = ((gates, inputs, hidden), (gates, hidden, hidden), (cell.sums, hidden))
     zeros = (np.zeros(shape, dx.dtype) for shape in (*shapes, (hidden, outputs), (outputs,)))
     no_states = np.empty((0, 0, 0, 0), dx.dtype)
-    gradients: Gradients = kernels().Gradients(dx, delta, no_states, *zeros)
+    gradients: numba_kernels.Gradients = kernels().Gradients(dx, delta, no_states, *zeros)
     return gradients
 
 
-def _grads(cell: Cell, params: Params, incoming: Incoming, gradients: Gradients) -> Grads:
+def _grads(
+    cell: Cell,
+    params: Params,
+    incoming: numba_kernels.Incoming,
+    gradients: numba_kernels.Gradients,
+) -> Grads:
     """All but the readout's gradients, in the layout of the parameters."""
     w_ih, w_hh = (
         np.ascontiguousarray(w.transpose(0, 2, 1)).reshape(cell.gates * params.hidden_size, -1)

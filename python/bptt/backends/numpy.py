@@ -5,7 +5,7 @@ Read it beside ``docs/math.md``. The steps of the cells are in `numpy_cells`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from .numpy_cells import STEPS, step_of
-from .protocol import Forward, State, Trace
+from .protocol import ALL, Incoming, Layer, Record, Request, State, Trace
 
 __all__ = ["NumpyBackend"]
 
@@ -61,17 +61,10 @@ class NumpyBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return cell.step is not None or cell.name in STEPS
 
-    def forward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        save: str,
-        out: Forward | None = None,
-    ) -> Forward:
-        shape = (*x.shape[:2], params.hidden_size)
-        history = tuple(np.empty(shape, x.dtype) for _ in state) if out is None else out.history
+    def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
+        cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
+        record = Record.empty(layer, ()) if out is None else out
+        history = record.history
         kept = 0 if save == "minimal" else 1 if cell.gates == 1 else cell.gates + 2
         needed = (len(state) + 2 * kept) * history[0].nbytes  # twice while stacking
         checks.require_memory(needed, f"keeping {len(x)} steps")
@@ -82,41 +75,29 @@ class NumpyBackend:
                 states[t] = s
             if save == "gates":
                 saved.append(saved_t)
-        last = tuple(map(np.empty_like, state)) if out is None else out.state
-        for target, s in zip(last, state, strict=True):
+        for target, s in zip(record.state, state, strict=True):
             np.copyto(target, s)
-        return Forward(history, last, tuple(map(np.stack, zip(*saved, strict=True))))
+        return replace(record, saved=tuple(map(np.stack, zip(*saved, strict=True))))
 
-    def backward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        forward: Forward,
-        dhistory: tuple[Array | None, ...],
-        dstate: State | None,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        *,
-        wanted: str = "all",
-        trace: Trace | None = None,
-    ) -> Grads:
+    def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
+        cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
         _, step = step_of(cell)
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
         d_b_ih, d_b_hh = np.zeros_like(params.w_hh[:, 0]), np.zeros_like(params.w_hh[:, 0])
         checks.require_memory(x.nbytes, "the gradient of x")
         dx = np.empty_like(x)
-        ds = tuple(np.zeros_like(s) for s in state) if dstate is None else dstate
+        ds = tuple(map(np.zeros_like, state)) if incoming.state is None else incoming.state
         for t in reversed(range(len(x))):
-            ds = tuple(s if d is None else s + d[t] for s, d in zip(ds, dhistory, strict=True))
-            previous = tuple(s[t - 1] for s in forward.history) if t > 0 else state
-            saved = tuple(saved[t] for saved in forward.saved)
+            ds = tuple(
+                s if d is None else s + d[t] for s, d in zip(ds, incoming.history, strict=True)
+            )
+            previous = tuple(s[t - 1] for s in record.history) if t > 0 else state
+            saved = tuple(saved[t] for saved in record.saved)
             if not saved:
                 _, saved = _step(cell, params, x[t], previous)
             dg_i, dg_h, direct = step(saved, ds)
-            if trace is not None:
-                _write_trace(cell, trace, t, ds, dg_i, dg_h)
+            if request.trace is not None:
+                _write_trace(cell, request.trace, t, ds, dg_i, dg_h)
             d_w_ih += dg_i.T @ x[t]  # dS_t/dW_x
             d_w_hh += dg_h.T @ previous[0]  # dS_t/dW_s
             d_b_ih += dg_i.sum(axis=0)
@@ -131,7 +112,7 @@ class NumpyBackend:
             b_ih=None if params.b_ih is None else d_b_ih,
             b_hh=None if params.b_hh is None else d_b_hh,
         )
-        return deliver(fresh, out, accumulate, wanted)
+        return deliver(fresh, request.out, request.accumulate, request.wanted)
 
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps] for s in saved)
@@ -143,33 +124,27 @@ class NumpyBackend:
         """There is no kernel for them; `bptt.lags` computes them term by term."""
 
     def value_and_grad(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        objective: Objective,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        last: State | None = None,
+        self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        params, x = layer.params, layer.x
         assert params.w_ho is not None
         dx = np.zeros_like(x)
         if objective.step is not None:
             x = x[: objective.step + 1]  # the sum runs over the steps up to the loss
-        forward = self.forward(cell, params, x, state, "gates")
-        for target, s in zip(last or (), forward.state, strict=False):
+            layer = replace(layer, x=x)
+        record = self.forward(layer, "gates")
+        for target, s in zip(last or (), record.state, strict=False):
             np.copyto(target, s)
         steps = slice(None) if objective.step is None else objective.step
-        y = forward.y[steps]
+        y = record.y[steps]
         outputs = y[..., 0].size * params.w_ho.shape[0]
         checks.require_memory(4 * outputs * x.itemsize, f"{outputs} outputs of the readout")
         terms, do = _loss_rows(objective, params, y)
         do = do * x.dtype.type(objective.scale)
-        dy = np.zeros_like(forward.y)
+        dy = np.zeros_like(record.y)
         dy[steps] = do @ params.w_ho
-        nothing = (None,) * (len(state) - 1)
-        grads = self.backward(cell, params, x, state, forward, (dy, *nothing), None)
+        nothing = (None,) * (len(layer.state) - 1)
+        grads = self.backward(layer, record, Incoming((dy, *nothing)), ALL)
         dx[: len(x)] = grads.x
         grads.x = dx
         rows = tuple(range(do.ndim - 1))
@@ -177,7 +152,7 @@ class NumpyBackend:
         grads.b_o = None if params.b_o is None else do.sum(axis=rows)
         wide = np.promote_types(x.dtype, np.float64)
         loss: float = terms.sum(dtype=wide) * objective.scale
-        return loss, deliver(grads, out, accumulate)
+        return loss, deliver(grads, request.out, request.accumulate)
 
 
 def _step(cell: Cell, params: Params, x_t: Array, state: State) -> tuple[State, tuple[Array, ...]]:

@@ -13,7 +13,18 @@ from ..grads import Grads
 from ..losses import Objective
 from ..params import Params
 
-__all__ = ["SAVE", "WANTED", "Backend", "Forward", "State", "Trace"]
+__all__ = [
+    "ALL",
+    "SAVE",
+    "WANTED",
+    "Backend",
+    "Incoming",
+    "Layer",
+    "Record",
+    "Request",
+    "State",
+    "Trace",
+]
 
 # What a forward pass keeps for the way back beside the states: the gates, or nothing, so that
 # they have to be computed again.
@@ -27,7 +38,26 @@ State = tuple[Array, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Forward:
+class Layer:
+    """A layer and what runs through it: all that a forward pass reads.
+
+    Attributes
+    ----------
+    cell : Cell
+    params : Params
+    x : (T, B, I)
+    state : tuple of (B, H)
+        Each part of the initial state.
+    """
+
+    cell: Cell
+    params: Params
+    x: Array
+    state: State
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
     """What a forward pass leaves behind.
 
     Attributes
@@ -37,18 +67,57 @@ class Forward:
     state : tuple of (B, H)
         The state after the last step.
     saved : tuple of arrays
-        What ``backward`` reads beyond x, the initial state and the history; the backend's own
-        business. Empty where there is nothing, or where it is computed anew.
+        What ``backward`` reads beyond the layer and the history; the backend's own business. Empty
+        where there is nothing, or where it is computed anew.
+    with_initial : tuple of (T + 1, B, H), or None
+        `history` and in front of it a place for the initial state; None if there is none.
     """
 
     history: tuple[Array, ...]
     state: State
     saved: tuple[Array, ...] = ()
+    with_initial: tuple[Array, ...] | None = None
+
+    @classmethod
+    def empty(cls, layer: Layer, saved: tuple[Array, ...]) -> Record:
+        """Unwritten states of a pass of `layer`."""
+        steps, batch, _ = layer.x.shape
+        shape = (steps + 1, batch, layer.params.hidden_size)
+        states = tuple(np.empty(shape, layer.x.dtype) for _ in layer.state)
+        last = tuple(map(np.empty_like, layer.state))
+        return cls(tuple(s[1:] for s in states), last, saved, states)
+
+    def before(self, initial: State) -> State:
+        """The state before each step, (T, B, H) of each part, of a pass from `initial`."""
+        if self.with_initial is None:
+            return tuple(
+                np.concatenate([s[None], after[:-1]])[: len(after)]
+                for s, after in zip(initial, self.history, strict=True)
+            )
+        for states, s in zip(self.with_initial, initial, strict=True):
+            states[0] = s
+        return tuple(states[:-1] for states in self.with_initial)
 
     @property
     def y(self) -> Array:
         """(T, B, H), the hidden state after every step."""
         return self.history[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """The gradients that come into the states from outside.
+
+    Attributes
+    ----------
+    history : tuple of (T, B, H) or None
+        For each part of the state, of every step.
+    state : tuple of (B, H), or None
+        Of the state after the last step; it adds to that of the last step.
+    """
+
+    history: tuple[Array | None, ...]
+    state: State | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +141,32 @@ class Trace:
         """Unwritten arrays for states like `like` (T, B, H)."""
         deltas = np.empty((cell.sums, *like.shape), like.dtype)
         return cls(deltas, tuple(np.empty_like(like) for _ in cell.states))
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Which gradients a backward pass is asked for, and where they go.
+
+    Attributes
+    ----------
+    out : Grads or None
+        The arrays to write to, apart from all that is read; None for new ones.
+    accumulate : bool
+        Whether they are added to what `out` holds.
+    wanted : str
+        One of `WANTED`. What is not wanted need not be computed, and is then an empty array.
+    trace : Trace or None
+        Arrays for what passes by.
+    """
+
+    out: Grads | None = None
+    accumulate: bool = False
+    wanted: str = "all"
+    trace: Trace | None = None
+
+
+# All gradients, in new arrays.
+ALL = Request()
 
 
 class Backend(Protocol):
@@ -106,58 +201,24 @@ class Backend(Protocol):
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         """Whether it computes `cell` in `dtype`, if it is available."""
 
-    def forward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        save: str,
-        out: Forward | None = None,
-    ) -> Forward:
-        """Run the recurrence over x (T, B, I) from `state`.
+    def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
+        """Run the recurrence over x from the initial state.
 
         `save` is one of `SAVE`. `out` gives arrays to write to, those of a pass that saved the
         same, apart from all that is read.
         """
 
-    def backward(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        forward: Forward,
-        dhistory: tuple[Array | None, ...],
-        dstate: State | None,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        *,
-        wanted: str = "all",
-        trace: Trace | None = None,
-    ) -> Grads:
-        """Pull the gradients of the history, (T, B, H) each, and of the final state back.
-
-        `out` gives the arrays to write to, or to add to, apart from all that is read. `wanted` is
-        one of `WANTED`; what is not wanted need not be computed, and is then an empty array.
-        """
+    def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
+        """Pull the incoming gradients back through time."""
 
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        """``Forward.saved`` of some steps."""
+        """``Record.saved`` of some steps."""
 
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        """``Forward.saved`` of some steps as that of a single step, with a row for each (t, b)."""
+        """``Record.saved`` of some steps as that of a single step, with a row for each (t, b)."""
 
     def lag_products(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        y: Array,
-        deltas: Array,
-        totals: dict[str, Array],
-        lags: Array,
+        self, layer: Layer, y: Array, deltas: Array, totals: dict[str, Array], lags: Array
     ) -> tuple[Array, dict[str, Array]] | None:
         """Of a loss at the last step, scalar products of each of `lags`, for each of `totals`.
 
@@ -167,17 +228,9 @@ class Backend(Protocol):
         """
 
     def value_and_grad(
-        self,
-        cell: Cell,
-        params: Params,
-        x: Array,
-        state: State,
-        objective: Objective,
-        out: Grads | None = None,
-        accumulate: bool = False,
-        last: State | None = None,
+        self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
-        """The loss of the readout, and all gradients, which go where `backward`'s go.
+        """The loss of the readout, and all gradients.
 
         `last` gives arrays (B, H) for the state after the last step, or after the only one whose
         loss counts.

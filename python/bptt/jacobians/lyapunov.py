@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import Backend, resolve
-from ..backends.protocol import State
+from ..backends.protocol import Layer, State
 from ..cells import Cell, get_cell
 from ..checks import Array
 from ..inputs import read_inputs, states_nbytes
@@ -152,7 +152,7 @@ def _steps(
     at_once = max(1, _BLOCK_NBYTES // per_step)
     for first in range(0, len(x), at_once):
         block = x[first : first + at_once]
-        recorded = Recorded(cell, backend, params, block, state)
+        recorded = Recorded(backend, Layer(cell, params, block, state))
         passed = linearize(recorded)
         state = tuple(s[-1].copy() for s in recorded.after)
         for step in range(len(block)):

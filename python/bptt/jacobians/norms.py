@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import resolve
-from ..backends.protocol import State
+from ..backends.protocol import Layer, State
 from ..cells import Cell, get_cell
 from ..checks import Array
 from ..inputs import read_inputs
@@ -113,9 +113,11 @@ def jacobian_norms(
     derivatives = 3 * linearized_nbytes(kind, params, int(wanted[-1]), batch)
     checks.require_memory(vectors + derivatives, f"the Jacobians of {wanted[-1]} steps")
     if first > 0:
-        initial = chosen.forward(kind, params, x[:first], initial, "minimal").state
+        before = Layer(kind, params, x[:first], initial)
+        initial = chosen.forward(before, "minimal").state
     x = np.ascontiguousarray(x[first:end])
-    steps = linearize(Recorded(kind, chosen, params, x, initial)).astype(np.float64)
+    recorded = Recorded(chosen, Layer(kind, params, x, initial))
+    steps = linearize(recorded).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # such a norm is nan
         norm, residual = _norms(_Products(steps, wanted), generator, most, small_enough)
     late = int(np.count_nonzero(residual > small_enough))

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import checks
 from ..backends import resolve
+from ..backends.protocol import Layer
 from ..cells import Cell, get_cell
 from ..checks import Array
 from ..inputs import read_inputs, states_nbytes
@@ -121,7 +122,7 @@ def read_question(
     for rows in drawn:
         start = tuple(np.ascontiguousarray(s[rows]) for s in initial)
         inputs = np.ascontiguousarray(x[:walked, rows])
-        recorded = Recorded(kind, chosen, params, inputs, start)
+        recorded = Recorded(chosen, Layer(kind, params, inputs, start))
         part = _rows_of(incoming, rows, factor)
         if isinstance(part, Objective):
             value, part, of_readout = recorded.readout_gradient(part)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..backends.protocol import State, Trace
+from ..backends.protocol import Incoming, State, Trace
 from ..checks import Array
 from ..params import Params
 from ..recorded import Named, Recorded, without_recurrence
@@ -89,7 +89,7 @@ class Terms(ABC):
         """What the sweeps are to leave behind."""
 
     @abstractmethod
-    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+    def _incoming(self) -> Incoming:
         """What comes into all states, and into the last one."""
 
     def _sweep(self) -> tuple[Named, State]:
@@ -97,7 +97,7 @@ class Terms(ABC):
         traces, totals = [], []
         for _, params in self._chains:
             traces.append(self._trace())
-            totals.append(self.recorded.sweep(*self._incoming(), params, traces[-1])[0])
+            totals.append(self.recorded.sweep(self._incoming(), params, traces[-1])[0])
         deltas = [trace.deltas for trace in traces if trace.deltas is not None]
         self._deltas = self._sum(deltas) if deltas else None
         return self._named(totals), self._parts([trace.dstates for trace in traces])
@@ -129,8 +129,8 @@ class AtEveryStep(Terms):
         recorded = self.recorded
         return Trace(None, tuple(np.empty_like(a) for a in recorded.after))
 
-    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
-        return (self.dy, *(None for _ in self.recorded.after[1:])), None
+    def _incoming(self) -> Incoming:
+        return Incoming((self.dy, *(None for _ in self.recorded.after[1:])))
 
     def sum_of_all(self) -> Named:
         return self.recorded.pull_back(self.total_dstates, self.recorded.params, weights=True)[0]
@@ -179,10 +179,10 @@ class AtOneStep(Terms):
     def _trace(self) -> Trace:
         return Trace.empty(self.recorded.cell, self.recorded.y)
 
-    def _incoming(self) -> tuple[tuple[Array | None, ...], State | None]:
+    def _incoming(self) -> Incoming:
         last = self.dy[-1]
         nothing = tuple(None for _ in self.recorded.after)
-        return nothing, (last, *(np.zeros_like(last) for _ in nothing[1:]))
+        return Incoming(nothing, (last, *(np.zeros_like(last) for _ in nothing[1:])))
 
     def sum_of_all(self) -> Named:
         return self._gradients(slice(None))

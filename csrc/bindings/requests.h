@@ -1,0 +1,226 @@
+// What Python passes, read by its attributes into the engine's plain structs: the dataclasses of
+// python/bptt/backends/protocol.py, Params, Grads and Objective.
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.h"
+#include "dispatch/dispatch.h"
+#include "engine/engine.h"
+#include "engine/lag_products.h"
+
+namespace bptt {
+
+template <int N>
+int id_of(const char* what, const char* const (&names)[N], const std::string& name) {
+  for (int id = 0; id < N; ++id) {
+    if (name == names[id]) return id;
+  }
+  throw py::value_error(std::string(what) + ": unknown name '" + name + "'");
+}
+
+inline CellId cell_of(const std::string& name) {
+  if (const auto id = find_cell(name)) return *id;
+  throw py::value_error("cell: unknown name '" + name + "'");
+}
+
+using Dimensions = std::initializer_list<Index>;
+
+// The parts of a state, or of what belongs to each: as many arrays as the cell's state has.
+template <class T, class Read>
+State<T> read_parts(const char* name, py::handle value, const CellShape& cell, Read read) {
+  const auto parts = py::cast<py::tuple>(value);
+  if (static_cast<Index>(parts.size()) != cell.states) {
+    throw py::value_error(std::string(name) + ": expected as many arrays as the state has parts");
+  }
+  return {read(name, parts[0]), parts.size() > 1 ? read(name, parts[1]) : nullptr};
+}
+
+template <class T>
+State<const T> input_parts(const char* name, py::handle parts, const CellShape& cell,
+                           Dimensions d) {
+  return read_parts<const T>(name, parts, cell,
+                             [&](auto what, py::handle array) { return input<T>(what, array, d); });
+}
+
+template <class T>
+State<const T> optional_parts(const char* name, py::handle parts, const CellShape& cell,
+                              Dimensions d) {
+  return read_parts<const T>(name, parts, cell, [&](auto what, py::handle array) {
+    return optional_input<T>(what, array, d);
+  });
+}
+
+template <class T>
+State<T> output_parts(const char* name, py::handle parts, const CellShape& cell, Dimensions d) {
+  return read_parts<T>(name, parts, cell,
+                       [&](auto what, py::handle array) { return output<T>(what, array, d); });
+}
+
+// The name of an attribute, as a template argument: its Python string is made once.
+template <std::size_t N>
+struct Name {
+  consteval Name(const char (&literal)[N]) { std::copy_n(literal, N, text); }
+  char text[N];
+};
+
+// Attributes of Python objects, kept alive until a call is over: meanwhile the kernels read them
+// without the GIL, and another thread may give the objects others.
+class Held {
+ public:
+  Held() { objects_.reserve(40); }
+
+  template <Name name>
+  py::handle get(py::handle owner) {
+    static PyObject* const text = PyUnicode_InternFromString(name.text);
+    PyObject* const found = PyObject_GetAttr(owner.ptr(), text);
+    if (!found) throw py::error_already_set();
+    return objects_.emplace_back(py::reinterpret_steal<py::object>(found));
+  }
+
+ private:
+  std::vector<py::object> objects_;
+};
+
+// f(T{}) with the dtype of a layer's x.
+template <class F>
+auto with_dtype_of(py::handle layer, F&& f) {
+  Held held;
+  return with_dtype(array_of("x", held.get<"x">(layer)), f);
+}
+
+// A Layer.
+template <class T>
+Problem<T> read_layer(Held& held, py::handle layer) {
+  const CellId id = cell_of(held.get<"name">(held.get<"cell">(layer)).cast<std::string>());
+  const CellShape& cell = shape_of(id);
+  const py::handle params = held.get<"params">(layer);
+  const auto x = array_of("x", held.get<"x">(layer)),
+             w_hh = array_of("w_hh", held.get<"w_hh">(params));
+  if (x.ndim() != 3 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
+  const Index t = x.shape(0), b = x.shape(1), i = x.shape(2), h = w_hh.shape(1);
+  const Index sums = cell.gates * h;
+  const State<const T> initial = input_parts<T>("state", held.get<"state">(layer), cell, {b, h});
+  return {{{t, b}, i, h, 0, cell},
+          id,
+          input<T>("x", x, {t, b, i}),
+          initial.s,
+          initial.c,
+          input<T>("w_ih", held.get<"w_ih">(params), {sums, i}),
+          input<T>("w_hh", w_hh, {sums, h}),
+          optional_input<T>("b_ih", held.get<"b_ih">(params), {sums}),
+          optional_input<T>("b_hh", held.get<"b_hh">(params), {sums})};
+}
+
+// What a Record has saved: one array, or None.
+inline py::object saved_of(Held& held, py::handle record) {
+  const auto saved = held.get<"saved">(record).cast<py::tuple>();
+  return saved.empty() ? py::object(py::none()) : py::object(saved[0]);
+}
+
+// A Record, to be written or to be read.
+template <class T>
+Record<T> read_record(Held& held, const Problem<T>& p, py::handle record) {
+  const auto [steps, batch] = p.sequence;
+  const auto all =
+      output_parts<T>("history", held.get<"history">(record), p.cell, {steps, batch, p.hidden});
+  return {
+      all.s, all.c,
+      optional_output<T>("saved", saved_of(held, record), {steps, batch, p.cell.saved, p.hidden})};
+}
+
+template <class T>
+Record<const T> read_only_record(Held& held, const Problem<T>& p, py::handle record) {
+  const auto [steps, batch] = p.sequence;
+  const auto all =
+      input_parts<T>("history", held.get<"history">(record), p.cell, {steps, batch, p.hidden});
+  return {
+      all.s, all.c,
+      optional_input<T>("saved", saved_of(held, record), {steps, batch, p.cell.saved, p.hidden})};
+}
+
+// An Incoming.
+template <class T>
+StateGradients<T> read_incoming(Held& held, const Problem<T>& p, py::handle incoming) {
+  const auto [steps, batch] = p.sequence;
+  const auto dy =
+      optional_parts<T>("history", held.get<"history">(incoming), p.cell, {steps, batch, p.hidden});
+  const py::handle state = held.get<"state">(incoming);
+  if (state.is_none()) return {dy.s, dy.c, nullptr, nullptr, nullptr};
+  const auto end = input_parts<T>("dstate", state, p.cell, {batch, p.hidden});
+  return {dy.s, dy.c, end.s, end.c, nullptr};
+}
+
+// A Grads that a Request leads to.
+template <class T>
+Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request, py::handle grads) {
+  const auto [steps, batch] = p.sequence;
+  const Index sums = p.cell.gates * p.hidden;
+  const auto wanted = held.get<"wanted">(request).cast<std::string>();
+  const auto optional = [&](const char* name, py::handle array, bool is_wanted, Dimensions d) {
+    return is_wanted ? optional_output<T>(name, array, d) : nullptr;
+  };
+  auto state = py::reinterpret_borrow<py::object>(held.get<"state">(grads));
+  if (p.cell.states == 1) state = py::make_tuple(state);
+  const State<T> initial = output_parts<T>("dstate", state, p.cell, {batch, p.hidden});
+  const bool all = wanted == "all", weights = wanted != "state";
+  return {optional("x", held.get<"x">(grads), all, {steps, batch, p.inputs}),
+          initial.s,
+          initial.c,
+          optional("w_ih", held.get<"w_ih">(grads), weights, {sums, p.inputs}),
+          optional("w_hh", held.get<"w_hh">(grads), weights, {sums, p.hidden}),
+          optional("b_ih", held.get<"b_ih">(grads), weights, {sums}),
+          optional("b_hh", held.get<"b_hh">(grads), weights, {sums}),
+          nullptr,
+          nullptr,
+          held.get<"accumulate">(request).cast<bool>() ? Write::add : Write::overwrite};
+}
+
+// A Trace, or None.
+template <class T>
+Trace<T> read_trace(Held& held, const Problem<T>& p, py::handle trace) {
+  if (trace.is_none()) return {};
+  const auto [steps, batch] = p.sequence;
+  const auto states =
+      output_parts<T>("dstates", held.get<"dstates">(trace), p.cell, {steps, batch, p.hidden});
+  return {optional_output<T>("deltas", held.get<"deltas">(trace),
+                             {p.cell.deltas(), steps, batch, p.hidden}),
+          states.s, states.c};
+}
+
+// An Objective, and the readout of the parameters. Its target is one step's, (B, ...), or every
+// step's, (T, B, ...).
+template <class T>
+Objective<T> read_objective(Held& held, const Problem<T>& p, py::handle params,
+                            py::handle objective) {
+  const auto [steps, batch] = p.sequence;
+  const auto w_ho = array_of("w_ho", held.get<"w_ho">(params));
+  if (w_ho.ndim() != 2) throw py::value_error("w_ho: unexpected rank");
+  const Index outputs = w_ho.shape(0);
+  const py::handle step = held.get<"step">(objective), target = held.get<"target">(objective);
+  const bool one_step = !step.is_none();
+  const Index at = one_step ? step.cast<Index>() : -1;
+  if (one_step && (at < 0 || at >= steps)) throw py::value_error("step: out of range");
+  Objective<T> o{static_cast<LossId>(
+                     id_of("loss", kLossNames, held.get<"loss">(objective).cast<std::string>())),
+                 outputs,
+                 input<T>("w_ho", w_ho, {outputs, p.hidden}),
+                 optional_input<T>("b_o", held.get<"b_o">(params), {outputs}),
+                 nullptr,
+                 nullptr,
+                 optional_input<T>("weights", held.get<"weights">(objective), {steps, batch}),
+                 at,
+                 held.get<"scale">(objective).cast<double>()};
+  if (o.loss == LossId::squared_error) {
+    o.target = one_step ? input<T>("target", target, {batch, outputs})
+                        : input<T>("target", target, {steps, batch, outputs});
+  } else {
+    o.ids = one_step ? input<std::int64_t>("target", target, {batch})
+                     : input<std::int64_t>("target", target, {steps, batch});
+  }
+  return o;
+}
+
+}  // namespace bptt
