@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import bptt
 import numpy as np
@@ -64,14 +65,31 @@ class Adam:
             w -= np.float32(rate) * m / (np.sqrt(v) + np.float32(1e-8))
 
 
+class Stopwatch:
+    """Seconds of one training alone, without its tests and checks, and without other trainings."""
+
+    def __init__(self) -> None:
+        self._stopped, self._started = 0.0, None
+
+    def __call__(self) -> float:
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._stopped + running
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped, self._started = self(), None
+
+
 @dataclass
 class Run:
-    """One training, and its course: seconds of training alone, without tests and checks."""
+    """One training, and its course."""
 
     cell: str
     seed: int
+    watch: Stopwatch
     horizon: bptt.AdaptiveHorizon | None = None
-    spent: float = 0.0
     seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     checked: list[int] = field(default_factory=list)
@@ -87,22 +105,21 @@ class Run:
 
     def update(self, x: np.ndarray, y: np.ndarray, *, check: bool) -> None:
         given = (self.cell, self.params, x, y)
-        start, K = time.perf_counter(), None
-        if self.horizon is not None:
-            K = self.horizon.update(*given, **LOSS)
-        bptt.value_and_grad(*given, out=self.grads, truncate=K, **LOSS)
-        self.spent += time.perf_counter() - start
+        K = None
+        with self.watch:
+            if self.horizon is not None:
+                K = self.horizon.update(*given, **LOSS)
+            bptt.value_and_grad(*given, out=self.grads, truncate=K, **LOSS)
         if check and K is not None:
             _, full = bptt.value_and_grad(*given, **LOSS)
             self.checked.append(self.optimizer.step)
             self.horizons.append(K)
             self.biases.append(relative_bias(self.grads, full))
-        start = time.perf_counter()
-        self.optimizer.update(self.grads)
-        self.spent += time.perf_counter() - start
+        with self.watch:
+            self.optimizer.update(self.grads)
 
     def test(self, x: np.ndarray, y: np.ndarray) -> None:
-        self.seconds.append(self.spent)
+        self.seconds.append(self.watch())
         self.losses.append(bptt.value_and_grad(self.cell, self.params, x, y, **LOSS)[0])
 
     def time_to(self, loss: float) -> float:
@@ -119,11 +136,11 @@ def relative_bias(cut: bptt.Grads, full: bptt.Grads) -> float:
     )
 
 
-def train(
-    cell: str, data: MackeyGlass, seed: int, updates: int, horizon: bptt.AdaptiveHorizon
-) -> tuple[Run, Run]:
+def train(cell: str, data: MackeyGlass, seed: int, updates: int, **options: Any) -> tuple[Run, Run]:
     """Both ways in alternation, on the same batches: what slows the machine slows both."""
-    runs = Run(cell, seed), Run(cell, seed, horizon)
+    watch = Stopwatch()
+    horizon = bptt.AdaptiveHorizon(TOLERANCE, max_lag=128, clock=watch, **options)
+    runs = Run(cell, seed, Stopwatch()), Run(cell, seed, watch, horizon)
     x_test, y_test = data.draw(np.random.default_rng(1000), 256, test=True)
     for update, (x, y) in zip(range(updates), batches(data, seed), strict=False):
         for run in runs:
@@ -182,12 +199,10 @@ def main() -> None:
     bptt.set_num_threads(asked.threads)
     data = MackeyGlass()
     for cell in ("tanh", "gru"):
-        trained = []
-        for seed in range(asked.seeds):
-            horizon = bptt.AdaptiveHorizon(
-                TOLERANCE, max_lag=128, margin=asked.margin, memory=asked.memory
-            )
-            trained.append(train(cell, data, seed, asked.updates, horizon))
+        trained = [
+            train(cell, data, seed, asked.updates, margin=asked.margin, memory=asked.memory)
+            for seed in range(asked.seeds)
+        ]
         full, adaptive = ([runs[n] for runs in trained] for n in range(2))
         print(report(cell, full, adaptive, asked.loss), flush=True)
     plot(cell, full[0], adaptive[0], asked.out)
