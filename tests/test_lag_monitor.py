@@ -9,6 +9,8 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
+from bptt.lags import probe
+from bptt.lags.schedule import Schedule
 
 STEPS, BATCH = 12, 6
 
@@ -45,13 +47,13 @@ def trained(
 
 def costing(clock: FakeClock, costs: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each measurement take the next of `costs`, and after them always the last."""
-    measure, remaining = bptt.lag_gradients, list(costs)
+    measure, remaining = probe.measured, list(costs)
 
     def slow(*args: Any, **options: Any) -> bptt.LagGradients:
         clock.now += remaining.pop(0) if len(remaining) > 1 else remaining[0]
         return measure(*args, **options)
 
-    monkeypatch.setattr("bptt.lags.monitor.lag_gradients", slow)
+    monkeypatch.setattr(probe, "measured", slow)
 
 
 @pytest.mark.parametrize("budget", [0.03, 0.2])
@@ -126,14 +128,14 @@ def test_every_counts_steps_and_not_seconds(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_history_of_a_long_training_stays_small() -> None:
     clock = FakeClock()
-    monitor = bptt.LagMonitor(clock=clock, max_lag=1)
-    params, x, ids = problem()
-    monitor.step("tanh", params, x, ids, loss="cross_entropy", at="last")
-    monitor.steps = 10**6
-    clock.now += 1e9
-    monitor.step("tanh", params, x, ids, loss="cross_entropy", at="last")
-    trained(monitor, clock, 1500, 1e9)
-    assert len(monitor.history) == 2
+    schedule = Schedule(None, 0.03, clock, 1.5)
+    schedule.step(lambda: "the first")
+    schedule.steps = 10**6
+    found = []
+    for _ in range(4000):
+        clock.now += 1e9
+        found.append(schedule.step(lambda: "another"))
+    assert found.count("another") == 2
 
 
 def test_records_are_what_lag_gradients_measures() -> None:
@@ -238,10 +240,11 @@ def test_sample_of_more_than_the_batch_takes_all_of_it() -> None:
 def test_ctrl_c_in_a_measurement_stops_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """`lag_gradients` returns what it has by then; the training is to end all the same."""
 
-    def interrupted(self: Any, parts: Any) -> None:
+    def interrupted(self: Any, parts: Any) -> bool:
         if self.lags:
             raise KeyboardInterrupt
         self.lags.append(parts[0].lag)
+        return True
 
     monkeypatch.setattr("bptt.lags.measures.Curves.add", interrupted)
     monkeypatch.setattr("bptt.lags.measures.Curves.result", lambda self, complete, *_: _Partial())

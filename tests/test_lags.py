@@ -11,7 +11,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
-from bptt.lags.question import Question
+from bptt.lags.lag_sum import LagSum
 from bptt.recorded import Recorded
 from bptt.states import as_tuple
 from problems import Problem, make_problem
@@ -352,8 +352,9 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     p = make_problem("tanh", *SHAPE)
     every = lags_of(p, "numpy", "cross_entropy", "all")
     monkeypatch.setattr(Recorded, "pull_back", interrupted)
-    with pytest.warns(RuntimeWarning, match="interrupted: 3 of 9 lags are done"):
+    with pytest.warns(RuntimeWarning, match="interrupted: 3 of 9 lags are done") as warned:
         some = lags_of(p, "numpy", "cross_entropy", "all")
+    assert warned[0].filename == __file__
     assert not some.complete
     assert some.lags.tolist() == [0, 1, 2]
     np.testing.assert_array_equal(some.norm["w_hh"], every.norm["w_hh"][:3])
@@ -384,10 +385,11 @@ def test_an_exploding_term_is_reported(at: str, backend: str) -> None:
     x, ids = np.zeros((40, 2, 1), np.float32), np.zeros((40, 2), int)
     params.b_ih[:] = params.b_hh[:] = 0  # the states stay zero
     target = ids if at == "all" else ids[0]
-    with pytest.warns(RuntimeWarning, match="the term of lag [0-9]+ is not finite"):
+    with pytest.warns(RuntimeWarning, match="the term of lag [0-9]+ is not finite") as warned:
         lags = bptt.lag_gradients(
             "linear", params, x, target, loss="cross_entropy", at=at, backend=backend
         )
+    assert [w.filename for w in warned if "the term of lag" in str(w.message)] == [__file__]
     assert 15 <= lags.overflow_lag <= 21
     assert len(lags.lags) == lags.overflow_lag
     assert np.isfinite(lags.norm["state"]).all()
@@ -454,7 +456,7 @@ def test_check_is_relative_to_the_norm_of_the_total(
 ) -> None:
     p = make_problem("lstm", *SHAPE, dtype="float32")
     left = staticmethod(lambda group: {name: 1e-5 * g for name, g in group.total.items()})
-    monkeypatch.setattr(Question, "_left", left)
+    monkeypatch.setattr(LagSum, "_left", left)
     where, target = p.loss_at(at, "cross_entropy")
     call = {"loss": "cross_entropy", "at": where, "sample": sample}
     lags = bptt.lag_gradients("lstm", p.params, p.x, target, **call)

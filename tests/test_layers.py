@@ -147,6 +147,66 @@ def test_a_module_imports_only_modules_below_it(path: Path) -> None:
             assert public, f"{unit} imports {other}"
 
 
+# An import that is no arrow between layers: the version, read from the front when it is asked for.
+OF_THE_VERSION = {("bptt.info", "bptt"), ("bptt.threadpoolctl", "bptt")}
+
+
+def imports_by_module() -> dict[str, set[str]]:
+    """The modules that each module names in an import: at the top, in functions, for types."""
+    names = {}
+    for path in python_files():
+        parts = ("bptt", *path.relative_to(PACKAGE).with_suffix("").parts)
+        names[path] = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    modules = set(names.values())
+    found: dict[str, set[str]] = {}
+    for path, module in names.items():
+        package = module.split(".")[: None if path.name == "__init__.py" else -1]
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names} & modules
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                source = ".".join([*base, *([node.module] if node.module else [])])
+                for alias in node.names:
+                    inner = f"{source}.{alias.name}"
+                    found[module] |= {inner if inner in modules else source} & modules
+    return found
+
+
+def circles(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """The strongly connected components of more than one node, or of one with a loop."""
+
+    def reached(start: str) -> set[str]:
+        seen, ahead = set(), [start]
+        while ahead:
+            new = arrows[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        return seen
+
+    reach = {node: reached(node) for node in arrows}
+    within = {frozenset(b for b in reach[a] if a in reach[b]) for a in arrows}
+    return [set(circle) for circle in within if circle]
+
+
+def test_circles_are_found() -> None:
+    arrows = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a", "d"}, "e": set()}
+    assert sorted(map(sorted, circles(arrows))) == [["b", "c"], ["d"]]
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not even in functions or for their types: each can be read without those that use it."""
+    arrows = imports_by_module()
+    assert {"bptt.lags.result", "bptt.ticks"} <= arrows.keys()
+    assert "bptt.lags.plots" in arrows["bptt.lags.result"]  # in a function
+    assert "bptt.lags.record" in arrows["bptt.lags.plots"]  # for a type
+    for module, other in OF_THE_VERSION:
+        arrows[module].remove(other)
+    found = [{a: arrows[a] & circle for a in circle} for circle in circles(arrows)]
+    assert not found, f"modules that import each other: {found}"
+
+
 def test_only_the_native_backend_imports_the_compiled_module() -> None:
     users = [path for path in python_files() if "_core" in imported(path)]
     assert users == [PACKAGE / "backends" / "native.py"]

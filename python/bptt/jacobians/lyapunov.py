@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -105,9 +105,39 @@ def lyapunov_exponents(
     if batch < 1:
         raise ValueError("x: expected one sequence at least, got none")
     size = len(initial) * params.hidden_size
+    count = _read_count(k, size)
+    growth = _read_intervals(skip, interval, steps)
+    generator = generator_of(rng)
+    chosen = resolve(backend, kind, x.dtype)
+    gates = kind.gates * params.hidden_size
+    checks.require_memory((8 * size + 3 * gates) * count * batch * 8, f"{count} tangents")
+    tangents = _orthonormal(generator.standard_normal((batch, size, count)))[0].astype(x.dtype)
+    passed = _steps(kind, chosen, params, x[: growth.steps], initial)
+    complete = True
+    try:
+        _carry(tangents, watched(passed, progress, growth.steps, "lyapunov", "step"), growth)
+    except KeyboardInterrupt:
+        if growth.done < 1:
+            raise
+        complete = False
+        warnings.warn(
+            f"interrupted: {growth.done} of {growth.intervals} intervals are done",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return growth.result(kind.name, size, complete)
+
+
+def _read_count(k: object, size: int) -> int:
+    """How many exponents."""
     count = size if k is None else checks.size("k", k)
     if count > size:
         raise ValueError(f"k: expected at most {size}, the size of the state, got {count}")
+    return count
+
+
+def _read_intervals(skip: object, interval: object, steps: int) -> _Growth:
+    """The intervals of so many steps that count, after those that are skipped."""
     left_out = steps // 10 if skip is None else checks.size("skip", skip, least=0)
     every = checks.size("interval", interval)
     intervals = (steps - left_out) // every
@@ -115,32 +145,16 @@ def lyapunov_exponents(
         raise ValueError(
             f"skip, interval: expected at most the {steps} steps of x, got {left_out} and {every}"
         )
-    generator = generator_of(rng)
-    chosen = resolve(backend, kind, x.dtype)
-    gates = kind.gates * params.hidden_size
-    checks.require_memory((8 * size + 3 * gates) * count * batch * 8, f"{count} tangents")
-    tangents = _orthonormal(generator.standard_normal((batch, size, count)))[0].astype(x.dtype)
-    growth = _Growth(left_out, every, intervals)
-    x = x[: left_out + intervals * every]
-    complete = True
-    try:
-        for t, step, passed in watched(
-            _steps(kind, chosen, params, x, initial), progress, len(x), "lyapunov", "step"
-        ):
-            tangents = _push(passed, step, tangents)
-            if (t + 1 - left_out) % every == 0:
-                tangents, logs = _orthonormal(tangents)
-                growth.add(t + 1, logs)
-    except KeyboardInterrupt:
-        if growth.done < 1:
-            raise
-        complete = False
-        warnings.warn(
-            f"interrupted: {growth.done} of {intervals} intervals are done",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return growth.result(kind.name, size, complete)
+    return _Growth(left_out, every, intervals)
+
+
+def _carry(tangents: Array, steps: Iterable[tuple[int, int, Linearized]], growth: _Growth) -> None:
+    """Carry the tangents through the steps, and hand over how they grow in each interval."""
+    for t, step, passed in steps:
+        tangents = _push(passed, step, tangents)
+        if growth.ends(t + 1):
+            tangents, logs = _orthonormal(tangents)
+            growth.add(t + 1, logs)
 
 
 def _steps(
@@ -179,13 +193,19 @@ class _Growth:
     """The sum of log |R[i, i]| over intervals, remembered at some of them."""
 
     def __init__(self, skip: int, interval: int, intervals: int) -> None:
-        self.skip, self.done = skip, 0
+        self.skip, self.intervals, self.done = skip, intervals, 0
+        self.steps = skip + intervals * interval
+        self._interval = interval
         self._sum: Array | float = 0.0
         self._last = skip
         points = np.linspace(1, intervals, min(intervals, _POINTS)).astype(int)
         self._points = set(points.tolist())
         self._at: list[int] = []
         self._sums: list[Array] = []
+
+    def ends(self, step: int) -> bool:
+        """Whether an interval ends after so many steps, also among those that are skipped."""
+        return (step - self.skip) % self._interval == 0
 
     def add(self, step: int, logs: Array) -> None:
         """Of the interval that ends after so many steps."""

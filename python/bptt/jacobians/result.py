@@ -46,7 +46,7 @@ class JacobianNorms:
         """
         from .plots import norms_by_distance  # matplotlib is slow to import, and may not be there
 
-        return norms_by_distance(self)
+        return norms_by_distance(self.cell, self.distances, self.norm)
 
     def __repr__(self) -> str:
         count, batch = self.norm.shape
@@ -118,7 +118,14 @@ class LyapunovExponents:
         """
         from .plots import spectrum  # matplotlib is slow to import, and may not be there
 
-        return spectrum(self)
+        return spectrum(
+            self.cell,
+            self.size,
+            self.exponents,
+            self.standard_error,
+            self.steps,
+            self.running,
+        )
 
     def __repr__(self) -> str:
         first, error = self.exponents[0], self.standard_error[0]

@@ -9,7 +9,8 @@ and these modules compute each term of the sum over lags, lag = t - k.
 
 from .adaptive_horizon import AdaptiveHorizon
 from .gradients import lag_gradients, lag_terms
-from .monitor import LagMonitor, LagRecord
+from .monitor import LagMonitor
+from .record import LagRecord
 from .result import LagGradients, LagTerm
 
 __all__ = [

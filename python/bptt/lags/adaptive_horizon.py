@@ -13,23 +13,27 @@ are measured, since `lag_gradients` has them.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import checks
 from ..cells import Cell
 from ..checks import Array
-from ..losses import At
-from ..params import Params, Seed
-from ..states import GivenState
-from .gradients import lag_gradients
+from ..params import Params
+from .options import Loss, Plan, expect_options, shows
+from .probe import Probe
+from .question import Question
 from .result import LagGradients
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["AdaptiveHorizon"]
 
 
-class AdaptiveHorizon:
+class AdaptiveHorizon(Probe):
     """Chooses K of ``truncate=K`` during training, for a wanted relative bias of the gradient.
 
     Parameters
@@ -37,9 +41,12 @@ class AdaptiveHorizon:
     tolerance : float
         The relative bias that is accepted, ``||g - g_K|| / ||g||`` of all parameters of the layer
         as one vector; above 0.
-    every : int
+    every : int or None
         Measure once in so many calls of `update`; more often at the start, where a network changes
         fast: a quarter of the calls so far lies between two measurements, until that is `every`.
+        With None, measurements keep to `budget` instead, as those of `LagMonitor` do.
+    budget, sample, backend, rng, clock
+        As in `LagMonitor`.
     memory : int
         Take the largest K of so many measurements, the last ones.
     margin : float
@@ -58,6 +65,10 @@ class AdaptiveHorizon:
         The bound on the relative bias at K, by the last measurement.
     lags : LagGradients or None
         The last measurement.
+    steps : int
+        Calls of `update` so far.
+    overhead : float
+        The time within them over the time between them.
 
     Raises
     ------
@@ -68,6 +79,9 @@ class AdaptiveHorizon:
     -----
     The bound holds on the sequences that were measured. On others, and for the parameters of later
     steps, it is an estimate; docs/truncation.md tells how often it was kept.
+
+    With `every`, a training can be repeated to the bit. Within a budget (``every=None``), the steps
+    that are measured depend on how long things take, and with them K and the training.
 
     Examples
     --------
@@ -84,79 +98,65 @@ class AdaptiveHorizon:
     True
     """
 
+    # K cuts the gradients of all steps up to the next measurement. In trainings that begin fast,
+    # the bias kept the tolerance in 98 to 100 % of the steps with 1.25, in 93 to 97 % with 1.5.
+    _growth = 1.25
+    _gradual = True
+
+    @shows(Plan, Probe)
     def __init__(
         self,
         tolerance: float,
         *,
-        every: int = 50,
         memory: int = 10,
         margin: float = 3.0,
         max_lag: int | None = None,
+        every: int | None = 50,
+        **plan: Unpack[Plan],
     ) -> None:
+        expect_options("AdaptiveHorizon", plan, Plan)
+        super().__init__(every=every, **plan)
         self.tolerance = checks.finite("tolerance", tolerance)
         if self.tolerance <= 0:
             raise ValueError(f"tolerance: expected a number above 0, got {tolerance!r}")
         self.margin = checks.finite("margin", margin)
         if self.margin < 1:
             raise ValueError(f"margin: expected a number of at least 1, got {margin!r}")
-        self.every = checks.size("every", every)
         self.max_lag = None if max_lag is None else checks.size("max_lag", max_lag)
         self.K: int | None = None
         self.bias: float | None = None
         self.lags: LagGradients | None = None
         self._recent: deque[int] = deque(maxlen=checks.size("memory", memory))
-        self._calls = self._next = 0
 
+    @shows(Loss, Question)
     def update(
         self,
         cell: str | Cell,
         params: Params,
         x: Array,
         target: Array | None = None,
-        *,
-        dy: Array | None = None,
-        loss: str | None = None,
-        at: At = "all",
-        reduction: str = "mean",
-        state: GivenState | None = None,
-        backend: str = "auto",
-        sample: int | None = None,
-        rng: Seed = 0,
+        **loss: Unpack[Loss],
     ) -> int | None:
         """Measure if it is time to, and return K.
 
-        Parameters
-        ----------
-        cell, params, x, target, dy, loss, at, reduction, state, backend, sample, rng
-            As in `lag_gradients`: what is to be trained on, or ``sample=`` some of its sequences.
+        Its arguments are those of `lag_gradients`: what is to be trained on.
 
         Raises
         ------
         TypeError, ValueError
-            As `lag_gradients` does.
+            As `lag_gradients`, when it measures.
+        KeyboardInterrupt
+            Of a Ctrl-C while it measures; that measurement is lost.
         """
-        if self._calls == self._next:
-            reach = _reach(x, at)
-            last = None if self.max_lag is None else min(self.max_lag, reach - 1)
-            lags = lag_gradients(
-                cell,
-                params,
-                x,
-                target,
-                dy=dy,
-                loss=loss,
-                at=at,
-                reduction=reduction,
-                state=state,
-                backend=backend,
-                max_lag=last,
-                sample=sample,
-                rng=rng,
-            )
-            self._choose(lags, reach)
-            self._next += min(self.every, max(1, self._calls // 4))
-        self._calls += 1
+        found = self._step(cell, params, x, target, loss)
+        if found is not None:
+            self._choose(found, found.steps if found.step is None else found.step + 1)
         return self.K
+
+    def _narrowed(self, question: Question) -> Question:
+        if self.max_lag is None:
+            return question
+        return replace(question, max_lag=min(self.max_lag, question.reach - 1))
 
     def _choose(self, lags: LagGradients, reach: int) -> None:
         self.lags = lags
@@ -196,11 +196,3 @@ def _decay(norm: Array) -> float:
         return 0.0 if norm[last] == 0 else 1.0
     before = np.arange(last // 2, max(last * 3 // 4, last // 2 + 1))
     return float(np.max((norm[last] / norm[before]) ** (1 / (last - before))))
-
-
-def _reach(x: Array, at: Any) -> int:
-    """How many lags a loss has: the steps up to the last one at which it is read."""
-    steps = len(np.atleast_1d(checks.as_array("x", x)))
-    if steps and isinstance(at, (int, np.integer)):
-        return int(at) % steps + 1
-    return max(steps, 1)

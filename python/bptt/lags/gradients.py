@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import checks
 from ..cells import Cell
 from ..checks import Array
-from ..losses import At
-from ..params import Params, Seed
+from ..params import Params
 from ..progress import watched
-from ..states import GivenState
+from .lag_sum import LagSum
 from .measures import Curves
+from .options import Options, expect_options, shows
 from .question import Question, read_question
 from .result import LagGradients, LagTerm
-from .terms import AtOneStep, Term
+from .terms import Term
 
-__all__ = ["lag_gradients", "lag_terms"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["lag_gradients", "lag_terms", "measured"]
 
 
+@shows(Options, Question)
 def lag_gradients(
     cell: str | Cell,
     params: Params,
     x: Array,
     target: Array | None = None,
     *,
-    dy: Array | None = None,
-    loss: str | None = None,
-    at: At = "all",
-    reduction: str = "mean",
-    state: GivenState | None = None,
-    backend: str = "auto",
-    max_lag: int | None = None,
-    lags: Iterable[int] | None = None,
-    route: str | None = None,
     terms: bool = False,
-    sample: int | None = None,
-    rng: Seed = 0,
     progress: bool = False,
+    **options: Unpack[Options],
 ) -> LagGradients:
     """The gradient of a recurrent layer, resolved by the lag t - k over which it came.
 
@@ -111,57 +104,18 @@ def lag_gradients(
     >>> lags.error["w_hh"].shape
     (50,)
     """
-    question = read_question(
-        cell,
-        params,
-        x,
-        target,
-        dy=dy,
-        loss=loss,
-        at=at,
-        reduction=reduction,
-        state=state,
-        backend=backend,
-        max_lag=max_lag,
-        lags=lags,
-        route=route,
-        sample=sample,
-        rng=rng,
-    )
-    if terms:
-        _require_memory_for_terms(question)
-    curves = Curves(question)
-    group = question.groups[0]
-    if isinstance(group, AtOneStep) and question.factor is None and not terms:
-        count = curves.add_all(group)
-        if count is not None:
-            overflow = None if count == len(question.lags) else int(question.lags[count])
-            _warn_of_overflow(overflow)
-            return curves.result(True, overflow, None)
-    kept: list[LagTerm] = []
-    complete, overflow = True, None
-    try:
-        for parts in watched(question, progress, len(question.lags), "lags", "lag"):
-            if not curves.add(parts):
-                overflow = parts[0].lag
-                _warn_of_overflow(overflow)
-                break
-            if terms:
-                kept.append(kept_term(parts))
-    except KeyboardInterrupt:
-        if not curves.lags:
-            raise
-        complete = False
-        warnings.warn(
-            f"interrupted: {len(curves.lags)} of {len(question.lags)} lags are done",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return curves.result(complete, overflow, kept if terms else None)
+    expect_options("lag_gradients", options, Options)
+    question = Question(cell, params, x, target, **options)
+    return measured(question, terms=terms, progress=progress)
 
 
+@shows(Options, Question)
 def lag_terms(
-    cell: str | Cell, params: Params, x: Array, target: Array | None = None, **options: Any
+    cell: str | Cell,
+    params: Params,
+    x: Array,
+    target: Array | None = None,
+    **options: Unpack[Options],
 ) -> Iterator[LagTerm]:
     """The terms of `lag_gradients` one at a time, from the smallest lag on.
 
@@ -177,34 +131,52 @@ def lag_terms(
     iterator of LagTerm
         Their arrays are the caller's.
     """
-    unknown = options.keys() - inspect.signature(read_question).parameters.keys()
-    if unknown:
-        raise TypeError(f"lag_terms: unknown options: {', '.join(sorted(unknown))}")
-    question = read_question(cell, params, x, target, **options)
-    return (kept_term(parts) for parts in question)
+    expect_options("lag_terms", options, Options)
+    return map(_kept_term, read_question(cell, params, x, target, **options))
 
 
-def _require_memory_for_terms(question: Question) -> None:
-    weights = sum(g.nbytes for g in question.groups[0].total.values())
-    states = sum(d.nbytes for group in question.groups for d in group.total_dstates)
-    per_lag = weights + states // (2 if question.step is None else question.steps)
+def measured(question: Question, *, terms: bool = False, progress: bool = False) -> LagGradients:
+    """`lag_gradients`, whose caller the warnings point at."""
+    total = question.read()
+    if terms:
+        _require_memory_for_terms(total)
+    curves, kept, complete = Curves(total), [], True
+    if terms or not curves.add_all():
+        try:
+            for parts in watched(total, progress, len(total.lags), "lags", "lag"):
+                if not curves.add(parts):
+                    break
+                if terms:
+                    kept.append(_kept_term(parts))
+        except KeyboardInterrupt:
+            if not curves.lags:
+                raise
+            complete = False
+            _warn(f"interrupted: {len(curves.lags)} of {len(total.lags)} lags are done")
+    if curves.overflow_lag is not None:
+        _warn(
+            f"the term of lag {curves.overflow_lag} is not finite: it overflows, or comes from "
+            "inf or nan"
+        )
+    return curves.result(complete, kept if terms else None)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _require_memory_for_terms(total: LagSum) -> None:
+    weights = sum(g.nbytes for g in total.groups[0].total.values())
+    states = sum(d.nbytes for group in total.groups for d in group.total_dstates)
+    per_lag = weights + states // (2 if total.step is None else total.steps)
     checks.require_memory(
-        len(question.lags) * per_lag,
-        f"the terms of {len(question.lags)} lags; bptt.lag_terms holds one at a time, and lags= "
+        len(total.lags) * per_lag,
+        f"the terms of {len(total.lags)} lags; bptt.lag_terms holds one at a time, and lags= "
         "takes fewer",
     )
 
 
-def _warn_of_overflow(lag: int | None) -> None:
-    if lag is not None:
-        warnings.warn(
-            f"the term of lag {lag} is not finite: it overflows, or comes from inf or nan",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-
-
-def kept_term(parts: list[Term]) -> LagTerm:
+def _kept_term(parts: list[Term]) -> LagTerm:
     """The term of all sequences, in arrays of its own."""
     params = {name: np.sum([t.params[name] for t in parts], axis=0) for name in parts[0].params}
     dstates = tuple(

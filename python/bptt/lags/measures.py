@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checks import Array
-from .question import Question
+from .lag_sum import LagSum
 from .result import LagGradients, LagTerm
 from .scalar import dot, squares_of, sum_of
 from .terms import AtOneStep, Term, Terms
@@ -28,37 +28,40 @@ Found = dict[str, dict[str, Array]]
 
 
 class Curves:
-    """The measures of all lags so far."""
+    """The measures of all lags so far, and the lag at which they end since its term is not finite.
 
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._total = sum_of([group.total for group in question.groups])
+    Give it each lag by `add`, or all at once by `add_all`, and it makes the `result`.
+    """
+
+    def __init__(self, total: LagSum) -> None:
+        self._sum = total
+        self._total = sum_of([group.total for group in total.groups])
         self.lags: list[int] = []
+        self.overflow_lag: int | None = None
         self._products: list[Array] = []  # (keys, 6) of each lag
         self._without: list[list[Array]] = []  # leaving out each group
         self._signal: list[Array] = []
 
     def add(self, parts: list[Term]) -> bool:
         """The next lag: its term for each group of sequences. False if that is not finite."""
-        groups = self._question.groups
+        groups = self._sum.groups
         products = self._scaled(_products(parts, groups), 1.0)
         if not np.isfinite(products[:, 0]).all():
+            self.overflow_lag = parts[0].lag
             return False
         self.lags.append(parts[0].lag)
         self._products.append(products)
-        if self._question.step is None:
+        if self._sum.step is None:
             self._signal.append(self._signal_of(parts))
-        if self._question.factor is not None:
-            others = len(groups) / (len(groups) - 1)
-            self._without.append(
-                [
-                    self._scaled(
-                        _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :]), others
-                    )
-                    for i in range(len(groups))
-                ]
-            )
+        if self._sum.factor is not None:
+            self._without.append([self._products_without(i, parts) for i in range(len(groups))])
         return True
+
+    def _products_without(self, i: int, parts: list[Term]) -> Array:
+        """With group `i` left out, and each of the others counting as much more."""
+        groups = self._sum.groups
+        others = _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :])
+        return self._scaled(others, len(groups) / (len(groups) - 1))
 
     def _scaled(self, products: Array, by: float) -> Array:
         """With each sequence counting `by` as much, for others that were left out.
@@ -67,59 +70,59 @@ class Curves:
         which the factor of the sample is in twice.
         """
         products[:-1] *= by**2
-        products[-1] *= by / (self._question.factor or 1.0)
+        products[-1] *= by / (self._sum.factor or 1.0)
         return products
 
-    def add_all(self, group: AtOneStep) -> int | None:
-        """All lags of a loss at one step, if the backend has a kernel for them.
+    def add_all(self) -> bool:
+        """All lags, without their terms. False if there is no kernel for that.
 
-        Returns how many were added; None if there is no kernel.
+        There is one for a loss at one step, in some backends, if all sequences are one group.
         """
+        group = self._sum.groups[0]
+        if not isinstance(group, AtOneStep) or self._sum.factor is not None:
+            return False
         found = group.products()
         if found is None:
-            return None
+            return False
         totals = np.array(list(group.squares.values()))
         finite = np.isfinite(found[..., 0]).all(axis=1)  # the terms; their sum may overflow first
         count = len(found) if finite.all() else int(np.argmin(finite))
-        lags = self._question.lags[:count]
+        if count < len(found):
+            self.overflow_lag = int(self._sum.lags[count])
+        lags = self._sum.lags[:count]
         self.lags = lags.tolist()
         params = np.concatenate(
             [found[:count], np.broadcast_to(totals[:, None], (count, len(totals), 1))], axis=2
         )
         squares = np.sum([_squares_by_step(d) for d in group.total_dstates], axis=0)
-        steps = len(squares) - 1 - lags
+        states = _of_states(squares, len(squares) - 1 - lags)
         self._products = list(
-            np.concatenate(
-                [params, params.sum(axis=1, keepdims=True), _of_states(squares, steps)[:, None]],
-                axis=1,
-            )
+            np.concatenate([params, params.sum(axis=1, keepdims=True), states[:, None]], axis=1)
         )
-        return count
+        return True
 
     def _signal_of(self, parts: list[Term]) -> Array:
-        squares = np.zeros(self._question.steps)
+        squares = np.zeros(self._sum.steps)
         for term in parts:
             for d in term.dstates:
                 squares[term.steps] += _squares_by_step(d)
-        return np.sqrt(squares / (self._question.factor or 1.0))
+        return np.sqrt(squares / (self._sum.factor or 1.0))
 
-    def result(
-        self, complete: bool, overflow_lag: int | None, terms: list[LagTerm] | None
-    ) -> LagGradients:
-        q, gap = self._question, self._question.gap()
-        q.require_sum(gap, self._size())
+    def result(self, complete: bool, terms: list[LagTerm] | None) -> LagGradients:
+        total, gap = self._sum, self._sum.gap()
+        total.require_sum(gap, self._size())
         return LagGradients(
-            cell=q.cell.name,
-            route=q.route,
+            cell=total.cell.name,
+            route=total.route,
             lags=np.array(self.lags, np.int64),
-            step=q.step,
-            total={**self._total, **(q.readout if q.route is None else {})},
-            loss=q.loss,
-            steps=q.steps,
+            step=total.step,
+            total={**self._total, **(total.readout if total.route is None else {})},
+            loss=total.loss,
+            steps=total.steps,
             check=self._relative(gap),
-            overflow_lag=overflow_lag,
+            overflow_lag=self.overflow_lag,
             complete=complete,
-            standard_error=None if q.factor is None else self._standard_error(),
+            standard_error=None if total.factor is None else self._standard_error(),
             terms=terms,
             every_signal=np.array(self._signal) if self._signal else None,
             **self._measures(self._products),
@@ -134,7 +137,7 @@ class Curves:
 
     def _size(self) -> float:
         """Of what was added up, which may have cancelled: the norms of delta, times its inputs'."""
-        groups, factor = self._question.groups, self._question.factor or 1.0
+        groups, factor = self._sum.groups, self._sum.factor or 1.0
         deltas = sum(math.sqrt(products[-1, 0] * factor) for products in self._products)
         all_lags = math.sqrt(sum(sum(group.dstates_squares) for group in groups))
         return max(deltas, all_lags) * math.sqrt(sum(group.inputs_square for group in groups))
@@ -153,7 +156,7 @@ class Curves:
 
     def _standard_error(self) -> Found:
         """By the jackknife over groups (Efron 1982): sqrt((G - 1) / G sum (v_i - mean)^2)."""
-        groups = len(self._question.groups)
+        groups = len(self._sum.groups)
         left_out = [self._measures([lag[i] for lag in self._without]) for i in range(groups)]
         factor = (groups - 1) / math.sqrt(groups)
         return {

@@ -1,11 +1,11 @@
-"""How `LagGradients` and `LagMonitor` are drawn. Importing this module imports matplotlib.
+"""How lags are drawn, from arrays and records alone. Importing this module imports matplotlib.
 
 The ``draw_`` functions draw into axes that they are given, so that figures can be made of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import QuadMesh
 
-    from .monitor import LagMonitor
-    from .result import LagGradients
+    from .record import LagRecord
 
 __all__ = [
     "draw_curve",
@@ -43,33 +42,36 @@ _FEWEST = 1e-8  # below that part of the largest, all is drawn in the darkest co
 
 
 def draw_curve(
-    axes: Axes, found: LagGradients, curve: str, of: str, tolerance: float, style: Mapping[str, Any]
+    axes: Axes,
+    curve: str,
+    lags: Array,
+    values: Array,
+    horizon: int | None,
+    style: Mapping[str, Any],
 ) -> None:
     """A curve over the lag; on those of error and share the horizon is a ring."""
     name, logarithmic = _CURVES[curve]
-    values = getattr(found, curve)[of]
     if curve == "share":
         values = np.cumsum(values)
-    (line,) = axes.plot(found.lags, values, **style)
+    (line,) = axes.plot(lags, values, **style)
     axes.set(xlabel="lag (steps)", ylabel=name)
     if logarithmic and (values > 0).any():
         axes.set_yscale("log", nonpositive="mask")
         label_logarithmic(axes.yaxis)
-    horizon = found.horizon(tolerance, of)
     if curve not in ("error", "share") or horizon is None:
         return
-    at = int(np.searchsorted(found.lags, horizon))
+    at = int(np.searchsorted(lags, horizon))
     axes.axvline(horizon, color=line.get_color(), linestyle=":", linewidth=1.2)
     # An error of zero has no place on a logarithmic axis.
     if values[at] > 0 or not logarithmic:
         axes.plot(horizon, values[at], "o", color=line.get_color(), markersize=7, mfc="none")
 
 
-def draw_signal(axes: Axes, found: LagGradients, style: Mapping[str, Any]) -> QuadMesh:
+def draw_signal(axes: Axes, lags: Array, signal: Array, style: Mapping[str, Any]) -> QuadMesh:
     """||delta|| over the step t of the loss and the lag; white where step t - lag is none."""
-    signal, lags, steps = found.signal, found.lags, found.steps
     if not lags.size:
         raise ValueError("signal: there is nothing to draw, as no lag is finite")
+    steps = signal.shape[1]
     k = np.arange(steps)[None, :] - lags[:, None]  # the step that delta is at
     shown = np.take_along_axis(signal, np.maximum(k, 0), axis=1)
     columns, rows = np.arange(steps + 1) - 0.5, _edges(lags, -0.5, steps - 0.5)
@@ -78,63 +80,64 @@ def draw_signal(axes: Axes, found: LagGradients, style: Mapping[str, Any]) -> Qu
     return mesh
 
 
-def draw_horizon(axes: Axes, monitor: LagMonitor, style: Mapping[str, Any]) -> None:
+def draw_horizon(
+    axes: Axes, history: Sequence[LagRecord], steps: int, style: Mapping[str, Any]
+) -> None:
     """The horizon over the steps of training, with gaps where no lag was far enough.
 
     The axis is as long as the training, so that it shows where the last measurement was.
     """
-    history = monitor.history
     horizons = [np.nan if r.horizon is None else r.horizon for r in history]
     axes.plot([r.step for r in history], horizons, **style)
     axes.set(xlabel="training step", ylabel="horizon (steps)")
-    axes.set_xlim(0, max(axes.dataLim.x1, monitor.steps, 1))
+    axes.set_xlim(0, max(axes.dataLim.x1, steps, 1))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def draw_error_in_training(
-    axes: Axes, monitor: LagMonitor, style: Mapping[str, Any]
+    axes: Axes, history: Sequence[LagRecord], steps: int, style: Mapping[str, Any]
 ) -> QuadMesh | None:
     """The error by lag over the steps of training; None if the lags were not always the same.
 
     What was measured fills all steps to which no other measurement is nearer.
     """
-    history = monitor.history
     if len({r.lags.tobytes() for r in history}) != 1:
         return None
     error = np.array([r.error for r in history]).T
-    steps = np.array([r.step for r in history])
-    columns = np.concatenate([[0], (steps[1:] + steps[:-1]) / 2, [monitor.steps]])
+    at = np.array([r.step for r in history])
+    columns = np.concatenate([[0], (at[1:] + at[:-1]) / 2, [steps]])
     mesh = _heat_map(axes, columns, _edges(history[0].lags, -0.5, np.inf), error, style)
     axes.set(xlabel="training step", ylabel="lag (steps)")
     return mesh
 
 
-def lag_curves(found: LagGradients, of: str) -> Figure:
-    """Norm, error and share of the gradient of `of` over the lag."""
+def lag_curves(
+    cell: str, of: str, lags: Array, curves: Mapping[str, Array], horizon: int | None
+) -> Figure:
+    """Norm, error and share of the gradient of `of` over the lag, with the horizon of 5 %."""
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels = dict(zip(("norm", "error", "share"), figure.subplots(1, 3), strict=True))
     for curve, axes in panels.items():
-        draw_curve(axes, found, curve, of, 0.05, {})
+        draw_curve(axes, curve, lags, curves[curve], horizon, {})
     panels["error"].axhline(0.05, color="gray", linewidth=0.8)
     panels["error"].annotate(
         "5 %", (0, 0.05), (3, 2), xycoords=("axes fraction", "data"), textcoords="offset points"
     )
-    horizon = found.horizon(0.05, of) if len(found.lags) else None
     reach = "beyond all lags" if horizon is None else f"{horizon} steps"
-    figure.suptitle(f"{found.cell}: gradient of {of}, horizon (error of at most 5 %): {reach}")
+    figure.suptitle(f"{cell}: gradient of {of}, horizon (error of at most 5 %): {reach}")
     return figure
 
 
-def horizon_in_training(monitor: LagMonitor) -> Figure:
+def horizon_in_training(history: Sequence[LagRecord], steps: int, tolerance: float) -> Figure:
     """The horizon over the steps of training, on the error that it is read from."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
-    mesh = draw_error_in_training(axes, monitor, {"norm": LogNorm(1e-4, 1)})
-    draw_horizon(axes, monitor, {"color": "black", "marker": ".", "label": "horizon"})
+    mesh = draw_error_in_training(axes, history, steps, {"norm": LogNorm(1e-4, 1)})
+    draw_horizon(axes, history, steps, {"color": "black", "marker": ".", "label": "horizon"})
     if mesh is not None:
         figure.colorbar(mesh, label="error if cut beyond the lag", extend="both")
-    axes.set_title(f"horizon (error of at most {monitor.tolerance:.0%}) in training")
+    axes.set_title(f"horizon (error of at most {tolerance:.0%}) in training")
     return figure
 
 

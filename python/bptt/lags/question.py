@@ -1,11 +1,12 @@
-"""What is asked of `lag_gradients`, checked, and with all that does not depend on the lag."""
+"""`Question`: what is asked of `lag_gradients`, and how it is read."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+import functools
+import operator
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,17 +16,18 @@ from ..backends.protocol import Layer
 from ..cells import Cell, get_cell
 from ..checks import Array
 from ..inputs import read_inputs, states_nbytes
-from ..losses import At, Objective, make_objective
+from ..losses import At, Objective, make_objective, read_step
 from ..params import Params, Seed, generator_of
 from ..recorded import Named, Recorded
 from ..states import GivenState
-from .scalar import squares_of, sum_of
-from .terms import ROUTES, AtEveryStep, AtOneStep, Term, Terms
+from .lag_sum import LagSum
+from .options import Options
+from .terms import ROUTES, AtEveryStep, AtOneStep, Terms
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Question", "read_question"]
-
-# Units of eps that rounding may leave; a tenth of one is usual.
-_ROUNDING = 100
 
 # Groups of sequences between which a sample's results are compared.
 MOST_GROUPS = 8
@@ -33,45 +35,137 @@ MOST_GROUPS = 8
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Iterate to get the terms of each lag: one for each group of sequences."""
+    """The arguments of `lag_gradients`, which describes them, as they were given."""
 
-    cell: Cell
-    route: str | None
-    lags: Array
-    groups: list[Terms]
-    readout: Named
-    loss: float | None
-    steps: int
-    step: int | None  # the only one of the loss
-    factor: float | None  # by which each sequence of a sample counts; None without a sample
+    cell: str | Cell
+    params: Params
+    x: Array
+    target: Array | None = None
+    _: KW_ONLY
+    dy: Array | None = None
+    loss: str | None = None
+    at: At = "all"
+    reduction: str = "mean"
+    state: GivenState | None = None
+    backend: str = "auto"
+    max_lag: int | None = None
+    lags: Iterable[int] | None = None
+    route: str | None = None
+    sample: int | None = None
+    rng: Seed = 0
 
-    def __iter__(self) -> Iterator[list[Term]]:
-        return map(list, zip(*self.groups, strict=True))
+    @property
+    def weighted(self) -> bool:
+        """Whether `at` has a weight for each step and sequence."""
+        return self.dy is None and hasattr(self.at, "__dlpack__")
 
-    def gap(self) -> float:
-        """``||total - sum of the terms||``, all parameters and sequences as one vector.
+    @property
+    def step(self) -> int | None:
+        """The only step at which the loss is read; None if there are several.
 
-        Where not all lags were asked for, the sum is taken once more from their delta, all at once.
+        Raises
+        ------
+        TypeError, ValueError
+            If `at` is neither an array nor names a step of x.
         """
-        left = sum_of([self._left(group) for group in self.groups])
-        return math.sqrt(sum(squares_of(left).values()))
+        if self.dy is not None or self.weighted:
+            return None
+        return read_step(self.at, len(self.x))
 
-    def require_sum(self, gap: float, size: float) -> None:
-        """Raise RuntimeError if `gap` is more than rounding of summands as large as `size`.
+    @property
+    def reach(self) -> int:
+        """How many lags there are: the steps up to the last one at which the loss is read."""
+        step = self.step
+        return len(self.x) if step is None else step + 1
 
-        That of the summands, and not of the total: where they cancel, rounding stays.
+    def of_sequences(self, rows: Array) -> Question:
+        """The same about some sequences of the batch."""
+        batch = self.x.shape[1]
+
+        def cut(name: str, value: Any, axis: int) -> Any:
+            if value is None:
+                return None
+            array = checks.as_array(name, value)
+            if array.shape[axis : axis + 1] != (batch,):
+                where = f"{batch} sequences along axis {axis}, as x has them"
+                raise ValueError(f"{name}: expected {where}, got shape {array.shape}")
+            return np.take(array, rows, axis)
+
+        state: Any = self.state
+        pair = isinstance(state, (tuple, list))
+        return replace(
+            self,
+            x=cut("x", self.x, 1),
+            target=cut("target", self.target, 1 if self.step is None else 0),
+            dy=cut("dy", self.dy, 1),
+            at=cut("at", self.at, 1) if self.weighted else self.at,
+            state=tuple(cut("state", s, 0) for s in state) if pair else cut("state", state, 0),
+        )
+
+    def read(self) -> LagSum:
+        """Check all arguments, run the forward pass and the sweep of all lags.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the argument that does not fit.
         """
-        gap = gap / size if size > 0 else 0.0
-        if gap > _ROUNDING * np.finfo(self.groups[0].total["w_hh"].dtype).eps:
-            raise RuntimeError(f"the terms of all lags do not add up to the gradient: {gap:.2g}")
+        cell = get_cell(self.cell)
+        params, x, initial = read_inputs(cell, self.params, self.x, self.state)
+        steps, batch, _ = x.shape
+        if not steps or not batch:
+            raise ValueError(f"x: expected at least one step and one sequence, got shape {x.shape}")
+        _check_route(cell, self.route)
+        incoming = self._read_incoming(params, x)
+        backend = resolve(self.backend, cell, x.dtype)
+        step, walked = self.step, self.reach
+        lags = _read_lags(self.max_lag, self.lags, walked)
+        nbytes = _nbytes(cell, params, walked, batch, len(lags), one_step=step is not None)
+        checks.require_memory(nbytes, f"{len(lags)} lags of {walked} steps")
+        drawn, factor = _read_sample(self.sample, self.rng, batch)
+        found = []
+        for rows in drawn:
+            state = tuple(np.ascontiguousarray(s[rows]) for s in initial)
+            some = np.ascontiguousarray(x[:walked, rows])
+            recorded = Recorded(backend, Layer(cell, params, some, state))
+            found.append(_terms(recorded, _rows_of(incoming, rows, factor), lags, self.route))
+        groups, losses, readouts = zip(*found, strict=True)
+        return LagSum(
+            cell=cell,
+            route=self.route,
+            lags=lags,
+            groups=list(groups),
+            readout={name: sum(readout[name] for readout in readouts) for name in readouts[0]},
+            loss=None if self.dy is not None else functools.reduce(operator.add, losses, 0.0),
+            steps=steps,
+            step=step,
+            factor=None if self.sample is None else factor,
+        )
 
-    @staticmethod
-    def _left(group: Terms) -> Named:
-        """What the terms of all lags leave of the total."""
-        if group.left is not None:
-            return group.left
-        again = group.sum_of_all()
-        return {name: g - again[name] for name, g in group.total.items()}
+    def _read_incoming(self, params: Params, x: Array) -> Objective | Array:
+        """What gives the states their gradients: a loss of the readout, or an array."""
+        steps, batch, _ = x.shape
+        given = {"target": self.target, "loss": self.loss}
+        if self.dy is not None:
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"{name}: expected None beside dy, got {type(value).__name__}")
+            array = checks.as_float_array("dy", self.dy, ("w_hh", params.dtype))
+            checks.expect_shape("dy", array, (steps, batch, params.hidden_size), "x and w_hh")
+            return checks.readable(array)
+        for name, value in given.items():
+            if value is None:
+                raise TypeError(f"{name}: expected it, or dy in place of target and loss, got None")
+        if params.w_ho is None:
+            raise ValueError("params: a loss needs the readout weights w_ho, got None")
+        objective = make_objective(
+            params, steps, batch, self.target, self.loss, self.at, self.reduction
+        )
+        if objective.weights is not None and not objective.weights.any():
+            raise ValueError(
+                "at: expected a loss at one step at least, got weights that are all zero"
+            )
+        return objective
 
 
 def read_question(
@@ -79,67 +173,21 @@ def read_question(
     params: Params,
     x: Array,
     target: Array | None = None,
-    *,
-    dy: Array | None = None,
-    loss: str | None = None,
-    at: At = "all",
-    reduction: str = "mean",
-    state: GivenState | None = None,
-    backend: str = "auto",
-    max_lag: int | None = None,
-    lags: Iterable[int] | None = None,
-    route: str | None = None,
-    sample: int | None = None,
-    rng: Seed = 0,
-) -> Question:
-    """Check all arguments of `lag_gradients`, run the forward pass and the sweep of all lags.
+    **options: Unpack[Options],
+) -> LagSum:
+    """``Question(...).read()``"""
+    return Question(cell, params, x, target, **options).read()
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument that does not fit.
-    """
-    kind = get_cell(cell)
-    params, x, initial = read_inputs(kind, params, x, state)
-    steps, batch, _ = x.shape
-    if not steps or not batch:
-        raise ValueError(f"x: expected at least one step and one sequence, got shape {x.shape}")
-    _check_route(kind, route)
-    given = {"target": target, "loss": loss}
-    incoming = _read_incoming(params, x, dy, given, at, reduction)
-    chosen = resolve(backend, kind, x.dtype)
-    step = incoming.step if isinstance(incoming, Objective) else None
-    walked = steps if step is None else step + 1
-    asked = _read_lags(max_lag, lags, walked)
-    checks.require_memory(
-        _nbytes(kind, params, walked, batch, len(asked), one_step=step is not None),
-        f"{len(asked)} lags of {walked} steps",
-    )
-    groups: list[Terms] = []
-    readout: Named = {}
-    total_loss = 0.0
-    drawn, factor = _read_sample(sample, rng, batch)
-    for rows in drawn:
-        start = tuple(np.ascontiguousarray(s[rows]) for s in initial)
-        inputs = np.ascontiguousarray(x[:walked, rows])
-        recorded = Recorded(chosen, Layer(kind, params, inputs, start))
-        part = _rows_of(incoming, rows, factor)
-        if isinstance(part, Objective):
-            value, part, of_readout = recorded.readout_gradient(part)
-            readout = {name: readout.get(name, 0) + g for name, g in of_readout.items()}
-            total_loss += value
-        groups.append((AtEveryStep if step is None else AtOneStep)(recorded, part, asked, route))
-    return Question(
-        kind,
-        route,
-        asked,
-        groups,
-        readout,
-        total_loss if dy is None else None,
-        steps,
-        step,
-        None if sample is None else factor,
-    )
+
+def _terms(
+    recorded: Recorded, incoming: Objective | Array, lags: Array, route: str | None
+) -> tuple[Terms, float, Named]:
+    """The terms of some sequences, their loss, and its gradients of the readout."""
+    if not isinstance(incoming, Objective):
+        return AtEveryStep(recorded, incoming, lags, route), 0.0, {}
+    loss, dy, readout = recorded.readout_gradient(incoming)
+    kind = AtEveryStep if incoming.step is None else AtOneStep
+    return kind(recorded, dy, lags, route), loss, readout
 
 
 def _nbytes(
@@ -161,34 +209,6 @@ def _check_route(cell: Cell, route: object) -> None:
     checks.choice("route", route, ROUTES)
     if cell.keeps is None and cell.step is None:
         raise ValueError(f"route: cell {cell.name!r} has one route only, got {route!r}")
-
-
-def _read_incoming(
-    params: Params,
-    x: Array,
-    dy: Array | None,
-    given: dict[str, Any],
-    at: Any,
-    reduction: str,
-) -> Objective | Array:
-    """What gives the states their gradients: a loss of the readout, or an array."""
-    steps, batch, _ = x.shape
-    if dy is not None:
-        for name, value in given.items():
-            if value is not None:
-                raise ValueError(f"{name}: expected None beside dy, got {type(value).__name__}")
-        array = checks.as_float_array("dy", dy, ("w_hh", params.dtype))
-        checks.expect_shape("dy", array, (steps, batch, params.hidden_size), "x and w_hh")
-        return checks.readable(array)
-    for name, value in given.items():
-        if value is None:
-            raise TypeError(f"{name}: expected it, or dy in place of target and loss, got None")
-    if params.w_ho is None:
-        raise ValueError("params: a loss needs the readout weights w_ho, got None")
-    objective = make_objective(params, steps, batch, given["target"], given["loss"], at, reduction)
-    if objective.weights is not None and not objective.weights.any():
-        raise ValueError("at: expected a loss at one step at least, got weights that are all zero")
-    return objective
 
 
 def _read_lags(max_lag: object, lags: Iterable[int] | None, steps: int) -> Array:

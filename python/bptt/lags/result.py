@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import files
-from ..checks import Array, choice, finite, require_memory
+from ..checks import Array, choice, non_negative, require_memory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,9 +157,7 @@ class LagGradients:
         TypeError, ValueError
             If `tolerance` is negative or no number, or `of` is no key.
         """
-        limit = finite("tolerance", tolerance)
-        if limit < 0:
-            raise ValueError(f"tolerance: expected a number of at least 0, got {tolerance!r}")
+        limit = non_negative("tolerance", tolerance)
         error = self.error[choice("of", of, self.error)]
         near = np.flatnonzero(error <= limit)
         return int(self.lags[near[0]]) if near.size else None
@@ -230,7 +228,9 @@ class LagGradients:
         """
         from .plots import lag_curves  # matplotlib is slow to import, and may not be there
 
-        return lag_curves(self, choice("of", of, self.error))
+        choice("of", of, self.error)
+        curves = {curve: getattr(self, curve)[of] for curve in _CURVES}
+        return lag_curves(self.cell, of, self.lags, curves, self.horizon(0.05, of))
 
     def draw(
         self,
@@ -256,8 +256,8 @@ class LagGradients:
         """
         from .plots import draw_curve
 
-        choice("curve", curve, _CURVES)
-        draw_curve(axes, self, curve, choice("of", of, self.error), tolerance, style)
+        values = getattr(self, choice("curve", curve, _CURVES))[choice("of", of, self.error)]
+        draw_curve(axes, curve, self.lags, values, self.horizon(tolerance, of), style)
 
     def draw_signal(self, axes: Axes, **style: Any) -> QuadMesh:
         """Draw a heat map of ``||delta||`` over the step t of the loss, and the lag.
@@ -267,7 +267,7 @@ class LagGradients:
         """
         from .plots import draw_signal
 
-        return draw_signal(axes, self, style)
+        return draw_signal(axes, self.lags, self.signal, style)
 
     def __repr__(self) -> str:
         shown = f"LagGradients({self.cell!r}, {len(self.lags)} lags"

@@ -142,10 +142,7 @@ class AtEveryStep(Terms):
         # Two sets of arrays for each chain: what is read, and what is written.
         after = self.recorded.after
         arrays = [[tuple(map(np.empty_like, after)) for _ in range(2)] for _ in self._chains]
-        deltas: list[State] = [(self.dy, *one[1][1:]) for one in arrays]
-        for first in deltas:
-            for zeros in first[1:]:
-                zeros[:] = 0
+        deltas = self._first_deltas([second for _, second in arrays])
         without_gap = True
         for lag in range(max(wanted, default=-1) + 1):
             dstates = self._parts(deltas)
@@ -153,24 +150,38 @@ class AtEveryStep(Terms):
             for remaining, d in zip(rest_dstates, dstates, strict=True):
                 remaining[steps] -= d
             without_gap &= lag in wanted
-            write = [one[lag % 2] for one in arrays]
+            into = [one[lag % 2] for one in arrays]
             if lag in wanted and not without_gap:
                 params = self.recorded.params
-                rest = self.recorded.pull_back(rest_dstates, params, weights=True, into=write[0])[0]
-            found = [
-                self.recorded.pull_back(d, params, weights=lag in wanted, into=into)
-                for d, (_, params), into in zip(deltas, self._chains, write, strict=True)
-            ]
-            deltas = [tuple(part[1:] for part in before) for _, before in found]
+                rest = self.recorded.pull_back(rest_dstates, params, weights=True, into=into[0])[0]
+            found, deltas = self._pull_back(deltas, lag in wanted, into)
             if lag not in wanted:
                 continue
-            term = self._named([params for params, _ in found])
+            term = self._named(found)
             if without_gap:
                 for name, g in rest.items():
                     g -= term[name]
                 if lag == len(self.dy) - 1:
                     rest = self._without(rest, rest_dstates)
             yield Term(lag, term, rest, steps, dstates, rest_dstates)
+
+    def _first_deltas(self, arrays: list[State]) -> list[State]:
+        """delta of lag 0, along each chain: what comes in, and zeros in one of its arrays."""
+        deltas: list[State] = [(self.dy, *written[1:]) for written in arrays]
+        for _, *zeros in deltas:
+            for part in zeros:
+                part[:] = 0
+        return deltas
+
+    def _pull_back(
+        self, deltas: list[State], weights: bool, into: list[State]
+    ) -> tuple[list[Named], list[State]]:
+        """Along each chain, the gradients of the parameters, and delta of the next lag."""
+        found = [
+            self.recorded.pull_back(d, params, weights=weights, into=written)
+            for d, (_, params), written in zip(deltas, self._chains, into, strict=True)
+        ]
+        return [of for of, _ in found], [tuple(part[1:] for part in d) for _, d in found]
 
 
 class AtOneStep(Terms):
