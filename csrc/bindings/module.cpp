@@ -158,7 +158,7 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
     using T = decltype(zero);
     py::array_t<T> y(x.size());
     const T* data = input<T>("x", x, {x.size()});
-    const FloatEnvironment environment(flush ? kFlushSubnormals : kKeepSubnormals);
+    const FloatEnvironment environment(Execution{1, flush}.float_control());
     choose(kernel_table().of<T>())(data, y.mutable_data(), x.size());
     return y;
   });

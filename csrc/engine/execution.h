@@ -9,10 +9,7 @@ struct Execution {
   // Most threads that the call uses. Results do not depend on it, to the last bit.
   int threads;
   // Whether subnormal numbers count as zero, where they are read and where they come out.
-  bool flush_subnormals = true;
-
-  // Implicit: a number of threads is what most callers have to say.
-  Execution(int most, bool flush = true) : threads(most), flush_subnormals(flush) {}
+  bool flush_subnormals;
 
   FloatControl float_control() const {
     return flush_subnormals ? kFlushSubnormals : kKeepSubnormals;

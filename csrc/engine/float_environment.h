@@ -11,23 +11,27 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
+// Tests compile the version for all other CPUs here as well.
+#if defined(__x86_64__) && !defined(BPTT_ANY_CPU)
+#define BPTT_HAS_MXCSR
 #include <immintrin.h>
-#elif !defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(BPTT_ANY_CPU)
+#define BPTT_HAS_FPCR
+#else
 #include <cfenv>
 #endif
 
 namespace bptt {
 
 // A thread's control register, its exception flags included.
-#if defined(__x86_64__)
+#if defined(BPTT_HAS_MXCSR)
 using FloatControl = std::uint32_t;                                         // MXCSR
 inline constexpr FloatControl kKeepSubnormals = 0x1f80;                     // all traps masked
 inline constexpr FloatControl kFlushSubnormals = kKeepSubnormals | 0x8040;  // FTZ and DAZ
 
 inline FloatControl float_control() { return _mm_getcsr(); }
 inline void set_float_control(FloatControl control) { _mm_setcsr(control); }
-#elif defined(__aarch64__)
+#elif defined(BPTT_HAS_FPCR)
 struct FloatControl {
   std::uint64_t fpcr, fpsr;
 };
@@ -45,9 +49,7 @@ inline void set_float_control(FloatControl control) {
   asm volatile("msr fpsr, %0" : : "r"(control.fpsr) : "memory");
 }
 #else
-// Elsewhere subnormals are as the C library's default environment has them.
 using FloatControl = std::fenv_t;
-inline const FloatControl kKeepSubnormals = *FE_DFL_ENV, kFlushSubnormals = *FE_DFL_ENV;
 
 inline FloatControl float_control() {
   FloatControl control;
@@ -55,6 +57,18 @@ inline FloatControl float_control() {
   return control;
 }
 inline void set_float_control(const FloatControl& control) { std::fesetenv(&control); }
+
+// The C library's default environment, whatever it does with subnormals. It may be given as a
+// special pointer, which only `fesetenv` can read.
+inline FloatControl default_float_control() {
+  const FloatControl callers = float_control();
+  std::fesetenv(FE_DFL_ENV);
+  const FloatControl found = float_control();
+  set_float_control(callers);
+  return found;
+}
+inline const FloatControl kKeepSubnormals = default_float_control();
+inline const FloatControl kFlushSubnormals = default_float_control();
 #endif
 
 // The calling thread has `control` while this lives, and its own afterwards.

@@ -194,9 +194,9 @@ template <class T>
 void run_both(const Network<T>& network, int threads, Write write, Results<T>& r) {
   Interrupt interrupt(never_asked);
   const Problem<T> problem = network.problem();
-  forward(problem, r.record(), r.last_state(), threads, interrupt);
+  forward(problem, r.record(), r.last_state(), {threads, true}, interrupt);
   backward(problem, std::as_const(r).record(), network.incoming(),
-           r.gradients(network.biased(), false, write), {}, threads, interrupt);
+           r.gradients(network.biased(), false, write), {}, {threads, true}, interrupt);
 }
 
 template <class T>
@@ -212,7 +212,7 @@ Results<T> run_value_and_grad(const Network<T>& network, const LossChoice& loss,
   Results<T> r(network, gap);
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
-                          r.gradients(network.biased(), true), {}, threads, interrupt);
+                          r.gradients(network.biased(), true), {}, {threads, true}, interrupt);
   return r;
 }
 
@@ -232,7 +232,8 @@ Results<T> add_value_and_grad(const Network<T>& network, const LossChoice& loss,
   r.fill(before);
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
-                          r.gradients(network.biased(), true, Write::add), {}, threads, interrupt);
+                          r.gradients(network.biased(), true, Write::add), {}, {threads, true},
+                          interrupt);
   return r;
 }
 

@@ -172,7 +172,7 @@ void missing_gradients_are_zero() {
   Interrupt interrupt(never_asked);
   const auto dstate_from = [&](const T* dy, const T* dstate) {
     backward(problem, std::as_const(all).record(), {dy, nullptr, dstate, nullptr, nullptr},
-             parts.gradients(true, false), {}, 1, interrupt);
+             parts.gradients(true, false), {}, {1, true}, interrupt);
     return std::vector<T>(parts.dstate.begin(), parts.dstate.end());
   };
   const std::vector<T> from_dy = dstate_from(network.dy.get(), nullptr);

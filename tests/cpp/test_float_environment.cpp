@@ -71,7 +71,7 @@ void members_keep_subnormals_if_told_to() {
   for (int threads : kThreads) {
     const FloatEnvironment environment(kFlushSubnormals);
     bool kept[3];
-    Lease lease(threads, Execution(threads, false).float_control());
+    Lease lease(threads, Execution{threads, false}.float_control());
     auto work = [&](int member) { kept[member] = half_of_smallest<float>() > 0; };
     lease.run(lease.size(), work);
     for (int member = 0; member < threads; ++member) CHECK(kept[member]);
@@ -84,7 +84,7 @@ bool has_subnormals(const Network<T>& network, const LossChoice& loss) {
   Results<T> r(network);
   Interrupt interrupt(never_asked);
   value_and_grad(network.problem(), network.objective(loss), r.gradients(true, true), {},
-                 Execution(1, false), interrupt);
+                 Execution{1, false}, interrupt);
   return std::any_of(r.dx.begin(), r.dx.end(),
                      [](T value) { return std::fpclassify(value) == FP_SUBNORMAL; });
 }
@@ -130,7 +130,7 @@ void the_question_is_asked_in_the_callers_environment() {
         return true;
       });
       Results<float> r(network);
-      forward(network.problem(), r.record(), r.last_state(), threads, interrupt);
+      forward(network.problem(), r.record(), r.last_state(), {threads, true}, interrupt);
       CHECK(interrupt.stopped());
       CHECK(asked_in_the_callers);
       CHECK(has_control_bits_of(callers));

@@ -52,16 +52,16 @@ void long_calls_end_early() {
     for (int threads : {1, 3}) {
       Results<float> r(network);
       check_stops("forward", s, threads, [&](Interrupt& interrupt) {
-        forward(problem, r.record(), r.last_state(), threads, interrupt);
+        forward(problem, r.record(), r.last_state(), {threads, true}, interrupt);
       });
       CHECK(is_canary(r.y[r.y.size() - 1]));
       check_stops("backward", s, threads, [&](Interrupt& interrupt) {
         backward(problem, std::as_const(r).record(), network.incoming(), r.gradients(true, false),
-                 {}, threads, interrupt);
+                 {}, {threads, true}, interrupt);
       });
       CHECK(is_canary(r.dx[0]));
       check_stops("value_and_grad", s, threads, [&](Interrupt& interrupt) {
-        value_and_grad(problem, objective, r.gradients(true, true), {}, threads, interrupt);
+        value_and_grad(problem, objective, r.gradients(true, true), {}, {threads, true}, interrupt);
       });
       CHECK(is_canary(r.dx[0]));
     }
@@ -82,7 +82,7 @@ void a_long_readout_ends_early() {
   gradients.w_ho = dw_ho.get();
   for (int threads : {1, 3}) {
     check_stops("value_and_grad", network.sizes, threads, [&](Interrupt& interrupt) {
-      value_and_grad(network.problem(), objective, gradients, {}, threads, interrupt);
+      value_and_grad(network.problem(), objective, gradients, {}, {threads, true}, interrupt);
     });
     CHECK(is_canary(r.dx[0]));
   }
@@ -95,7 +95,7 @@ void an_empty_batch_takes_no_time() {
   Interrupt interrupt(go_on);
   const auto start = Clock::now();
   value_and_grad(network.problem(), network.objective({LossId::squared_error, -1, false}),
-                 r.gradients(true, true), {}, 2, interrupt);
+                 r.gradients(true, true), {}, {2, true}, interrupt);
   const std::chrono::duration<double> seconds = Clock::now() - start;
   CHECK_AT_MOST(seconds.count(), 1.0);
 }
@@ -108,7 +108,7 @@ void a_call_that_may_go_on_does() {
   Interrupt interrupt(go_on);
   const auto start = Clock::now();
   while (times_asked == 0 && Clock::now() - start < std::chrono::seconds(20)) {
-    forward(network.problem(), r.record(), r.last_state(), 2, interrupt);
+    forward(network.problem(), r.record(), r.last_state(), {2, true}, interrupt);
   }
   CHECK_AT_MOST(1, times_asked);
   CHECK(!interrupt.stopped());
@@ -121,7 +121,7 @@ void a_stopped_call_can_be_followed_by_another() {
   Interrupt interrupt(stop);
   while (!interrupt.stopped()) interrupt.progress(10'000'000);
   Results<float> r(network);
-  forward(network.problem(), r.record(), r.last_state(), 2, interrupt);
+  forward(network.problem(), r.record(), r.last_state(), {2, true}, interrupt);
   CHECK(run_both(network, 2).y.same_bits_as(before.y));
 }
 
