@@ -1,13 +1,15 @@
-"""``python -m bench``: the comparison, and what else README.md names."""
+"""``python -m bench [COMMAND] ...``: each command is the module of its name, the first is `run`."""
 
 import sys
 from importlib import import_module
 
-_COMMANDS = ("builds", "ladder", "lags", "overhead", "report")
+from .threads import set_environment
+
+COMMANDS = ("run", "builds", "ladder", "lags", "overhead", "report")
 
 if __name__ == "__main__":
-    # One module alone: `run` sets the environment before anything loads NumPy.
     name, arguments = "run", sys.argv[1:]
-    if arguments and arguments[0] in _COMMANDS:
+    if arguments and arguments[0] in COMMANDS:
         name, *arguments = arguments
+    set_environment(arguments)  # before anything loads NumPy
     sys.exit(import_module(f"bench.{name}").main(arguments))

@@ -1,8 +1,8 @@
-"""One installation of `bptt` in a process of its own: ``python build_worker.py FOLDER``.
+"""One turn of one installation of `bptt`: ``python build_worker.py FOLDER < REQUEST > ANSWER``.
 
-`bench.builds` starts it and writes requests to its standard input, pickled: a problem's arrays,
-which it answers with the outputs, or a number of seconds, which it answers with the fastest call.
-It keeps to what every commit of the package understands, and imports nothing of `bench`.
+`bench.builds` starts it. The request is a pickled dict with a problem's arrays, answered with the
+outputs and the seconds of the fastest call, or an empty dict, answered with what the build is. It
+keeps to what every commit of the package understands, and imports nothing of `bench`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ def import_from(folder: str) -> Any:
 
     found = os.path.dirname(os.path.dirname(os.path.abspath(bptt.__file__)))
     if not os.path.samefile(found, folder):
-        raise ImportError(f"expected bptt in {folder}, found it in {found}")
+        sys.exit(f"expected bptt in {folder}, found it in {found}")
+    return bptt
+
+
+def describe(bptt: Any, folder: str) -> dict[str, Any]:
+    """Version and instruction set. Loads Numba too, so it is not for every turn."""
     native = bptt.backends()["native"]
     if not native.available:
-        raise ImportError(f"its native backend is not available: {native.reason}")
-    return bptt
+        sys.exit(f"{folder}: its native backend is not available: {native.reason}")
+    return {"version": bptt.__version__, "isa": bptt.info().isa}
 
 
 def prepare(bptt: Any, p: dict[str, Any]) -> Callable[[], dict[str, Any]]:
@@ -53,8 +58,8 @@ def prepare(bptt: Any, p: dict[str, Any]) -> Callable[[], dict[str, Any]]:
     return call
 
 
-def seconds(call: Callable[[], object], min_time: float) -> float:
-    """The fastest of the calls that `min_time` has room for, after one that is not timed."""
+def fastest(call: Callable[[], object], min_time: float) -> float:
+    """Seconds of the fastest of the calls that `min_time` has room for, after an untimed one."""
     call()
     found: list[float] = []
     while sum(found) < min_time:
@@ -67,26 +72,14 @@ def seconds(call: Callable[[], object], min_time: float) -> float:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
-
-    def answer(kind: str, value: Any) -> None:
-        pickle.dump((kind, value), answers)
-        answers.flush()
-
-    try:
-        bptt = import_from(sys.argv[1])
-        answer("ok", bptt.info().isa)
-        call: Callable[[], dict[str, Any]] = dict
-        while True:
-            request = pickle.load(sys.stdin.buffer)
-            if isinstance(request, float):
-                answer("ok", seconds(call, request))
-            else:
-                call = prepare(bptt, request)
-                answer("ok", call())
-    except EOFError:
-        pass
-    except Exception as error:  # whatever it is, it is for whoever asked to report
-        answer("failed", f"{type(error).__name__}: {error}")
+    request = pickle.load(sys.stdin.buffer)
+    bptt = import_from(sys.argv[1])
+    if request:
+        call = prepare(bptt, request)
+        answer = {"outputs": call(), "seconds": fastest(call, request["min_time"])}
+    else:
+        answer = describe(bptt, sys.argv[1])
+    pickle.dump(answer, answers)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ peer gets the same number, however it does the work.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import log2
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
-__all__ = ["Case", "Family", "family_title", "load_families", "select"]
+__all__ = ["Case", "Family", "load_families", "select", "titles"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Case:
     input_size: int
     hidden_size: int
 
+    @classmethod
+    def named(cls, name: str, family: str = "") -> Case:
+        """The inverse of `name`."""
+        return cls(family, *map(int, re.findall(r"\d+", name)))
+
     @property
     def name(self) -> str:
         """What ``--case`` matches, for example ``B1-T1000-I1-H64``."""
@@ -48,32 +53,21 @@ class Case:
         rows, h = self.steps * self.batch, self.hidden_size
         return 6 * gates * rows * h * (self.input_size + h)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The name and the sizes, for JSON."""
-        return {"name": self.name, **asdict(self)}
-
 
 @dataclass(frozen=True)
 class Family:
     """Shapes that belong together; `is_grid` if they are every hidden size with every batch."""
 
-    name: str
     title: str
     cases: tuple[Case, ...]
     is_grid: bool
 
 
-def load_families(path: Path | None = None) -> dict[str, Family]:
+def load_families() -> dict[str, Family]:
     """Read `cases.toml`."""
-    with open(path or Path(__file__).with_name("cases.toml"), "rb") as file:
+    with open(Path(__file__).with_name("cases.toml"), "rb") as file:
         tables = tomllib.load(file)
     return {name: _family(name, table) for name, table in tables.items()}
-
-
-def family_title(document: dict[str, Any], name: str) -> str:
-    """Of a family of a results file, which may have another name by now."""
-    family = load_families().get(name)
-    return family.title if family else str(document["settings"]["families"][name])
 
 
 def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Case]:
@@ -83,22 +77,21 @@ def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Cas
     return [case for case in cases if any(fnmatchcase(case.name, p) for p in wanted)]
 
 
+def titles(cases: Iterable[Case]) -> dict[str, str]:
+    """The title of each family that one of `cases` is from."""
+    families = load_families()
+    return {case.family: families[case.family].title for case in cases}
+
+
 def _family(name: str, table: dict[str, Any]) -> Family:
     is_grid = "shapes" not in table
-    shapes = (
-        _grid(**{k: v for k, v in table.items() if k != "title"}) if is_grid else table["shapes"]
-    )
-    cases = tuple(Case(name, *shape) for shape in shapes)
-    return Family(name, table["title"], cases, is_grid)
+    shapes = [*_grid(**table)] if is_grid else table["shapes"]
+    return Family(table["title"], tuple(Case(name, *shape) for shape in shapes), is_grid)
 
 
 def _grid(
-    hidden: list[int], batch: list[int], steps: list[int], gflop: float
+    title: str, hidden: list[int], batch: list[int], steps: list[list[int]]
 ) -> Iterator[tuple[int, int, int, int]]:
-    """(B, T, I, H) for every pair of H and B, with I = H and T chosen for the work of a call."""
-    shortest, longest = steps
-    for h in hidden:
-        for b in batch:
-            work_of_step = Case("", b, 1, h, h).flops(gates=1)
-            t = 2 ** round(log2(gflop * 1e9 / work_of_step))
-            yield b, min(max(t, shortest), longest), h, h
+    """(B, T, I, H) for every pair of H and B, with I = H."""
+    for h, row in zip(hidden, steps, strict=True):
+        yield from ((b, t, h, h) for b, t in zip(batch, row, strict=True))

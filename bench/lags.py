@@ -14,148 +14,142 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import bptt
 import numpy as np
 from bptt.lags.question import read_question
 
-from .figure import Figure, ratio, run_figures
-from .options import add_out, add_rounds, sub_parser
+from . import session
+from .cases import Case
+from .options import make_parser, parse
+from .peers import all_peers, versions
+from .problem import Problem, make_problem
+from .records import Row
+from .timing import Sample, Task, Timed, judged
 
 __all__ = ["main"]
 
-CELLS = ("tanh", "lstm", "gru")
+_CELLS = ("tanh", "lstm", "gru")
+_FAMILY = "lags"
 # B, T, I, H; the most that a lag may take of a sweep
-SWEEPS = ((32, 128, 128, 128, 0.8), (64, 128, 256, 256, 0.8), (32, 128, 1, 128, 1.05))
-LAST = ((32, 128, 128, 128), (64, 128, 256, 256), (16, 256, 256, 256))
-ALL_LAGS_GOAL, MEMORY_GOAL, BRUTE_FORCE_GOAL = 2.0, 2.5, 50.0
+_ONE = {(32, 128, 128, 128): 0.8, (64, 128, 256, 256): 0.8, (32, 128, 1, 128): 1.05}
+_LAST = ((32, 128, 128, 128), (64, 128, 256, 256), (16, 256, 256, 256))
+_ALL_LAGS_GOAL, _MEMORY_GOAL, _BRUTE_FORCE_GOAL = 2.0, 2.5, 1 / 50
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and return 0 if every goal is met."""
-    parser = sub_parser("lags", __doc__)
-    add_rounds(parser, 15)
-    add_out(parser)
-    options = parser.parse_args(arguments)
-    options.rounds = options.rounds or (1 if options.quick else 15)
-    return run_figures(options, _figures(options.rounds, quick=options.quick))
+    """Measure and print; the exit status is `session.run`'s."""
+    full, quick = {"rounds": 15, "min_time": 0.0}, {"rounds": 1, "min_time": 0.0}
+    options = parse(make_parser("lags", __doc__, full, quick), arguments)
+    found = versions("native", "numba", "numpy", "torch")
+    titles = {_FAMILY: "the gradient by lag"}
+    tasks = _tasks(options.rounds, options.threads, quick=options.quick)
+    return session.run(options, tasks, titles=titles, versions=found)
 
 
-def _figures(rounds: int, *, quick: bool) -> Iterator[Figure]:
+def _tasks(rounds: int, threads: int, *, quick: bool) -> Iterator[Task]:
     """All of them; if `quick`, of each kind the first shape, which is the smallest."""
-    for cell in CELLS:
-        for *sizes, goal in SWEEPS[: 1 if quick else None]:
-            yield one_lag(cell, sizes, goal, rounds)
-        for last in LAST[: 1 if quick else None]:
-            yield all_lags(cell, last, rounds)
-    yield from against_autograd(1 if quick else max(3, rounds // 5), steps=10 if quick else 100)
-    yield memory(steps=100 if quick else 1000)
+    most = 1 if quick else None
+    for cell in _CELLS:
+        for shape in list(_ONE)[:most]:
+            yield one_lag(_problem(cell, *shape), _ONE[shape], rounds)
+    for cell in _CELLS:
+        for last in _LAST[:most]:
+            yield all_lags(_problem(cell, *last), rounds)
+    if all_peers()["torch"].missing() is None:
+        steps, fewer = (10, 1) if quick else (100, max(3, rounds // 5))
+        yield against_autograd(_problem("tanh", 16, steps, 64, 64), fewer, threads)
+    yield memory(_problem("lstm", 32, 100 if quick else 1000, 128, 128))
 
 
-def _problem(cell: str, sizes: Sequence[int]) -> tuple[bptt.Params, Any, Any]:
-    """Parameters, x and dy."""
-    batch, steps, inputs, hidden = sizes
-    params = bptt.init_params(cell, input_size=inputs, hidden_size=hidden, output_size=10, rng=0)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((steps, batch, inputs), dtype=np.float32)
-    return params, x, rng.standard_normal((steps, batch, hidden), dtype=np.float32)
+def _problem(cell: str, *shape: int) -> Problem:
+    return make_problem(Case(_FAMILY, *shape), cell, "float32")
 
 
-def one_lag(cell: str, sizes: Sequence[int], goal: float, rounds: int) -> Figure:
+def _row(work: str, p: Problem, unit: str = "ms") -> Row:
+    return Row(_FAMILY, work, f"{p.cell} {p.case.name}", unit=unit)
+
+
+def one_lag(p: Problem, goal: float, rounds: int) -> Task:
     """A pass of one lag with its parameters' gradients, over Tape.backward(dy, out=grads)."""
-    params, x, dy = _problem(cell, sizes)
-    tape = bptt.forward(cell, params, x)
-    grads = bptt.Grads.zeros(params, len(x), x.shape[1], cell=cell)
-    (terms,) = read_question(cell, params, x, dy=dy).groups
+    tape = bptt.forward(p.cell, p.params, p.x)
+    grads = bptt.Grads.zeros(p.params, *p.x.shape[:2], cell=p.cell)
+    (terms,) = read_question(p.cell, p.params, p.x, dy=p.dy).groups
     recorded = terms.recorded
-    deltas = (dy, *(np.zeros_like(dy) for _ in recorded.after[1:]))
+    deltas = (p.dy, *(np.zeros_like(p.dy) for _ in recorded.after[1:]))
     into = tuple(map(np.empty_like, deltas))
-    return ratio(
-        f"{cell} {_shown(sizes)}: one lag / Tape.backward",
-        goal,
-        rounds,
-        lambda: recorded.pull_back(deltas, params, weights=True, into=into),
-        lambda: tape.backward(dy, out=grads),
-    )
+    turns = {
+        "one lag": Timed(lambda: recorded.pull_back(deltas, p.params, weights=True, into=into)),
+        "Tape.backward": Timed(lambda: tape.backward(p.dy, out=grads)),
+    }
+    return judged(_row("one lag over a backward pass", p), goal, turns, rounds)
 
 
-def all_lags(cell: str, sizes: Sequence[int], rounds: int) -> Figure:
+def all_lags(p: Problem, rounds: int) -> Task:
     """lag_gradients of a loss at the last step, over value_and_grad of the same."""
-    params, x, _ = _problem(cell, sizes)
-    ids = np.zeros(x.shape[1], int)
-    return ratio(
-        f"{cell} {_shown(sizes)}: all lags at the last step / BPTT",
-        ALL_LAGS_GOAL,
-        rounds,
-        lambda: bptt.lag_gradients(cell, params, x, ids, loss="cross_entropy", at="last"),
-        lambda: bptt.value_and_grad(cell, params, x, ids, loss="cross_entropy", at="last"),
-    )
+    i, h = p.case.input_size, p.case.hidden_size
+    params = bptt.init_params(p.cell, input_size=i, hidden_size=h, output_size=10, rng=0)
+    inputs = (p.cell, params, p.x, np.zeros(p.case.batch, int))
+    turns = {
+        call.__name__: Timed(partial(call, *inputs, loss="cross_entropy", at="last"))
+        for call in (bptt.lag_gradients, bptt.value_and_grad)
+    }
+    row = _row("all lags of a loss at the last step, over BPTT", p)
+    return judged(row, _ALL_LAGS_GOAL, turns, rounds)
 
 
-def against_autograd(rounds: int, steps: int) -> Iterator[Figure]:
+def against_autograd(p: Problem, rounds: int, threads: int) -> Task:
     """All lags of a tanh network's loss at every step; autograd needs a pass for each step."""
-    try:
-        import torch
-    except ImportError:
-        print("PyTorch is not installed: no comparison with autograd")
-        return
-    torch.set_num_threads(bptt.get_num_threads())
-    sizes = (16, steps, 64, 64)
-    params, x, dy = _problem("tanh", sizes)
-    inputs, incoming = torch.tensor(x), torch.tensor(dy)
+    import torch
 
-    def brute_force() -> list[float]:
-        w = [tuple(map(torch.tensor, (params.w_ih, params.w_hh))) for _ in x]
-        for copies in w:
+    torch.set_num_threads(threads)
+    bare = bptt.Params(p.params.w_ih, p.params.w_hh)
+    inputs, incoming = torch.tensor(p.x), torch.tensor(p.dy)
+
+    def by_lag() -> Any:
+        return bptt.lag_gradients("tanh", bare, p.x, dy=p.dy)
+
+    def autograd() -> list[float]:
+        weights = [tuple(map(torch.tensor, (bare.w_ih, bare.w_hh))) for _ in p.x]
+        for copies in weights:
             for copy in copies:
                 copy.requires_grad_()
-        s, states = torch.zeros(x.shape[1], params.hidden_size), []
-        for (w_ih, w_hh), x_t in zip(w, inputs, strict=True):
+        s, states = torch.zeros(p.case.batch, bare.hidden_size), []
+        for (w_ih, w_hh), x_t in zip(weights, inputs, strict=True):
             s = torch.tanh(x_t @ w_ih.T + s @ w_hh.T)
             states.append(s)
-        terms = [(torch.zeros(64, 64), torch.zeros(64, 64)) for _ in x]
+        terms = [tuple(map(torch.zeros_like, pair)) for pair in weights]
         for t, s in enumerate(states):
-            wanted = [copy for copies in w[: t + 1] for copy in copies]
+            wanted = [copy for copies in weights[: t + 1] for copy in copies]
             found = torch.autograd.grad(s, wanted, incoming[t], retain_graph=True)
             for k in range(t + 1):
-                terms[t - k][0].add_(found[2 * k])
-                terms[t - k][1].add_(found[2 * k + 1])
-        return [float(term[1].norm()) for term in terms]
+                for term, part in zip(terms[t - k], found[2 * k :], strict=False):
+                    term.add_(part)
+        return [float(term.norm()) for _, term in terms]
 
-    bare = bptt.Params(params.w_ih, params.w_hh)
-    expected = brute_force()
-    lags = bptt.lag_gradients("tanh", bare, x, dy=dy)
-    np.testing.assert_allclose(lags.norm["w_hh"], expected, rtol=1e-3)
-    figure = ratio(
-        f"tanh {_shown(sizes)}: all lags at every step / autograd with weight copies",
-        1 / BRUTE_FORCE_GOAL,
-        rounds,
-        lambda: bptt.lag_gradients("tanh", bare, x, dy=dy),
-        brute_force,
-    )
-    print(f"      autograd takes {1 / figure.median:.0f} times as long")
-    yield figure
+    np.testing.assert_allclose(by_lag().norm["w_hh"], autograd(), rtol=1e-3)
+    turns = {"lag_gradients": Timed(by_lag), "autograd": Timed(autograd)}
+    row = _row("all lags of a loss at every step, over autograd with copies of the weights", p)
+    return judged(row, _BRUTE_FORCE_GOAL, turns, rounds)
 
 
-def memory(steps: int) -> Figure:
-    """Peak of 64 lags at every step over that of forward and backward, LSTM."""
-    params, x, dy = _problem("lstm", (32, steps, 128, 128))
-    lags = np.unique(np.geomspace(1, steps - 1, 64).astype(int))
+def memory(p: Problem) -> Task:
+    """Peak of 64 lags at every step over that of forward and backward."""
+    lags = np.unique(np.geomspace(1, p.case.steps - 1, 64).astype(int))
 
-    def peak(call: Callable[[], Any]) -> float:
+    def peak(call: Callable[[], object]) -> Sample:
         tracemalloc.start()
         call()
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found
+        return Sample(found)
 
-    plain = peak(lambda: bptt.forward("lstm", params, x).backward(dy))
-    many = peak(lambda: bptt.lag_gradients("lstm", params, x, dy=dy, lags=lags))
-    found = many / plain
-    name = f"lstm B=32 T={steps} H=128: memory of {len(lags)} lags / of BPTT"
-    return Figure(name, "x ", found, found, found, goal=MEMORY_GOAL)
-
-
-def _shown(sizes: Sequence[int]) -> str:
-    return "B={} T={} I={} H={}".format(*sizes)
+    inputs = (p.cell, p.params, p.x)
+    lagged = partial(bptt.lag_gradients, *inputs, dy=p.dy, lags=lags)
+    turns = {
+        f"{len(lags)} lags": partial(peak, lagged),
+        "BPTT": partial(peak, lambda: bptt.forward(*inputs).backward(p.dy)),
+    }
+    return judged(_row("memory of lags over BPTT", p, "MB"), _MEMORY_GOAL, turns, 1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from math import ceil, inf, log2, sqrt
 from typing import Any
 
@@ -13,7 +14,7 @@ from bptt.states import as_given, as_tuple
 
 from .cases import Case
 
-__all__ = ["Array", "Outputs", "Problem", "disagreement", "make_problem", "tolerance"]
+__all__ = ["Array", "Outputs", "Problem", "disagreement", "make_problem", "run_bptt", "tolerance"]
 
 Array = npt.NDArray[Any]
 # y, and the gradients x, state (of an LSTM also c), w_ih, w_hh, b_ih, b_hh: what all compute.
@@ -32,66 +33,42 @@ class Problem:
     state: tuple[Array, ...]  # (B, H) each: S_0, and of an LSTM c_0
     dy: Array  # (T, B, H)
 
-    @property
+    @cached_property  # a call of a few microseconds is timed with it
     def given_state(self) -> Any:
         """The state as `bptt.forward` takes it."""
         return as_given(self.state)
 
     def reference(self) -> Outputs:
         """The outputs in float64, by the NumPy backend."""
-        x, dy = self.x.astype(np.float64), self.dy.astype(np.float64)
-        state = as_given(tuple(s.astype(np.float64) for s in self.state))
+        x, dy, *state = (a.astype(np.float64) for a in (self.x, self.dy, *self.state))
         params = self.params.astype(np.float64)
-        return run_bptt(self.cell, params, x, state, dy, backend="numpy")
+        exact = replace(self, dtype="float64", params=params, x=x, dy=dy, state=tuple(state))
+        return run_bptt(exact, "numpy")
 
 
 def make_problem(case: Case, cell: str, dtype: str, *, seed: int = 0) -> Problem:
     """Draw weights as PyTorch initialises them, and standard normal x, S_0 and dy."""
     rng = np.random.default_rng(seed)
-    params = bptt.init_params(
-        cell,
-        input_size=case.input_size,
-        hidden_size=case.hidden_size,
-        rng=rng,
-        dtype=dtype,
-    )
+    t, b, i, h = case.steps, case.batch, case.input_size, case.hidden_size
+    params = bptt.init_params(cell, input_size=i, hidden_size=h, rng=rng, dtype=dtype)
 
     def normal(*shape: int) -> Array:
         return rng.standard_normal(shape).astype(dtype)
 
-    t, b, i, h = case.steps, case.batch, case.input_size, case.hidden_size
     x, state = normal(t, b, i), tuple(normal(b, h) for _ in bptt.CELLS[cell].states)
     return Problem(case, cell, dtype, params, x, state, normal(t, b, h))
 
 
 def run_bptt(
-    cell: str, params: bptt.Params, x: Array, state: Any, dy: Array, *, backend: str
+    problem: Problem, backend: str, tape: bptt.Tape | None = None, grads: bptt.Grads | None = None
 ) -> Outputs:
-    """Forward and backward through the public API, as a user calls it."""
-    tape = bptt.forward(cell, params, x, state, backend=backend)
-    grads = tape.backward(dy)
-    return outputs_of(tape, grads)
+    """Forward and backward through the public API, as a user calls it.
 
-
-def run_bptt_again(
-    cell: str,
-    params: bptt.Params,
-    x: Array,
-    state: Any,
-    dy: Array,
-    *,
-    backend: str,
-    tape: bptt.Tape,
-    grads: bptt.Grads,
-) -> Outputs:
-    """The same into the arrays of earlier calls, as a training loop calls it."""
-    bptt.forward(cell, params, x, state, backend=backend, out=tape)
-    tape.backward(dy, out=grads)
-    return outputs_of(tape, grads)
-
-
-def outputs_of(tape: bptt.Tape, grads: bptt.Grads) -> Outputs:
-    """What a call left, by name."""
+    Into the arrays of an earlier call if `tape` and `grads` are given, as a training loop may.
+    """
+    p = problem
+    tape = bptt.forward(p.cell, p.params, p.x, p.given_state, backend=backend, out=tape)
+    grads = tape.backward(p.dy, out=grads)
     states = dict(zip(("state", "c"), as_tuple(grads.state), strict=False))
     return {"y": tape.y, "x": grads.x, **states, **grads.arrays()}
 

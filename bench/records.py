@@ -1,17 +1,23 @@
-"""What is kept of a run: every sample of every peer, as plain data for JSON."""
+"""What is kept of a measurement: the same for every command, and plain data for JSON.
+
+`Results` are a head, which says what ran where, and rows. A `Row` is one task; for each contestant
+it has a `Record`. Samples are not kept: their quartiles are.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from .cases import Case
+__all__ = ["Quartiles", "Record", "Results", "Row", "confidence", "quartiles", "replace"]
 
-__all__ = ["SCHEMA", "Quartiles", "Result", "Row", "quartiles", "rows_of"]
-
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Quartiles(NamedTuple):
@@ -21,10 +27,6 @@ class Quartiles(NamedTuple):
     median: float
     high: float
 
-    def straddles(self, bar: float) -> bool:
-        """Whether `bar` lies within the interquartile range: too close to call."""
-        return self.low <= bar <= self.high
-
 
 def quartiles(values: Sequence[float]) -> Quartiles:
     """Quartiles by linear interpolation between the samples."""
@@ -33,113 +35,122 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
-@dataclass
-class Result:
-    """One peer at one row.
+def confidence(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """An interval that holds the true median with at least this probability, if there are enough.
 
-    Attributes
-    ----------
-    status : {"ok", "skipped", "refused", "missing", "wrong", "failed"}
-        "wrong": its outputs disagree with the reference, so it was not timed. "failed": it
-        raised. "skipped": a call takes too long. "refused", "missing": it cannot do this.
-    reason : str
-        Why it is not "ok".
-    seconds : list of float
-        Of one call, for each round: the mean over the `calls` of that round.
-    cores : list of float
-        CPU time over wall time, for each round: how many cores were busy.
-    waits : list of float
-        Time that threads were ready but had no CPU, over wall time, for each round: what other
-        processes took away, or what the peer's own threads took from each other. Empty where the
-        system does not tell.
-    errors : dict
-        ||got - reference|| / ||reference|| for each output.
+    By order statistics, of whatever distribution: the number of samples below the median is
+    binomial (Conover, Practical Nonparametric Statistics, 3.2). Fewer than six never suffice.
     """
+    n, below, outside = len(values), 0, 0.0
+    while below < n // 2:
+        outside += 2 * math.comb(n, below) / 2**n
+        if outside > 1 - level:
+            break
+        below += 1
+    ordered = sorted(values)
+    cut = max(below - 1, 0)
+    return ordered[cut], ordered[n - 1 - cut]
 
-    status: str
-    reason: str = ""
-    calls: int = 0
-    seconds: list[float] = field(default_factory=list)
-    cores: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-    errors: dict[str, float] = field(default_factory=dict)
+
+@dataclass
+class Record:
+    """What one contestant did. One that is "ok" has a value or a ratio, mostly both."""
+
+    # "wrong": its outputs disagree with the reference, so it was not timed; "failed": it raised;
+    # "skipped": a call takes too long; "refused", "missing": it cannot do this; else "ok".
+    status: str = "ok"
+    reason: str = ""  # why it is not ok
+    value: Quartiles | None = None  # seconds of a call, or bytes
+    ratio: Quartiles | None = None  # its value over that of the row's baseline in the same round
+    interval: tuple[float, float] | None = None  # of the ratio's true median, 95 % confidence
+    share: Quartiles | None = None  # its rate as a fraction of the FMA peak of the same round
+    goal: float | None = None  # the most that the ratio, or the value without one, may be
+    cores: float | None = None  # CPU time over wall time: how many cores were busy
+    waits: float | None = None  # time that threads were ready but had no CPU, over wall time
+    error: float | None = None  # the largest ||got - reference|| / ||reference|| of all outputs
+    note: str = ""  # what is to be said beside the figures
 
     @property
     def is_timed(self) -> bool:
-        """Whether there are times to compare."""
-        return self.status == "ok"
+        """Whether there are figures to compare."""
+        return self.status == "ok" and (self.value or self.ratio) is not None
+
+    @property
+    def meets_goal(self) -> bool:
+        """True also where there is no goal. The third quartile has to meet it."""
+        found = self.ratio or self.value
+        return self.goal is None or (found is not None and found.high <= self.goal)
 
 
 @dataclass
 class Row:
-    """One case of one cell and dtype, with every peer's result in the order they were asked.
+    """One task, with the records of all contestants in the order in which they are shown."""
 
-    Attributes
-    ----------
-    flops : int
-        Of one call, the same for every peer.
-    tolerance : float
-        The largest error that a peer may have.
-    peak : list of float
-        FMA peak in flop/s on the same threads, measured in each round; empty if it is not known.
-    load : float
-        Load average of the last minute before the row began.
-    """
+    family: str  # what it belongs to; the head has its title
+    work: str  # what is done, as "tanh float32"
+    name: str  # at which shape
+    records: dict[str, Record] = field(default_factory=dict)
+    unit: str = "ms"  # in which values are shown: ms, us or MB
+    baseline: str | None = None  # whom the ratios refer to
+    flops: int | None = None  # of one call, the same for every contestant
+    tolerance: float | None = None  # the largest error that a contestant may have
+    peak: float | None = None  # FMA peak in flop/s, the median of all rounds
+    waits: float | None = None  # time without a CPU over wall time, the mean of all turns
+    load: float | None = None  # load average of the last minute before the row began
 
-    case: Case
-    cell: str
-    dtype: str
-    flops: int
-    tolerance: float
-    peak: list[float]
-    load: float
-    results: dict[str, Result]
+    def timed(self) -> dict[str, Record]:
+        """The records that have figures."""
+        return {name: record for name, record in self.records.items() if record.is_timed}
 
-    def timed(self) -> dict[str, Result]:
-        """The results that have times."""
-        return {name: result for name, result in self.results.items() if result.is_timed}
 
-    def ratio(self, peer: str, baseline: str) -> Quartiles | None:
-        """Time of `peer` over time of `baseline`, of each round; None if one was not timed.
+@dataclass
+class Results:
+    """A results file. `machine.describe` makes the head."""
 
-        Both of a round ran within the same moments, so what slows the whole machine for a while
-        cancels out.
-        """
-        timed = self.timed()
-        if peer not in timed or baseline not in timed:
-            return None
-        pairs = zip(timed[peer].seconds, timed[baseline].seconds, strict=True)
-        return quartiles([a / b for a, b in pairs])
+    head: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
 
-    def peak_fraction(self, peer: str) -> Quartiles | None:
-        """Rate of `peer` as a fraction of the FMA peak of the same round."""
-        result = self.results[peer]
-        if not result.is_timed or not self.peak:
-            return None
-        pairs = zip(result.seconds, self.peak, strict=True)
-        return quartiles([self.flops / seconds / peak for seconds, peak in pairs])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return {
-            "case": self.case.to_dict(),
-            "cell": self.cell,
-            "dtype": self.dtype,
-            "flops": self.flops,
-            "tolerance": self.tolerance,
-            "peak": self.peak,
-            "load": self.load,
-            "results": {name: asdict(result) for name, result in self.results.items()},
-        }
+    def write(self, path: Path) -> None:
+        """Write JSON, one line a row."""
+        head = json.dumps(_plain(self.head), indent=1, allow_nan=False)
+        rows = ",\n".join(json.dumps(_plain(asdict(row)), allow_nan=False) for row in self.rows)
+        replace(path, f'{{\n"schema": {SCHEMA},\n"head": {head},\n"rows": [\n{rows}\n]\n}}\n')
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Row:
-        """The inverse of `to_dict`."""
-        sizes = {name: value for name, value in data["case"].items() if name != "name"}
-        results = {name: Result(**result) for name, result in data["results"].items()}
-        return cls(**{**data, "case": Case(**sizes), "results": results})
+    def read(cls, path: Path) -> Results:
+        """The inverse of `write`; ValueError if the file is something else."""
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.get("schema") != SCHEMA:
+            raise ValueError(f"{path.name}: expected schema {SCHEMA}, got {found.get('schema')!r}")
+        rows = [Row(**row) for row in found["rows"]]
+        for row in rows:
+            row.records = {name: _record(**found) for name, found in vars(row)["records"].items()}
+        return cls(found["head"], rows)
 
 
-def rows_of(document: dict[str, Any]) -> list[Row]:
-    """The rows of a results document (`bench.document`), with their methods."""
-    return [Row.from_dict(row) for row in document["rows"]]
+def replace(path: Path, text: str) -> None:
+    """Write a file that is never seen half."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _record(**found: Any) -> Record:
+    for name in {"value", "ratio", "share"} & {*found}:
+        found[name] = Quartiles(*found[name])
+    return Record(**found)
+
+
+_DEFAULTS = {f.name: f.default for f in (*fields(Record), *fields(Row))}
+
+
+def _plain(value: Any) -> Any:
+    """Without what is at its default; floats with six digits, those that are not finite gone."""
+    if isinstance(value, dict):
+        items = {key: _plain(item) for key, item in value.items()}
+        return {key: item for key, item in items.items() if item != _DEFAULTS.get(key, ...)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

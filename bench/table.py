@@ -1,161 +1,172 @@
-"""The results as text."""
+"""Results as text: where and how it was measured, a block for each kind of work, conclusions."""
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .cases import family_title
 from .machine import cpu_name
-from .records import Quartiles, Row, quartiles
-from .summary import Block, Comparison, blocks
-from .verdict import verdict
+from .records import Record, Results, Row
+from .summary import FEWEST, Block, blocks, conclusions
 
-__all__ = ["count", "format_result", "format_table"]
+__all__ = ["count", "format_table", "one_line"]
 
-_HEAD = (
-    f"{'shape':<24} {'peer':<9} {'ms':>10} {'IQR':>6} {'GF/s':>7} {'% peak':>7} {'cores':>6} "
-    f"{'waits':>6} {'ratio':>8}"
-)
-
-
-def format_table(document: dict[str, Any]) -> str:
-    """Everything: head, one block for each family, cell and dtype, geometric means, verdict."""
-    comparison = Comparison(document)
-    lines = [*_preamble(document, comparison)]
-    for block in blocks(comparison.rows):
-        lines += ["", *_block(block, comparison, document)]
-    lines += ["", *_geomeans(comparison), "", *verdict(comparison)]
-    return "\n".join(lines)
+_UNITS = {"ms": 1e-3, "us": 1e-6, "MB": 1e6}
+_WORDS = ("shape", "peer", "[quartiles]", "goal", "difference", "note")  # to the left
+_FIGURES = (*_UNITS, "IQR", "GF/s", "% peak", "cores", "waits", "ratio")  # to the right
+_COLUMNS = (*_WORDS[:2], *_FIGURES, *_WORDS[2:])
 
 
-def format_result(row: Row, peer: str) -> str:
-    """A result in a few words."""
-    result = row.results[peer]
-    if result.is_timed:
-        return f"{statistics.median(result.seconds) * 1e3:.4g} ms"
-    return f"{result.status} ({result.reason})"
+def format_table(results: Results) -> str:
+    """Everything that there is to read of `results`."""
+    lines = [*_preamble(results), *_warnings(results)]
+    for block in blocks(results.rows):
+        lines += ["", *_block(block, results.head)]
+    return "\n".join([*lines, "", *conclusions(results)]).rstrip()
 
 
-def _preamble(document: dict[str, Any], comparison: Comparison) -> Iterator[str]:
-    found, software, settings = (document[n] for n in ("machine", "software", "settings"))
+def one_line(row: Row) -> str:
+    """A row in a few words."""
+    found = (
+        f"{name} {record.value.median / _UNITS[row.unit]:.4g} {row.unit}"
+        if record.value
+        else f"{name} {record.status} ({record.reason})"
+        for name, record in row.records.items()
+    )
+    return f"{row.work} {row.name}: {'   '.join(found)}"
+
+
+def count(number: int | str, noun: str) -> str:
+    """ "1 thread", "2 threads", "1,2 threads"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _preamble(results: Results) -> Iterator[str]:
+    head, rows = results.head, results.rows
+    found, software = head["machine"], head["software"]
     caches = ", ".join(f"{name} {size}" for name, size in found["caches"].items())
     commit = (software["commit"] or "unknown")[:12] + (" + changes" if software["dirty"] else "")
-    yield f"{cpu_name(found)}, {caches}; {count(settings['threads'], 'thread')}"
-    yield f"bptt {software['bptt']} ({commit}), {document['begun']} to {document['ended']}"
-    for name, peer in software["peers"].items():
-        yield f"  {name:<9} {peer['version']}"
-    yield f"Work: {document['work']}, the same for every peer; checked before it was timed."
-    yield (
-        f"Times: median of {settings['rounds']} rounds in alternation, each of at least "
-        f"{settings['min_time']:g} s; IQR in % of the median."
-    )
-    yield "Cores: CPU time over wall time. Waits: time without a CPU over wall time."
-    if found["isa"] is not None:
+    when = " to ".join(filter(None, (head["begun"], head["ended"])))
+    yield f"{cpu_name(found)}, {caches}; {count(head['threads'], 'thread')}"
+    yield ", ".join(filter(None, (f"bptt {software['bptt']} ({commit})", when)))
+    width = max(map(len, head["versions"]), default=0)
+    yield from (f"  {name:<{width}} {version}" for name, version in head["versions"].items())
+    yield f"Command: {head['command']}"
+    if any(row.flops for row in rows):
+        yield (
+            "Work: y and all gradients: 6 G T B H (I + H) flop a call, the same for every peer; "
+            "checked before it was timed."
+        )
+    least = f", each of at least {head['min_time']:g} s" if head["min_time"] else ""
+    yield f"Times: median of {head['rounds']} rounds in alternation{least}; IQR in % of the median."
+    if any(record.cores for row in rows for record in row.records.values()):
+        yield "Cores: CPU time over wall time. Waits: time without a CPU over wall time."
+    if any(row.peak for row in rows):
         yield (
             f"Peak: the most that fused multiply-adds (FMA) with {found['isa']}, the instruction "
             "set native uses, reach on these threads, measured"
         )
         yield "in every round. Peers use whatever the CPU has, and may pass it."
-    if comparison.baseline is not None:
+    if baselines := dict.fromkeys(row.baseline for row in rows if row.baseline):
         yield (
-            f"Ratio: time of the peer over time of {comparison.baseline} in the same round, with "
-            "[quartiles]; ~ marks a range that straddles 1, < a range below 1."
+            f"Ratio: time of the peer over time of {' or '.join(baselines)} in the same round, "
+            "with [quartiles]; ~ marks a range that straddles 1, < a range below 1."
         )
-    yield from _warnings(document)
 
 
-def _warnings(document: dict[str, Any]) -> Iterator[str]:
-    threads = document["settings"]["threads"]
-    busiest = max((row["load"] for row in document["rows"]), default=0.0)
-    yield (
-        f"Load average: {document['load'][0]:.2f} at the start, at most {busiest:.2f} later "
-        f"(the run itself adds up to {threads})."
-    )
-    if document["interrupted"]:
+def _warnings(results: Results) -> Iterator[str]:
+    head, rows, at_start = results.head, results.rows, results.head.get("load")
+    if at_start is not None:
+        later = [row.load for row in rows if row.load is not None]
+        at_most = f", at most {max(later):.2f} later" if later else ""
+        own = f"(the run itself adds up to {str(head['threads']).split(',')[-1]})"
+        yield f"Load average: {at_start:.2f} at the start{at_most} {own}."
+    if head["interrupted"]:
         yield "INTERRUPTED: the rows below are all there is."
-    if document["load"][0] > 0.5:
+    if at_start is not None and at_start > 0.5:
         yield "WARNING: the machine was not idle at the start."
-    waits = [w for row in document["rows"] for r in row["results"].values() for w in r["waits"]]
+    waits = [row.waits for row in rows for _ in row.timed() if row.waits is not None]
     if waits and statistics.fmean(waits) > 0.02:
         yield (
             f"WARNING: threads waited for a CPU for {statistics.fmean(waits):.0%} of the time: "
             "other processes were running."
         )
-    if document["settings"]["rounds"] < 7:
+    if head["rounds"] < 7:
         yield "WARNING: fewer than 7 rounds: not for publication."
-    if document["software"]["dirty"]:
+    if head["software"]["dirty"]:
         yield "WARNING: the working tree has changes that are not committed."
-    if document["machine"]["isa"] is None:
+    if head["machine"]["isa"] is None:
         yield "WARNING: the native backend is not built; the FMA peak is not known."
 
 
-def _block(block: Block, comparison: Comparison, document: dict[str, Any]) -> Iterator[str]:
-    title = family_title(document, block.family)
-    peak = quartiles([value for row in block.rows for value in row.peak] or [math.nan]).median
-    yield f"== {block.cell} {block.dtype}: {title} =="
-    if not math.isnan(peak):
-        yield f"FMA peak with {document['machine']['isa']}: {peak / 1e9:.1f} GF/s"
+def _block(block: Block, head: Mapping[str, Any]) -> Iterator[str]:
+    """A title, who is absent and why, and one line for each contestant of each row."""
+    yield f"== {block.work}: {head['titles'][block.family]} =="
+    if peaks := [row.peak for row in block.rows if row.peak]:
+        isa, peak = head["machine"]["isa"], statistics.median(peaks)
+        yield f"FMA peak with {isa}: {peak / 1e9:.1f} GF/s"
     absent = {
-        name: reason
-        for name in block.rows[0].results
-        if (reason := _absent(block, name)) is not None
+        name: record.reason
+        for name, record in block.rows[0].records.items()
+        if all(row.records[name].status in ("missing", "refused") for row in block.rows)
     }
     yield from (f"{name}: {reason}" for name, reason in absent.items())
-    yield _HEAD
+    lines = []
     for row in block.rows:
-        label = row.case.name
-        for name in row.results:
-            if name not in absent:
-                yield f"{label:<24} {name:<9} {_cells(row, name, comparison.baseline)}"
-                label = ""
+        present = [name for name in row.records if name not in absent]
+        for name in present:
+            label = {"shape": row.name if name == present[0] else "", "peer": name}
+            lines.append({**label, **_cells(row, row.records[name], head)})
+    yield from _aligned(lines)
 
 
-def _absent(block: Block, name: str) -> str | None:
-    """Why a peer has no place in a whole block; None if it has."""
-    results = [row.results[name] for row in block.rows]
-    if all(result.status in ("missing", "refused") for result in results):
-        return results[0].reason
-    return None
+def _aligned(lines: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Lines of cells by column, below their titles; columns that all are without are left out.
+
+    A line's "reason" stands in the place of figures, and widens no column.
+    """
+    columns = [column for column in _COLUMNS if any(line.get(column) for line in lines)]
+    titles = {column: column for column in columns}
+    widths = {c: max(len(line.get(c, "")) for line in (titles, *lines)) for c in columns}
+    for line in (titles, *lines):
+        shown = [column for column in columns if column in line or "reason" not in line]
+        cells = (
+            f"{line.get(column, ''):{'<' if column in _WORDS else '>'}{widths[column]}}"
+            for column in shown
+        )
+        yield " ".join([*cells, line.get("reason", "")]).rstrip()
 
 
-def count(number: int, noun: str) -> str:
-    """ "1 thread", "2 threads"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _cells(row: Row, name: str, baseline: str | None) -> str:
-    result = row.results[name]
-    if not result.is_timed:
-        status = result.status.upper() if result.status in ("wrong", "failed") else result.status
-        return f"{status}: {result.reason}"
-    times = quartiles(result.seconds)
-    waits = f"{statistics.median(result.waits):.0%}" if result.waits else "-"
-    spread = (times.high - times.low) / times.median
-    fraction = row.peak_fraction(name)
-    percent = "-" if fraction is None else f"{fraction.median:.1%}"
-    ratio = None if baseline in (None, name) else row.ratio(name, str(baseline))
-    return (
-        f"{times.median * 1e3:>10.4g} {spread:>6.1%} {row.flops / times.median / 1e9:>7.2f} "
-        f"{percent:>7} {statistics.median(result.cores):>6.2f} {waits:>6}{_ratio(ratio)}"
-    )
-
-
-def _ratio(ratio: Quartiles | None) -> str:
-    if ratio is None:
-        return ""
-    mark = "~" if ratio.straddles(1) else "<" if ratio.median < 1 else " "
-    return f" {ratio.median:>8.2f} {mark} [{ratio.low:.2f} - {ratio.high:.2f}]"
-
-
-def _geomeans(comparison: Comparison) -> Iterator[str]:
-    columns = comparison.columns()
-    if comparison.baseline is None or not columns:
-        return
-    yield f"Geometric mean of the ratios to {comparison.baseline} (number of rows):"
-    for block in blocks(comparison.rows):
-        means = {title: comparison.geomean(block.rows, names) for title, names in columns.items()}
-        texts = [f"{title} {m[0]:.2f} ({m[1]})" for title, m in means.items() if m is not None]
-        yield f"  {block.title}: {'; '.join(texts) or 'nothing to compare with'}"
+def _cells(row: Row, record: Record, head: Mapping[str, Any]) -> dict[str, str]:
+    """What is known of a record, by column."""
+    if not record.is_timed:
+        loud = record.status.upper() if record.status in ("wrong", "failed") else record.status
+        return {"reason": f"{loud}: {record.reason}"}
+    cells, unit = {"note": record.note}, _UNITS[row.unit]
+    if record.value is not None:
+        low, median, high = record.value
+        cells[row.unit] = f"{median / unit:.4g}"
+        cells["IQR"] = f"{(high - low) / median:.1%}"
+        cells["GF/s"] = f"{row.flops / median / 1e9:.2f}" if row.flops else ""
+    if record.share is not None:
+        cells["% peak"] = f"{record.share.median:.1%}"
+    if record.cores is not None:
+        cells["cores"] = f"{record.cores:.2f}"
+    if record.waits is not None:
+        cells["waits"] = f"{record.waits:.0%}"
+    if record.ratio is not None:
+        low, median, high = record.ratio
+        digits = ".3f" if record.interval or median < 0.2 else ".2f"
+        mark = "~" if low <= 1 <= high else "<" if median < 1 else " "
+        cells["ratio"] = f"{median:{digits}}"
+        cells["[quartiles]"] = f"{mark} [{low:{digits}} - {high:{digits}}]"
+    if record.goal is not None:
+        verdict = "" if head["quick"] else ": met" if record.meets_goal else ": MISSED"
+        cells["goal"] = f"at most {record.goal / (1 if record.ratio else unit):g}{verdict}"
+    if record.interval is not None:
+        least, most = record.interval
+        seen = "same" if least <= 1 <= most else "FASTER" if most < 1 else "SLOWER"
+        seen = seen if head["rounds"] >= FEWEST else "too few rounds"
+        cells["difference"] = f"{seen} ({least:.3f} to {most:.3f})"
+    return cells

@@ -8,18 +8,27 @@ What other processes take away shows as time that threads waited for a CPU.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import importlib.util
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["available_cpus", "limited", "set_environment", "waiting_time"]
+__all__ = [
+    "available_cpus",
+    "default_threads",
+    "load_average",
+    "numbers",
+    "positive",
+    "set_environment",
+    "waiting_time",
+]
 
-# XLA has no option for it: its CPU client sizes its pool by these (xla/pjrt/utils.cc).
-_XLA_VARIABLES = ("PJRT_NPROC", "NPROC")
-_BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# XLA has no option for it: its CPU client sizes its pool by the first two (xla/pjrt/utils.cc).
+_VARIABLES = (
+    *("PJRT_NPROC", "NPROC", "NUMBA_NUM_THREADS"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+)
 
 
 def available_cpus() -> int:
@@ -29,39 +38,41 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def set_environment(threads: int) -> None:
-    """Limit what is not loaded yet, and keep JAX on the CPU like everybody else.
+def default_threads() -> int:
+    """OMP_NUM_THREADS if it holds a number, else the CPUs this process may run on."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() and int(text) > 0 else available_cpus()
 
-    Once NumPy is loaded this comes too late to be complete; the environment is then left alone.
+
+def positive(text: str) -> int:
+    """Of an option as ``--threads 2``."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return number
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Of an option as ``--threads 1,2``."""
+    return tuple(positive(number) for number in text.split(","))
+
+
+def set_environment(arguments: Sequence[str]) -> None:
+    """Limit what is not loaded yet to ``--threads``, the largest of them if there are several.
+
+    JAX is kept on the CPU, like everybody else. NumPy must not be loaded yet: it reads this once.
     """
-    if "numpy" in sys.modules:
-        return
-    for name in (*_BLAS_VARIABLES, *_XLA_VARIABLES, "NUMBA_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    parser = argparse.ArgumentParser(prog="python -m bench", add_help=False)
+    parser.add_argument("--threads", type=numbers, default=(default_threads(),))
+    threads = max(parser.parse_known_args(arguments)[0].threads)
+    os.environ.update(dict.fromkeys(_VARIABLES, str(threads)), JAX_PLATFORMS="cpu")
 
 
-@contextlib.contextmanager
-def limited(threads: int) -> Iterator[None]:
-    """Limit bptt and every loaded BLAS and OpenMP pool while the block runs."""
-    import bptt
-
-    before = bptt.get_num_threads()
-    bptt.set_num_threads(threads)
-    try:
-        with _limited_pools(threads):
-            yield
-    finally:
-        bptt.set_num_threads(before)
-
-
-def _limited_pools(threads: int) -> contextlib.AbstractContextManager[object]:
-    if importlib.util.find_spec("threadpoolctl") is None:
-        return contextlib.nullcontext()
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
-
-    limits: contextlib.AbstractContextManager[object] = threadpool_limits(threads)
-    return limits
+def load_average() -> float | None:
+    """Runnable processes, averaged over the last minute; None where the system does not tell."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.getloadavg()[0]
+    return None
 
 
 def waiting_time() -> float | None:

@@ -1,32 +1,36 @@
-"""Check that peers do equal work, then time them in alternation.
+"""Check that contestants do equal work, then time them in alternation.
 
-One row is one problem. Each peer is first run once, and its outputs are compared with the float64
-reference: who disagrees is not timed. Then come the rounds. In each round every peer has one
-turn, and the order is rotated from round to round, so that nobody always follows the same
-moment of the machine. A turn is
+Each peer is first run once, and its outputs are compared with the float64 reference: who disagrees
+is not timed. Then come the rounds. In each round everybody has one turn, and the order is rotated
+from round to round, so that nobody always follows the same moment of the machine. A turn is
 
-    a pause    in which the threads of the peer before fall asleep,
+    a pause    in which the threads of the one before fall asleep,
     a call     that is not timed and brings caches and the peer's own threads back, and
     calls      that are timed together: as many as last for `min_time`, at least one.
 
-The FMA peak of the machine is measured at the start of each round.
+The FMA peak of the machine is measured at the start of each round, where it is asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import NamedTuple
 
-from .peers import Peer, Workload
+import bptt
+
+from . import machine
+from .peers import Peer
 from .problem import Outputs, Problem, disagreement, tolerance
-from .records import Result
+from .records import Record, Row, confidence, quartiles
 from .threads import waiting_time
 
-__all__ = ["Contestant", "Settings", "check", "measure"]
+__all__ = ["Peak", "Sample", "Task", "Timed", "alternate", "contest", "judged"]
 
 # Workers of OpenBLAS spin for 26 ms after a call, those of PyTorch for some, and would take a core.
 _PAUSE = 0.04
@@ -35,135 +39,183 @@ _PAUSE = 0.04
 _WARMS_ITSELF = 0.5
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How long and how often to measure.
+class Sample(NamedTuple):
+    """What one turn found: seconds of a call, or bytes; and the other figures of a `Record`."""
 
-    Attributes
-    ----------
-    threads, rounds : int
-    min_time : float
-        Seconds that the timed calls of one turn last at least.
-    max_call : float
-        Seconds of one call above which a peer is left out of a row.
-    """
+    value: float
+    cores: float | None = None
+    waits: float | None = None
+    share: float | None = None
 
-    threads: int
-    rounds: int
-    min_time: float
-    max_call: float
+
+Turns = Mapping[str, Callable[[], Sample]]
+Rounds = Iterable[Mapping[str, Sample]]
 
 
 @dataclass
-class Contestant:
-    """A peer that has passed the check, ready to be timed."""
+class Peak:
+    """The FMA peak of each round, in flop/s."""
 
-    workload: Workload
-    result: Result
-    warms_itself: bool
+    dtype: str
+    threads: int
+    found: list[float] = field(default_factory=list)
 
     def take_turn(self) -> None:
-        """Take one sample."""
         time.sleep(_PAUSE)
-        if not self.warms_itself:
-            self.workload.call()
-        calls, waited = self.result.calls, waiting_time()
-        wall, cpu = _seconds(self.workload, calls)
-        self.result.seconds.append(wall)
-        self.result.cores.append(cpu / wall)
+        self.found.append(machine.fma_peak(self.dtype, self.threads))
+
+
+@dataclass
+class Timed:
+    """A call that is ready to be timed; calling this takes a turn."""
+
+    call: Callable[[], object]
+    min_time: float = 0.0
+    flops: int = 0  # of a call
+    peak: Peak | None = None
+
+    def __post_init__(self) -> None:
+        """Choose the number of calls of a turn. The first may still be slow: believe what lasts."""
+        self.calls = 1
+        self.seconds, _ = self._clock()
+        while self.seconds * self.calls < self.min_time / 4:
+            self.calls *= 4
+            self.seconds, _ = self._clock()
+        self.calls = max(math.ceil(self.min_time / self.seconds), 1)
+
+    def __call__(self) -> Sample:
+        time.sleep(_PAUSE)
+        if self.seconds < _WARMS_ITSELF:
+            self.call()
+        waited = waiting_time()
+        wall, cpu = self._clock()
+        waits = None
         if waited is not None:
-            self.result.waits.append(((waiting_time() or 0.0) - waited) / (wall * calls))
+            waits = ((waiting_time() or 0.0) - waited) / (wall * self.calls)
+        share = self.flops / wall / self.peak.found[-1] if self.peak else None
+        return Sample(wall, cpu / wall, waits, share)
+
+    def _clock(self) -> tuple[float, float]:
+        """Wall time and CPU time (of all threads) of one call, as the mean of `calls`."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(self.calls):
+            self.call()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        return wall / self.calls, cpu / self.calls
 
 
-def check(
-    problem: Problem, peers: Iterable[Peer], settings: Settings
-) -> tuple[dict[str, Result], list[Contestant]]:
-    """Run every peer on the problem; return what came of it, and who may be timed."""
-    want = problem.reference()
-    results: dict[str, Result] = {}
-    contestants = []
-    for peer in peers:
-        reason = peer.missing()
-        if reason is not None:
-            results[peer.name] = Result("missing", reason)
-            continue
-        reason = peer.refuses(problem.cell, problem.dtype)
-        if reason is not None:
-            results[peer.name] = Result("refused", reason)
-            continue
+@dataclass
+class Task:
+    """A row that is to be measured."""
+
+    row: Row  # without figures, but with the records of those who are not timed
+    rounds: Rounds  # a sample of each contestant in each round, measured while this is read
+    peak: Peak | None = None
+    with_interval: bool = False  # whether ratios get a confidence interval
+
+    def measure(self) -> Row:
+        """Take all samples and fill in the row."""
+        row, rounds = self.row, list(self.rounds)
+        for name in rounds[0] if rounds else ():
+            record = row.records.setdefault(name, Record())
+            _summarise(record, [round_[name] for round_ in rounds])
+            baseline = row.baseline or name
+            if baseline != name and baseline in rounds[0]:
+                ratios = [round_[name].value / round_[baseline].value for round_ in rounds]
+                record.ratio = quartiles(ratios)
+                record.interval = confidence(ratios) if self.with_interval else None
+        waits = [s.waits for round_ in rounds for s in round_.values() if s.waits is not None]
+        row.waits = fmean(waits) if waits else None
+        row.peak = median(self.peak.found) if self.peak and self.peak.found else None
+        return row
+
+
+def _summarise(record: Record, samples: Sequence[Sample]) -> None:
+    record.value = quartiles([sample.value for sample in samples])
+    shares, cores, waits = (
+        [found for sample in samples if (found := getattr(sample, name)) is not None]
+        for name in ("share", "cores", "waits")
+    )
+    record.share = quartiles(shares) if shares else None
+    record.cores = median(cores) if cores else None
+    record.waits = median(waits) if waits else None
+
+
+def alternate(turns: Turns, rounds: int, peaks: Iterable[Peak] = ()) -> Rounds:
+    """Rounds in which everybody takes one turn, in an order that rotates; peaks come first."""
+    names = list(turns)
+    for round_ in range(rounds if names else 0):
+        for peak in peaks:
+            peak.take_turn()
+        first = round_ % len(names)
+        gc.disable()  # keep Python's garbage collector out of the samples, as `timeit` does
         try:
-            workload = peer.prepare(problem, settings.threads)
-            result = _verified(workload, problem, want)
-            if result.is_timed:
-                contestants += _calibrated(workload, result, settings)
+            samples = {name: turns[name]() for name in (*names[first:], *names[:first])}
+        finally:
+            gc.enable()
+        yield samples
+
+
+def judged(row: Row, goal: float, turns: Turns, rounds: int) -> Task:
+    """The first of `turns` with a goal: of its ratio to the second, if there are two."""
+    first, *baseline = turns
+    row.baseline = baseline[0] if baseline else None
+    row.records[first] = Record(goal=goal)
+    return Task(row, alternate(turns, rounds))
+
+
+def contest(
+    problem: Problem, peers: Iterable[Peer], options: Namespace, baseline: str | None = None
+) -> Task:
+    """Run every peer on the problem; those that do equal work will take turns.
+
+    `options` has ``threads``, ``rounds``, ``min_time`` and ``max_call``, the seconds of one call
+    above which a peer is left out.
+    """
+    case, want = problem.case, problem.reference()
+    flops = case.flops(bptt.CELLS[problem.cell].gates)
+    records: dict[str, Record] = {}
+    turns: dict[str, Timed] = {}
+    peaks: dict[int, Peak] = {}
+    for peer in peers:
+        record = records[peer.name] = Record()
+        threads = peer.threads or options.threads
+        if bptt.backends()["native"].available:
+            peaks.setdefault(threads, Peak(problem.dtype, threads))
+        try:
+            call = _checked(peer, problem, threads, want, record)
+            turn = Timed(call, options.min_time, flops, peaks.get(threads))
+            if turn.seconds > options.max_call:
+                raise _UnfitError("skipped", f"{turn.seconds:.3g} s a call")
+            turns[peer.name] = turn
+        except _UnfitError as unfit:
+            record.status, record.reason = unfit.args
         except Exception as error:  # a peer's failure is a result, not the end of the run
-            result = Result("failed", f"{type(error).__name__}: {error}")
-        results[peer.name] = result
-    return results, contestants
+            record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
+    row = Row(case.family, f"{problem.cell} {problem.dtype}", case.name, records)
+    row.baseline, row.flops, row.tolerance = baseline, flops, tolerance(problem)
+    peak = peaks[max(peaks)] if peaks else None
+    return Task(row, alternate(turns, options.rounds, list(peaks.values())), peak)
 
 
-def measure(
-    contestants: Sequence[Contestant],
-    settings: Settings,
-    peak: Callable[[], float] | None,
-    after_round: Callable[[], object] = lambda: None,
-) -> list[float]:
-    """Let `contestants` take their turns, and return the peak of each round."""
-    peaks = []
-    for round_ in range(settings.rounds):
-        if peak is not None:
-            time.sleep(_PAUSE)
-            peaks.append(peak())
-        first = round_ % max(len(contestants), 1)
-        for contestant in (*contestants[first:], *contestants[:first]):
-            with _no_collection():
-                contestant.take_turn()
-        after_round()
-    return peaks
+class _UnfitError(Exception):
+    """Why a peer is not timed: a status and a reason."""
 
 
-def _verified(workload: Workload, problem: Problem, want: Outputs) -> Result:
-    """Compare the outputs of one call with the reference."""
+def _checked(
+    peer: Peer, problem: Problem, threads: int, want: Outputs, record: Record
+) -> Callable[[], object]:
+    """The peer's call, when its outputs have been found right."""
+    if (reason := peer.missing()) is not None:
+        raise _UnfitError("missing", reason)
+    if (reason := peer.refuses(problem.cell, problem.dtype)) is not None:
+        raise _UnfitError("refused", reason)
+    workload = peer.prepare(problem, threads)
     errors = disagreement(workload.outputs(workload.call()), want)
     worst = max(errors, key=lambda name: errors[name])
-    if errors[worst] <= tolerance(problem):
-        return Result("ok", errors=errors)
-    reason = f"{worst} is off by {errors[worst]:.1e}, allowed is {tolerance(problem):.1e}"
-    return Result("wrong", reason, errors=errors)
-
-
-def _calibrated(workload: Workload, result: Result, settings: Settings) -> list[Contestant]:
-    """Choose the number of calls of a turn, or skip the peer; called once it is compiled."""
-    calls = 1
-    seconds, _ = _seconds(workload, calls)
-    # The first calls after the check may still be slow: believe what lasts long enough.
-    while seconds * calls < settings.min_time / 4:
-        calls *= 4
-        seconds, _ = _seconds(workload, calls)
-    if seconds > settings.max_call:
-        result.status, result.reason = "skipped", f"{seconds:.3g} s a call"
-        return []
-    result.calls = math.ceil(settings.min_time / seconds)
-    return [Contestant(workload, result, seconds >= _WARMS_ITSELF)]
-
-
-def _seconds(workload: Workload, calls: int) -> tuple[float, float]:
-    """Wall time and CPU time (of all threads) of one call, as the mean of so many."""
-    call = workload.call
-    wall, cpu = time.perf_counter(), time.process_time()
-    for _ in range(calls):
-        call()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return wall / calls, cpu / calls
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep Python's garbage collector out of the samples, as `timeit` does."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+    record.error, allowed = errors[worst], tolerance(problem)
+    if not errors[worst] <= allowed:
+        raise _UnfitError(
+            "wrong", f"{worst} is off by {errors[worst]:.1e}, allowed is {allowed:.1e}"
+        )
+    return workload.call

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -22,20 +22,18 @@ from bptt.backends import REGISTRY
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
-from bench import builds, document, options, overhead, session, timing  # noqa: E402
+from bench import builds, overhead, report, run, timing  # noqa: E402
 from bench.cases import Case, load_families, select  # noqa: E402
 from bench.chart import _plain_log_axis  # noqa: E402
-from bench.figure import Figure  # noqa: E402
-from bench.peers import Workload  # noqa: E402
-from bench.peers.own import OwnBackend, ReusingBackend  # noqa: E402
+from bench.peers import OwnBackend, Workload  # noqa: E402
 from bench.problem import make_problem, tolerance  # noqa: E402
-from bench.records import Result, Row  # noqa: E402
+from bench.records import Quartiles, Record, Results, Row, confidence  # noqa: E402
 from bench.run import main  # noqa: E402
 from bench.summary import Comparison  # noqa: E402
 from bench.table import format_table  # noqa: E402
 
 SMALL = Case("quick", batch=2, steps=5, input_size=3, hidden_size=4)
-SETTINGS = timing.Settings(threads=1, rounds=3, min_time=1e-4, max_call=10.0)
+OPTIONS = argparse.Namespace(threads=1, rounds=3, min_time=1e-4, max_call=10.0)
 OUTPUTS = ("y", "x", "state", "w_ih", "w_hh", "b_ih", "b_hh")
 OWN = [name for name, status in bptt.backends().items() if status.available]
 
@@ -77,35 +75,37 @@ def run_bench(tmp_path, *arguments):
     out = tmp_path / "run.json"
     command = ["--quick", "--rounds", "2", "--min-time", "1e-4", "--threads", "1"]
     status = main([*command, *arguments, "--out", str(out)])
-    return status, json.loads(out.read_text(encoding="utf-8"))
+    return status, Results.read(out)
 
 
-def test_run_writes_every_sample_a_table_and_a_chart(tmp_path, capsys):
+def test_run_writes_quartiles_a_table_and_a_chart(tmp_path, capsys):
     status, found = run_bench(tmp_path, "--peers", ",".join(OWN))
 
     assert status == 0
-    assert found["schema"] == 1
-    assert not found["interrupted"]
-    assert found["begun"] <= found["ended"]
-    assert found["settings"]["threads"] == 1
-    assert set(found["machine"]) >= {"cpu", "cpus", "isa"}
-    assert set(found["software"]) >= {"bptt", "commit", "dirty", "compiler", "python", "numpy"}
-    assert set(found["software"]["peers"]) == set(OWN)
-    assert len(found["rows"]) == 3 * len(bptt.CELLS)  # three quick shapes
-    for row in found["rows"]:
-        assert set(row["results"]) == set(OWN)
-        assert len(row["peak"]) == (2 if "native" in OWN else 0)
-        assert all(peak > 1e8 for peak in row["peak"])
-        for name, result in row["results"].items():
-            if not REGISTRY[name].supports(bptt.CELLS[row["cell"]], np.dtype(row["dtype"])):
-                assert result["status"] == "refused"
+    head = found.head
+    assert not head["interrupted"]
+    assert head["begun"] <= head["ended"]
+    assert head["threads"] == 1
+    assert set(head["machine"]) >= {"cpu", "cpus", "isa"}
+    assert set(head["software"]) >= {"bptt", "commit", "dirty", "compiler", "python", "numpy"}
+    assert set(head["versions"]) == set(OWN)
+    assert head["command"].startswith("python -m bench --quick --rounds 2")
+    assert len(found.rows) == 3 * len(bptt.CELLS)  # three quick shapes
+    for row in found.rows:
+        assert set(row.records) == set(OWN)
+        assert (row.peak or 0) > (1e8 if "native" in OWN else -1)
+        cell, dtype = row.work.split()
+        for name, record in row.records.items():
+            if not REGISTRY[name].supports(bptt.CELLS[cell], np.dtype(dtype)):
+                assert record.status == "refused"
                 continue
-            assert result["status"] == "ok"
-            assert len(result["seconds"]) == len(result["cores"]) == 2
-            assert all(seconds > 0 for seconds in result["seconds"])
-            c = {"c"} if row["cell"] == "lstm" else set()
-            assert set(result["errors"]) == set(OUTPUTS) | c
-            assert max(result["errors"].values()) <= row["tolerance"]
+            assert record.status == "ok"
+            assert 0 < record.value.low <= record.value.median <= record.value.high
+            assert record.cores > 0
+            assert record.error <= row.tolerance
+            assert (record.ratio is None) == (
+                name == row.baseline or row.baseline not in row.timed()
+            )
     assert (tmp_path / "run-quick.png").stat().st_size > 1000
     assert "Ratio: time of the peer over time of" in capsys.readouterr().out
 
@@ -115,8 +115,13 @@ def test_results_name_no_path_and_the_table_can_be_made_again_from_them(tmp_path
     text = (tmp_path / "run.json").read_text(encoding="utf-8")
     for private in (ROOT, tmp_path, Path.home(), Path(sys.prefix)):
         assert f"{private}/" not in text
-    again = format_table(document.read(tmp_path / "run.json"))
-    assert again + "\n" == (tmp_path / "run.txt").read_text(encoding="utf-8")
+    table, chart = tmp_path / "run.txt", tmp_path / "run-quick.png"
+    before = table.read_text(encoding="utf-8")
+    table.unlink()
+    chart.unlink()
+    assert report.main([str(tmp_path / "run.json")]) == 0
+    assert table.read_text(encoding="utf-8") == before
+    assert chart.exists()
 
 
 def test_flops_are_a_hand_count_of_the_products():
@@ -145,11 +150,12 @@ def test_flops_are_a_hand_count_of_the_products():
 def test_peer_with_one_wrong_output_is_not_timed(cell, name, wrong):
     problem = make_problem(SMALL, cell, "float32")
     peer = Impostor(lambda outputs: {**outputs, name: wrong(outputs[name])})
-    results, contestants = timing.check(problem, [peer, OwnBackend("numpy")], SETTINGS)
-    assert results["impostor"].status == "wrong"
-    assert results["impostor"].reason.startswith(name)
-    assert results["numpy"].status == "ok"
-    assert [c.result for c in contestants] == [results["numpy"]]
+    records = timing.contest(problem, [peer, OwnBackend("numpy")], OPTIONS).measure().records
+    assert records["impostor"].status == "wrong"
+    assert records["impostor"].reason.startswith(name)
+    assert records["impostor"].value is None
+    assert records["numpy"].status == "ok"
+    assert records["numpy"].value.median > 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -157,8 +163,8 @@ def test_peer_with_one_wrong_output_is_not_timed(cell, name, wrong):
 def test_tolerance_leaves_room_for_rounding_but_not_for_a_missing_step(cell, dtype):
     problem = make_problem(Case("", 7, 129, 33, 31), cell, dtype)
     able = [n for n in OWN if REGISTRY[n].supports(bptt.CELLS[cell], np.dtype(dtype))]
-    results, _ = timing.check(problem, [OwnBackend(name) for name in able], SETTINGS)
-    assert {result.status for result in results.values()} == {"ok"}
+    row = timing.contest(problem, [OwnBackend(name) for name in able], OPTIONS).row
+    assert {record.status for record in row.records.values()} == {"ok"}
     want = problem.reference()["w_hh"]
     last_step = np.outer(problem.dy[-1, 0], problem.x[-1, 0]).max()
     assert tolerance(problem) * np.linalg.norm(want) < abs(last_step)
@@ -169,12 +175,13 @@ def test_wrong_peer_is_announced_and_fails_the_run(tmp_path, capsys, monkeypatch
         "numpy": OwnBackend("numpy"),
         "impostor": Impostor(lambda outputs: {**outputs, "x": 2 * outputs["x"]}),
     }
-    monkeypatch.setattr(session, "all_peers", lambda: peers)
+    monkeypatch.setattr(run, "all_peers", lambda: peers)
+    monkeypatch.setattr(run, "versions", lambda *names: {})
     status, found = run_bench(tmp_path, "--cell", "tanh", "--case", "B1-*")
     out, err = capsys.readouterr()
     assert status == 1
-    assert found["rows"][0]["results"]["impostor"]["seconds"] == []
-    assert "*** impostor is wrong" in err
+    assert found.rows[0].records["impostor"].value is None
+    assert "impostor wrong (x is off by" in err
     assert "WRONG: x is off by" in out
 
 
@@ -183,15 +190,15 @@ def test_failing_peer_is_a_result_not_the_end():
         raise RuntimeError("no such kernel")
 
     problem = make_problem(SMALL, "tanh", "float32")
-    results, _ = timing.check(problem, [Impostor(fail), OwnBackend("numpy")], SETTINGS)
-    assert results["impostor"] == Result("failed", "RuntimeError: no such kernel")
-    assert results["numpy"].status == "ok"
+    row = timing.contest(problem, [Impostor(fail), OwnBackend("numpy")], OPTIONS).row
+    assert row.records["impostor"] == Record("failed", "RuntimeError: no such kernel")
+    assert row.records["numpy"].status == "ok"
 
 
 def test_slow_peer_is_left_out_with_its_time(tmp_path, capsys):
     status, found = run_bench(tmp_path, "--peers", "numpy", "--cell", "tanh", "--max-call", "1e-9")
     assert status == 0
-    assert {row["results"]["numpy"]["status"] for row in found["rows"]} == {"skipped"}
+    assert {row.records["numpy"].status for row in found.rows} == {"skipped"}
     assert "skipped: " in (table := capsys.readouterr().out)
     assert " s a call" in table
 
@@ -205,72 +212,80 @@ def test_interrupted_run_keeps_the_rows_that_are_finished(tmp_path, capsys, monk
             raise KeyboardInterrupt
         return outputs
 
-    monkeypatch.setattr(
-        session, "all_peers", lambda: {"x": Impostor(interrupt_the_second_row, "x")}
-    )
+    peers = {"x": Impostor(interrupt_the_second_row, "x")}
+    monkeypatch.setattr(run, "all_peers", lambda: peers)
+    monkeypatch.setattr(run, "versions", lambda *names: {})
     status, found = run_bench(tmp_path, "--cell", "tanh")
     assert status == 130
-    assert found["interrupted"]
-    assert [row["case"]["name"] for row in found["rows"]] == ["B1-T64-I8-H16"]
-    assert len(found["rows"][0]["results"]["x"]["seconds"]) == 2
+    assert found.head["interrupted"]
+    assert [row.name for row in found.rows] == ["B1-T64-I8-H16"]
+    assert found.rows[0].records["x"].value.median > 0
     assert "INTERRUPTED" in capsys.readouterr().out
 
 
 def test_everybody_has_one_turn_a_round_and_the_order_rotates():
-    turns = []
+    order = []
 
-    def contestant(name):
-        workload = Workload(lambda: turns.append(name), lambda result: result)
-        return timing.Contestant(workload, Result("ok", calls=1), warms_itself=True)
+    def turn(name):
+        return lambda: order.append(name) or timing.Sample(1.0)
 
-    peaks = timing.measure([contestant(n) for n in "abc"], SETTINGS, lambda: turns.append("peak"))
-    assert turns == ["peak", *"abc", "peak", *"bca", "peak", *"cab"]
-    assert len(peaks) == 3
+    class Limit(timing.Peak):
+        def take_turn(self):
+            order.append("peak")
+
+    rounds = timing.alternate({name: turn(name) for name in "abc"}, 3, [Limit("float32", 1)])
+    assert [set(samples) for samples in rounds] == 3 * [{"a", "b", "c"}]
+    assert order == ["peak", *"abc", "peak", *"bca", "peak", *"cab"]
 
 
 def row_of(**seconds):
-    results = {name: Result("ok", seconds=list(values)) for name, values in seconds.items()}
-    return Row(SMALL, "tanh", "float32", 1000, 1e-5, [], 0.0, results)
+    """A row of which these are the samples, one a round, compared with those of native."""
+    rounds = zip(*seconds.values(), strict=True)
+    samples = [dict(zip(seconds, map(timing.Sample, values), strict=True)) for values in rounds]
+    return timing.Task(
+        Row("quick", "tanh float32", SMALL.name, baseline="native"), samples
+    ).measure()
 
 
 def test_ratio_is_taken_within_rounds_so_a_slow_moment_cancels():
     row = row_of(native=[1.0, 10.0, 1.0], torch=[2.0, 20.0, 2.0])
-    assert row.ratio("torch", "native") == (2.0, 2.0, 2.0)
-    assert not row.ratio("torch", "native").straddles(1)
-    assert row_of(a=[1.0, 1.0, 1.0], b=[0.9, 1.0, 1.2]).ratio("b", "a").straddles(1)
+    assert row.records["torch"].ratio == (2.0, 2.0, 2.0)
+    assert row.records["native"].ratio is None
 
 
 def test_summary_compares_with_the_fastest_of_all_peers():
-    peers = {"native": True, "numpy": True, "torch": False, "jax": False, "jax-bptt": False}
     rows = [
         row_of(native=[1.0], numpy=[0.5], torch=[2.0], jax=[8.0], **{"jax-bptt": [3.0]}),
         row_of(native=[1.0], numpy=[2.0], torch=[16.0], jax=[8.5], **{"jax-bptt": [8.0]}),
     ]
-    found = Comparison(
-        {
-            "rows": [row.to_dict() for row in rows],
-            "software": {"peers": {name: {"is_own": own} for name, own in peers.items()}},
-        }
-    )
+    found = Comparison(Results({"own": ["numpy"], "others": ["torch", "jax", "jax-bptt"]}, rows))
     assert found.baseline == "native"
     fastest, *single = found.columns().items()
     assert fastest == ("fastest of torch, jax, jax-bptt", ("torch", "jax", "jax-bptt"))
     assert [name for name, _ in single] == ["torch", "jax", "jax-bptt", "numpy"]
     assert found.geomean(rows, fastest[1]) == (pytest.approx(4.0), 2)
     assert found.best_ratio(rows[0], found.own) == ("numpy", (0.5, 0.5, 0.5))
+    assert list(found.sentences())[-2:] == [
+        "native is faster than numpy in 1 of 2 rows. Not in:",
+        f"  tanh float32 quick {SMALL.name}: numpy 0.50 [0.50 - 0.50]",
+    ]
 
 
 def test_cases_span_the_families_that_the_design_names():
     families = load_families()
     assert set(families) == {"design", "deepbench", "benchdnn", "flashrnn", "sweep", "quick"}
-    for family in families.values():
+    for name, family in families.items():
         names = [case.name for case in family.cases]
         assert len(set(names)) == len(names) > 0
-        assert all(case.family == family.name for case in family.cases)
+        assert all(case.family == name for case in family.cases)
+        assert [Case.named(case.name, name) for case in family.cases] == [*family.cases]
     sweep = families["sweep"].cases
     assert {c.hidden_size for c in sweep} == {2**n for n in range(4, 12)}
     assert {c.batch for c in sweep} == {2**n for n in range(9)}
-    assert all(16 <= c.steps <= 512 for c in sweep)
+    for case in sweep:  # the power of two that is nearest to 4 GFlop, from 16 to 512
+        one_step = Case("", case.batch, 1, case.input_size, case.hidden_size).flops(gates=1)
+        nearest = 2 ** round(math.log2(4e9 / one_step))
+        assert case.steps == min(max(nearest, 16), 512)
     assert [c.name for c in select([families["design"]], ["B1-*-H64"])] == ["B1-T1000-I1-H64"]
 
 
@@ -294,13 +309,18 @@ def test_bad_command_line_says_what_is_wrong(arguments, message, capsys):
 
 def test_nothing_loads_numpy_before_the_number_of_threads_is_in_the_environment():
     code = (
-        "import runpy, sys; sys.argv = ['bench', '--list']\n"
-        "try: runpy.run_module('bench', run_name='__main__')\n"
-        "except SystemExit: print('numpy' in sys.modules)"
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'numpy': print('OMP_NUM_THREADS', os.environ.get('OMP_NUM_THREADS'))\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "import runpy; sys.argv = ['bench', '--list', '--threads', '7']\n"
+        "runpy.run_module('bench', run_name='__main__')"
     )
+    environment = {name: value for name, value in os.environ.items() if "THREADS" not in name}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[0] == "OMP_NUM_THREADS 7"
 
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")]
@@ -319,10 +339,8 @@ def test_commands_in_the_documentation_are_understood(command, monkeypatch):
     _, _, _, *arguments = shlex.split(command)
     if len(arguments) == 1 and (ROOT / "bench" / f"{arguments[0]}.py").exists():
         return  # the sub-command is mentioned, no more
-    if not arguments or arguments[0].startswith("-"):
-        assert options.parse(arguments).cases
-        return
-    main = importlib.import_module(f"bench.{arguments[0]}").main
+    name, *arguments = arguments if arguments and arguments[0][0] != "-" else ["run", *arguments]
+    main = importlib.import_module(f"bench.{name}").main
     parse = argparse.ArgumentParser.parse_args
 
     class UnderstoodError(Exception):
@@ -334,7 +352,7 @@ def test_commands_in_the_documentation_are_understood(command, monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     with pytest.raises(UnderstoodError):
-        main(arguments[1:])
+        main(arguments)
 
 
 def installation(folder, addition=""):
@@ -399,7 +417,7 @@ def test_builds_that_make_no_sense_are_refused(arguments, message, capsys):
 def test_confidence_interval_is_that_of_the_sign_test():
     # Tables: 95 % takes the smallest and largest of 6 to 8, the second of 9 to 11, the sixth of 20.
     for n, rank in ((6, 1), (8, 1), (9, 2), (11, 2), (20, 6)):
-        assert builds.confidence(range(1, n + 1)) == (rank, n + 1 - rank)
+        assert confidence(range(1, n + 1)) == (rank, n + 1 - rank)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -430,11 +448,86 @@ def test_ticks_of_charts_are_plain_numbers(limits):
     assert all(float(text) > 0 for text in shown)
 
 
-def test_overhead_is_met_only_if_the_third_quartile_meets_it():
-    assert Figure("", "us", 1.0, 2.0, 3.0, goal=3.0).is_met
-    assert not Figure("", "us", 1.0, 2.0, 3.0, goal=2.5).is_met
-    figures = [*overhead.call_figures(rounds=1, calls=2), overhead.import_figure(rounds=1)]
-    assert all(figure.median > 0 for figure in figures)
+def test_goal_is_met_only_if_the_third_quartile_meets_it():
+    assert Record(value=Quartiles(1.0, 2.0, 3.0), goal=3.0).meets_goal
+    assert not Record(value=Quartiles(1.0, 2.0, 3.0), goal=2.5).meets_goal
+    slow, fast = Quartiles(7.0, 8.0, 9.0), Quartiles(1.0, 2.0, 3.0)
+    assert Record(value=slow, ratio=fast, goal=3.0).meets_goal  # of the ratio, where there is one
+
+
+def test_overhead_has_a_goal_for_the_call_and_for_the_import():
+    for task in (overhead.smallest_call("tanh", 1, 1e-4), overhead.imports(1)):
+        row = task.measure()
+        (goal,) = [record for record in row.records.values() if record.goal is not None]
+        assert goal.value.median > 0
+        assert (goal.ratio is None) == (len(row.records) == 1)
+        table = format_table(Results({**HEAD, "titles": {row.family: ""}}, [row]))
+        assert "1 goals are met" in table
+
+
+HEAD = {
+    **{"begun": None, "ended": None, "interrupted": False, "quick": False, "command": ""},
+    **{"threads": 1, "rounds": 9, "min_time": 0.0, "versions": {}, "titles": {"quick": "Title"}},
+    "machine": {"cpu": "CPU", "caches": {}, "isa": "avx2"},
+    "software": {"bptt": "1", "commit": "c0ffee", "dirty": False},
+}
+
+
+def test_table_has_the_columns_that_there_are_figures_for():
+    records = {
+        "old": Record(value=Quartiles(0.001, 0.002, 0.004), cores=1.5),
+        "new": Record(ratio=Quartiles(0.5, 0.6, 0.7), interval=(0.5, 0.8), note="bits differ"),
+        "else": Record("skipped", "11 s a call"),
+    }
+    row = Row("quick", "tanh float32", "B1", records, baseline="old", load=0.25)
+    lines = format_table(Results(HEAD, [row])).splitlines()
+    start = lines.index("== tanh float32: Title ==") + 1
+    assert lines[start : start + 4] == [
+        "shape peer ms    IQR cores ratio [quartiles]       difference              note",
+        "B1    old   2 150.0%  1.50",
+        "      new                  0.600 < [0.500 - 0.700] FASTER (0.500 to 0.800) bits differ",
+        "      else skipped: 11 s a call",
+    ]
+    assert "Noise: a difference below 15.0% is not seen at a typical row." in lines
+
+
+def test_results_are_the_same_when_they_are_read_again(tmp_path):
+    records = {
+        "a": Record(value=Quartiles(1.0, 2.0, 3.0), share=Quartiles(0.1, 0.2, 0.3), error=math.inf),
+        "b": Record("wrong", "x is off"),
+    }
+    row = Row("quick", "tanh float32", "B1", records, flops=12, load=math.nan)
+    Results(HEAD, [row]).write(tmp_path / "a.json")
+    again = Results.read(tmp_path / "a.json")
+    records["a"].error = row.load = None  # what is not finite is not kept
+    assert again.rows == [row]
+    assert again.head == HEAD
+
+
+RESULTS = sorted(path.name for path in (ROOT / "bench" / "results").iterdir())
+
+
+def test_every_results_file_is_named_with_the_command_that_made_it():
+    listed = (ROOT / "bench" / "README.md").read_text("utf-8")
+    table = dict(
+        re.findall(r"^\| `([\w-]+)` \|.*?`((?:BPTT_ISA|python -m bench)[^`]*)`", listed, re.M)
+    )
+    families = [f"-{name}" for name in load_families()]
+    for name in RESULTS:
+        stem, _, suffix = name.rpartition(".")
+        if suffix == "png":
+            stem = next(stem.removesuffix(f) for f in families if stem.endswith(f))
+        assert stem in table, name
+        if suffix == "json":
+            assert Results.read(ROOT / "bench" / "results" / name).head["command"] == table[stem]
+
+
+@pytest.mark.parametrize("name", [name for name in RESULTS if name.endswith(".json")])
+def test_tables_in_the_tree_are_those_of_the_quartiles_beside_them(name):
+    path = ROOT / "bench" / "results" / name
+    table = path.with_suffix(".txt").read_text("utf-8")
+    assert table == format_table(Results.read(path)) + "\n"
+    assert path.stat().st_size < 200_000
 
 
 def test_the_peer_that_reuses_its_arrays_does_the_same_work_and_is_no_baseline(tmp_path):
@@ -442,12 +535,12 @@ def test_the_peer_that_reuses_its_arrays_does_the_same_work_and_is_no_baseline(t
         pytest.skip("the native backend is not built")
     status, found = run_bench(tmp_path, "--peers", "native,native-reuse", "--cell", "tanh")
     assert status == 0
-    assert list(found["software"]["peers"]) == ["native", "native-reuse"]
-    assert all(r["results"]["native-reuse"]["status"] == "ok" for r in found["rows"])
+    assert list(found.head["versions"]) == ["native", "native-reuse"]
+    assert all(row.records["native-reuse"].status == "ok" for row in found.rows)
     comparison = Comparison(found)
     assert (comparison.baseline, comparison.own) == ("native", [])
     problem = make_problem(SMALL, "tanh", "float32")
-    workload = ReusingBackend("native").prepare(problem, 1)
+    workload = OwnBackend("native", reuses=True).prepare(problem, 1)
     first, second = (workload.outputs(workload.call()) for _ in range(2))
     assert all(first[name] is second[name] for name in OUTPUTS)
 
@@ -465,7 +558,7 @@ def test_frameworks_do_the_same_work(tmp_path, package, peers):
         check=True,
         capture_output=True,
     )
-    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
-    found = {(r["cell"], n): r["results"][n]["status"] for r in rows for n in peers}
+    rows = Results.read(out).rows
+    found = {(row.work.split()[0], n): row.records[n].status for row in rows for n in peers}
     refused = {("linear", "torch"), ("lstm", "jax-bptt"), ("gru", "jax-bptt")}
     assert found == {key: "refused" if key in refused else "ok" for key in found}

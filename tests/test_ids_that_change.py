@@ -8,6 +8,7 @@ import bptt
 import numpy as np
 import pytest
 from bptt.backends import REGISTRY
+from bptt.backends.protocol import ALL, Layer
 from bptt.losses import make_objective
 
 
@@ -21,6 +22,7 @@ def test_an_id_that_leaves_the_range_after_the_check_gives_nan(
     objective = make_objective(params, 4, 2, ids, "cross_entropy", "last", "mean")
     objective.target[1] = changed  # as a data loader does that refills its buffer too early
     backend = REGISTRY[compiled_backend]
-    loss, grads = backend.value_and_grad(bptt.CELLS["tanh"], params, x, state, objective)
+    layer = Layer(bptt.CELLS["tanh"], params, x, state)
+    loss, grads = backend.value_and_grad(layer, objective, ALL)
     assert math.isnan(loss)
     assert np.isfinite(grads.x[:, 0]).all(), "the other row has nothing to do with it"

@@ -2,84 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import metadata
 
 import bptt
 import numpy as np
+from bptt.backends import REGISTRY
 
-from ..problem import Outputs, Problem, run_bptt, run_bptt_again
-from .contract import Workload
+from ..problem import Outputs, Problem, run_bptt
+from .contract import Peer, Workload
 
-__all__ = ["OwnBackend", "ReusingBackend"]
+__all__ = ["OwnBackend"]
 
 
-@dataclass
-class OwnBackend:
-    """``bptt.forward(..., backend=name)`` and ``Tape.backward``."""
+class OwnBackend(Peer):
+    """``bptt.forward(..., backend=name)`` and ``Tape.backward``.
 
-    name: str
-    is_own: bool = True
+    If it `reuses`, with ``out=``: into the tape and the gradients of the call before.
+    """
+
+    is_own = True
+
+    def __init__(self, backend: str, *, reuses: bool = False) -> None:
+        self.name = f"{backend}-reuse" if reuses else backend
+        self._backend, self._reuses = backend, reuses
 
     def missing(self) -> str | None:
-        status = bptt.backends()[self.name]
+        status = bptt.backends()[self._backend]
         return None if status.available else status.reason
 
     def refuses(self, cell: str, dtype: str) -> str | None:
-        from bptt.backends import REGISTRY
-
-        if REGISTRY[self.name].supports(bptt.CELLS[cell], np.dtype(dtype)):
+        if REGISTRY[self._backend].supports(bptt.CELLS[cell], np.dtype(dtype)):
             return None
-        return f"the {self.name} backend does not compute {cell} in {dtype}"
+        return f"the {self._backend} backend does not compute {cell} in {dtype}"
 
     def version(self) -> str:
-        if self.name == "native":
-            info = bptt.info()
+        info = bptt.info()
+        if self._backend == "native":
             return f"bptt {info.version}, {info.isa}, {info.compiler}"
-        return f"bptt {bptt.__version__}, {self.name} {metadata.version(self.name)}"
+        return f"bptt {info.version}, {self._backend} {metadata.version(self._backend)}"
 
     def prepare(self, problem: Problem, threads: int) -> Workload:
         bptt.set_num_threads(threads)
+        tape = grads = None
+        if self._reuses:
+            inputs = (problem.cell, problem.params, problem.x, problem.given_state)
+            tape = bptt.forward(*inputs, backend=self._backend)
+            grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2], cell=problem.cell)
 
         def call() -> Outputs:
-            return run_bptt(
-                problem.cell,
-                problem.params,
-                problem.x,
-                problem.given_state,
-                problem.dy,
-                backend=self.name,
-            )
-
-        return Workload(call, outputs=lambda outputs: outputs)
-
-
-class ReusingBackend(OwnBackend):
-    """The same with ``out=``: into the tape and the gradients of the call before."""
-
-    def __init__(self, backend: str) -> None:
-        super().__init__(backend)
-        self.name = f"{backend}-reuse"
-        self._backend = OwnBackend(backend)
-
-    def missing(self) -> str | None:
-        return self._backend.missing()
-
-    def refuses(self, cell: str, dtype: str) -> str | None:
-        return self._backend.refuses(cell, dtype)
-
-    def version(self) -> str:
-        return self._backend.version()
-
-    def prepare(self, problem: Problem, threads: int) -> Workload:
-        bptt.set_num_threads(threads)
-        arrays = (problem.cell, problem.params, problem.x, problem.given_state)
-        tape = bptt.forward(*arrays, backend=self._backend.name)
-        grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2], cell=problem.cell)
-
-        def call() -> Outputs:
-            return run_bptt_again(
-                *arrays, problem.dy, backend=self._backend.name, tape=tape, grads=grads
-            )
+            return run_bptt(problem, self._backend, tape, grads)
 
         return Workload(call, outputs=lambda outputs: outputs)

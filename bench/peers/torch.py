@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from ..problem import Outputs, Problem
-from .contract import Workload
+from .contract import WEIGHTS, Peer, Workload, named
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Torch"]
 
-_CELLS = ("tanh", "relu", "lstm", "gru")
-_WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+# PyTorch's names of `WEIGHTS`: weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0.
+_NAMES = [f"{n.replace('w_', 'weight_').replace('b_', 'bias_')}_l0" for n in WEIGHTS]
 
 
-class Torch:
+class Torch(Peer):
     """The module that PyTorch users take; its CPU path is C++, with MKL for the products, and for
     the LSTM in float32 oneDNN."""
 
-    name = "torch"
-    is_own = False
-
-    def missing(self) -> str | None:
-        if importlib.util.find_spec("torch") is None:
-            return "PyTorch is not installed (pip install torch)"
-        return None
+    name = package = "torch"
+    cells = ("tanh", "relu", "lstm", "gru")
 
     def refuses(self, cell: str, dtype: str) -> str | None:
         # A loop in Python would be no fair opponent for a cell that torch.nn does not have.
-        return None if cell in _CELLS else f"torch.nn has no {cell} cell"
+        return None if cell in self.cells else f"torch.nn has no {cell} cell"
 
     def version(self) -> str:
         import torch
@@ -43,7 +37,7 @@ class Torch:
 
         torch.set_num_threads(threads)
         module = _module(problem)
-        weights = [getattr(module, f"{name}_l0") for name in _torch_names()]
+        weights = [getattr(module, name) for name in _NAMES]
         x = torch.tensor(problem.x, requires_grad=True)
         states = [torch.tensor(s[None], requires_grad=True) for s in problem.state]
         state = tuple(states) if len(states) > 1 else states[0]
@@ -56,34 +50,22 @@ class Torch:
         return Workload(call, _outputs)
 
 
-def _torch_names() -> tuple[str, ...]:
-    """PyTorch's names of `_WEIGHTS`: weight_ih, weight_hh, bias_ih, bias_hh."""
-    return tuple(n.replace("w_", "weight_").replace("b_", "bias_") for n in _WEIGHTS)
-
-
 def _module(problem: Problem) -> torch.nn.RNNBase:
     """A module with the problem's weights."""
     import torch
 
+    kinds: dict[str, Any] = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+    more = {} if problem.cell in kinds else {"nonlinearity": problem.cell}
     sizes = (problem.case.input_size, problem.case.hidden_size)
-    module: torch.nn.RNNBase
-    if problem.cell == "lstm":
-        module = torch.nn.LSTM(*sizes)
-    elif problem.cell == "gru":
-        module = torch.nn.GRU(*sizes)
-    else:
-        module = torch.nn.RNN(*sizes, nonlinearity=problem.cell)
+    module: torch.nn.RNNBase = kinds.get(problem.cell, torch.nn.RNN)(*sizes, **more)
     module.to(dtype=getattr(torch, problem.dtype))
     with torch.no_grad():
-        for name, torch_name in zip(_WEIGHTS, _torch_names(), strict=True):
-            weight = getattr(module, f"{torch_name}_l0")
-            weight.copy_(torch.tensor(getattr(problem.params, name)))
+        for name, torch_name in zip(WEIGHTS, _NAMES, strict=True):
+            getattr(module, torch_name).copy_(torch.tensor(getattr(problem.params, name)))
     return module
 
 
 def _outputs(result: Any) -> Outputs:
     y, (dx, *rest) = result
-    arrays = {"y": y, "x": dx, **dict(zip(_WEIGHTS, rest[: len(_WEIGHTS)], strict=True))}
-    dstates = rest[len(_WEIGHTS) :]
-    arrays.update((name, d[0]) for name, d in zip(("state", "c"), dstates, strict=False))
-    return {name: tensor.detach().numpy() for name, tensor in arrays.items()}
+    dweights, dstate = rest[: len(WEIGHTS)], [d[0] for d in rest[len(WEIGHTS) :]]
+    return named(y.detach(), dx, dstate, dweights)

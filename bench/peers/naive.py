@@ -6,13 +6,15 @@ as every peer's.
 
 from __future__ import annotations
 
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from .problem import Array, Outputs, Problem
+from ..problem import Array, Outputs, Problem
+from .contract import WEIGHTS, Peer, Workload, named
 
-__all__ = ["compile_naive"]
+__all__ = ["NaiveLoops"]
 
 
 def _forward(x: Array, s: Array, w_ih: Array, w_hh: Array, b: Array, y: Array) -> None:
@@ -30,21 +32,12 @@ def _forward(x: Array, s: Array, w_ih: Array, w_hh: Array, b: Array, y: Array) -
                 y[t, r, h] = np.tanh(a)
 
 
-def _backward(
-    x: Array,
-    s: Array,
-    w_ih: Array,
-    w_hh: Array,
-    y: Array,
-    dy: Array,
-    dx: Array,
-    ds: Array,
-    dw_ih: Array,
-    dw_hh: Array,
-    db: Array,
-) -> None:
+def _backward(x: Array, s: Array, w_ih: Array, w_hh: Array, y: Array, dy: Array) -> Any:
+    """dx, ds, dw_ih, dw_hh and db."""
     steps, batch, inputs = x.shape
     hidden = w_hh.shape[0]
+    dx, ds = np.zeros_like(x), np.empty_like(s)
+    dw_ih, dw_hh, db = np.zeros_like(w_ih), np.zeros_like(w_hh), np.zeros(hidden, x.dtype)
     da = np.zeros(hidden, x.dtype)
     for r in range(batch):
         back = np.zeros(hidden, x.dtype)
@@ -54,7 +47,6 @@ def _backward(
                 da[h] = (dy[t, r, h] + back[h]) * (1 - y[t, r, h] * y[t, r, h])
                 db[h] += da[h]
             back[:] = 0
-            dx[t, r] = 0
             for h in range(hidden):
                 for i in range(inputs):
                     dx[t, r, i] += w_ih[h, i] * da[h]
@@ -63,31 +55,31 @@ def _backward(
                     back[k] += w_hh[h, k] * da[h]
                     dw_hh[h, k] += da[h] * before[r, k]
         ds[r] = back
+    return dx, ds, dw_ih, dw_hh, db
 
 
-def compile_naive(p: Problem) -> Any:
-    """A function without arguments that computes the problem's outputs."""
-    import numba
+class NaiveLoops(Peer):
+    """The loops above."""
 
-    forward, backward = numba.njit(_forward), numba.njit(_backward)
-    w_ih, w_hh = p.params.w_ih, p.params.w_hh
-    (state,) = p.state
-    b = np.sum([b for b in (p.params.b_ih, p.params.b_hh) if b is not None], axis=0)
+    name = "naive loops, compiled by Numba"
+    package = "numba"
+    threads = 1
+    cells = ("tanh",)
 
-    def call() -> Outputs:
-        y = np.empty_like(p.dy)
-        forward(p.x, state, w_ih, w_hh, b, y)
-        dx, ds = np.empty_like(p.x), np.empty_like(state)
-        dw_ih, dw_hh, db = np.zeros_like(w_ih), np.zeros_like(w_hh), np.zeros_like(b)
-        backward(p.x, state, w_ih, w_hh, y, p.dy, dx, ds, dw_ih, dw_hh, db)
-        return {
-            "y": y,
-            "x": dx,
-            "state": ds,
-            "w_ih": dw_ih,
-            "w_hh": dw_hh,
-            "b_ih": db,
-            "b_hh": db,
-        }
+    def version(self) -> str:
+        return f"numba {metadata.version('numba')}"
 
-    return call
+    def prepare(self, problem: Problem, threads: int) -> Workload:
+        import numba
+
+        forward, backward = numba.njit(_forward), numba.njit(_backward)
+        w_ih, w_hh, b_ih, b_hh = (getattr(problem.params, name) for name in WEIGHTS)
+        x, (state,), dy, b = problem.x, problem.state, problem.dy, b_ih + b_hh
+
+        def call() -> Outputs:
+            y = np.empty_like(dy)
+            forward(x, state, w_ih, w_hh, b, y)
+            dx, ds, dw_ih, dw_hh, db = backward(x, state, w_ih, w_hh, y, dy)
+            return named(y, dx, [ds], [dw_ih, dw_hh, db, db])
+
+        return Workload(call, outputs=lambda outputs: outputs)
