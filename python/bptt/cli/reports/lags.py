@@ -14,7 +14,6 @@ import numpy as np
 from ..measure import Options
 from ..network import Network
 from ..results import Results
-from ..training import MONITORED
 from . import panels
 from .page import Report, number
 
@@ -123,7 +122,6 @@ def facts(results: Results) -> dict[str, Any]:
         "loss": results.data["loss"].replace("_", " "),
         "at": words.get(at, f"at step {at} (from zero)"),
         "at_one_step": at != "all",
-        "monitored": MONITORED,
         "as_trained": "after training" if trained else "as they are",
         "sampled": "" if sample is None else f", on {sample} of them drawn at random",
     }

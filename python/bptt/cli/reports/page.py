@@ -27,6 +27,7 @@ from bptt import files
 
 from ..network import Network
 from ..results import Results
+from ..training import MONITORED
 from .panels import to_png
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def _facts(results: Results) -> dict[str, Any]:
     return {
         **{name: f"{v:.5g}" if isinstance(v, float) else v for name, v in known.items()},
         "backend": results.backend,
+        "monitored": MONITORED,
         "version": bptt.__version__,
         "interrupted": results.interrupted,
         "finished": sum(network.finished for network in results.networks),
