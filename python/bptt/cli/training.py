@@ -82,7 +82,7 @@ def train(
     monitored: bool,
     evaluated: bool,
 ) -> None:
-    """Train it in place, unless it is interrupted to the end; its `course` tells how it went.
+    """Train it in place, to the end unless it is interrupted; its `course` tells how it went.
 
     `monitored` follows the horizon, `evaluated` looks at the held-out sequences meanwhile.
     """
@@ -101,7 +101,7 @@ def train(
             course.seconds.append(time.perf_counter() - began)
             course.add_evaluation(task.evaluate(network))
             began = time.perf_counter()
-        scores = (f" {name} {values[-1]:<8.3g}" for name, values in course.held_out.items())
+        scores = (f" {name.replace('_', ' ')} {x:<8.3g}" for name, x in course.last.items())
         progress.step(f"loss {course.recent_loss(every):<8.3g}" + "".join(scores))
         if interrupt.requested:
             break

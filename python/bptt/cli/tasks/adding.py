@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Adding(Task):
     loss = "squared_error"
     score_name = "mean_squared_error"
     about = "held-out sequences of the adding problem"
-    quick_changes = {"training_steps": 300}  # noqa: RUF012
+    quick_changes: ClassVar[dict[str, Any]] = {"training_steps": 300}
 
     cells: tuple[str, ...] = ("tanh", "gru", "lstm")
     lengths: tuple[int, ...] = (50, 100, 200)

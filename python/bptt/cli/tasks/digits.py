@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -42,13 +42,13 @@ class Digits(Task):
     about = "held-out digits, read pixel by pixel"
     follows_reach = True
     steps = 64  # pixels of an image
-    quick_changes = {"training_steps": 88, "learning_rate": 5e-3}  # noqa: RUF012
+    quick_changes: ClassVar[dict[str, Any]] = {"training_steps": 88, "learning_rate": 5e-3}
 
     cells: tuple[str, ...] = ("linear", "tanh", "gru", "lstm")
     radii: tuple[float, ...] = (0.8, 1.0, 1.2)
     compared_radius: float = 0.8
-    training_steps: int = 880  # 40 epochs of
-    steps_per_evaluation: int = 22  # full batches
+    training_steps: int = 880  # 40 epochs
+    steps_per_evaluation: int = 22  # an epoch: the full batches of 1437 images
     # Of 0.003 and 0.01 the one with which the cell gets further.
     learning_rate: float = 3e-3
     gated_learning_rate: float = 1e-2
