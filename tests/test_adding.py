@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,18 +11,16 @@ import bptt
 import numpy as np
 import pytest
 from bptt.cli import main
-from bptt.cli.adding import BASELINE, draw, sequences
-from bptt.cli.adding_results import Settings
-from bptt.cli.task_adding import file_names
-from bptt.cli.training import read_out, train
-from reports import stated_accuracy
+from bptt.cli.demo import file_names
+from bptt.cli.tasks.adding import BASELINE, Adding, draw
+from bptt.cli.training import optimise
+from reports import figures_of, images_in, require_extra, results_of, stated_accuracy, undrawn
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one finished ``bptt demo --task adding``, of shorter sequences."""
-    for module in ("matplotlib", "sklearn", "tqdm"):
-        pytest.importorskip(module)
+    require_extra()
     folder = tmp_path_factory.mktemp("adding") / "out"
     with pytest.MonkeyPatch.context() as patch:
         _shorten(patch, lengths=(10, 20), training_steps=60)
@@ -35,15 +31,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _shorten(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Let the demo run with other settings than those of the full one."""
 
-    def make(*, seed: int, backend: str, quick: bool) -> Settings:
-        return dataclasses.replace(Settings(seed, backend, quick), **changes)
+    def make(*, seed: int, backend: str, quick: bool) -> Adding:
+        return dataclasses.replace(Adding(seed, backend, quick), **changes)
 
-    patch.setattr(Settings, "make", make)
-
-
-def _read_results(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return found
+    patch.setattr(Adding, "make", make)
 
 
 def test_each_sequence_has_one_mark_in_each_half_and_asks_for_the_marked_sum() -> None:
@@ -65,7 +56,7 @@ def test_who_always_answers_one_has_the_error_of_the_baseline() -> None:
 
 
 def test_batches_are_new_at_each_step_and_repeat_with_the_seed() -> None:
-    first, again, other = sequences(8, 3, 0), sequences(8, 3, 0), sequences(8, 3, 1)
+    first, again, other = (Adding(seed, batch_size=3).batches(8) for seed in (0, 0, 1))
     x, _ = next(first)
     np.testing.assert_array_equal(x, next(again)[0])
     assert not np.array_equal(x, next(first)[0])
@@ -73,37 +64,28 @@ def test_batches_are_new_at_each_step_and_repeat_with_the_seed() -> None:
 
 
 def test_an_lstm_learns_to_add() -> None:
-    params = bptt.init_params("lstm", input_size=2, hidden_size=32, output_size=1, rng=0, chrono=12)
-    steps = train(
-        "lstm",
-        params,
-        sequences(12, 32, 0),
-        loss="squared_error",
-        steps=800,
-        learning_rate=1e-2,
-        clip_norm=1.0,
-    )
-    assert len(list(steps)) == 800
-    x, sums = draw(12, 500, np.random.default_rng(9))
-    found = read_out(params, bptt.forward("lstm", params, x).y[-1])
-    assert np.mean((found - sums) ** 2) < 0.1 * BASELINE
+    task = Adding(cells=("lstm",), lengths=(12,), batch_size=32, training_steps=800)
+    task = dataclasses.replace(task, hidden_size=65, learning_rate=1e-2)
+    (network,) = task.networks()
+    task.prepare(network)
+    assert len(list(optimise(network, task))) == 800
+    assert task.evaluate(network)["mean_squared_error"] < 0.1 * BASELINE
 
 
 def test_full_demo_trains_each_cell_at_each_length_with_nearly_as_many_parameters() -> None:
-    settings = Settings.make(seed=0, backend="auto", quick=False)
-    networks = settings.networks()
+    task = Adding.make(seed=0, backend="auto", quick=False)
+    networks = task.networks()
     assert [(n.steps, n.cell) for n in networks] == [
         (steps, cell) for steps in (50, 100, 200) for cell in ("tanh", "gru", "lstm")
     ]
-    counts = [
-        sum(array.size for array in settings.init_params(network).arrays().values())
-        for network in networks
-    ]
+    for network in networks:
+        task.prepare(network)
+    counts = [network.parameters for network in networks]
     assert max(counts) < 1.05 * min(counts)
 
 
 def test_quick_demo_is_the_full_one_with_a_tenth_of_the_steps() -> None:
-    full, quick = (Settings.make(seed=2, backend="numpy", quick=each) for each in (False, True))
+    full, quick = (Adding.make(seed=2, backend="numpy", quick=each) for each in (False, True))
     assert quick.training_steps * 10 == full.training_steps
     assert quick == dataclasses.replace(full, quick=True, training_steps=quick.training_steps)
 
@@ -113,28 +95,28 @@ def test_demo_writes_parameters_numbers_figures_and_report(demo: Path) -> None:
     params = [
         f"params/{cell}-steps-{steps}.npz" for cell in ("tanh", "gru", "lstm") for steps in (10, 20)
     ]
-    figures = ["figures/adding.png", "figures/adding-distance.png"]
+    figures = [f"figures/{name}.png" for name in figures_of(demo)]
     assert written == {"results.json", "report.html", *figures, *params}
+    assert figures_of(demo) == {"adding", "adding-distance"}
     assert set(figures) < set(file_names())
-    for figure in figures:
-        assert (demo / figure).read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_parameters_reproduce_the_error_that_was_written(demo: Path) -> None:
-    for result in _read_results(demo)["networks"]:
-        network, course = result["network"], result["course"]
-        params = bptt.Params.load(demo / result["params_file"])
+    for network in results_of(demo)["networks"]:
+        course = network["course"]
+        params = bptt.Params.load(demo / network["params_file"])
         x, sums = draw(network["steps"], 500, np.random.default_rng((0, network["steps"])))
-        outputs = read_out(params, bptt.forward(network["cell"], params, x).y[-1])
-        assert course["mse"][-1] == pytest.approx(np.mean((outputs - sums) ** 2), rel=1e-4)
+        outputs, _ = bptt.predict(network["cell"], params, x, at="last")
+        expected = pytest.approx(np.mean((outputs - sums) ** 2), rel=1e-4)
+        assert course["held_out"]["mean_squared_error"][-1] == expected
         assert course["evaluated"] == [0, 50, 60]
         assert len(course["loss"]) == 60
 
 
 def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
-    networks = _read_results(demo)["networks"]
+    networks = results_of(demo)["networks"]
     for result in networks:
-        assert len(result["before"]["state"]) == result["network"]["steps"]
+        assert len(result["before"]["state"]) == result["steps"]
     checks = [result[when]["check"] for result in networks for when in ("before", "after")]
     assert 1e-17 < max(checks) < 1e-12
     assert stated_accuracy(demo) == pytest.approx(max(checks), rel=0.05, abs=0)
@@ -142,9 +124,7 @@ def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
 
 def test_report_needs_no_other_file_and_names_every_network(demo: Path) -> None:
     report = (demo / "report.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,40})', report)
-    assert len(sources) == 2
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert images_in(demo) == 2
     for steps in (10, 20):
         for cell in ("tanh", "gru", "lstm"):
             assert f"<td>T = {steps}, {cell}</td>" in report
@@ -157,6 +137,7 @@ def test_forced_demo_replaces_the_files_of_the_other_task(
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/regimes.png").touch()
     (tmp_path / "notes.txt").touch()
+    undrawn(monkeypatch)
     _shorten(monkeypatch, lengths=(6,), cells=("tanh",), training_steps=1)
     assert main(["demo", "--task", "adding", "--force", "--out", str(tmp_path)]) == 0
     assert not (tmp_path / "figures/regimes.png").exists()
@@ -169,21 +150,22 @@ def test_ctrl_c_keeps_what_is_done(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    undrawn(monkeypatch)
     _shorten(monkeypatch, lengths=(6,), training_steps=40, steps_per_evaluation=20)
-    calls = []
+    calls, score = [], Adding.score
 
-    def interrupted_later(params: bptt.Params, last: Any) -> Any:
-        calls.append(params)
-        if len(calls) == 5:  # the first network looks three times; then in the second
+    def interrupted_later(self: Adding, outputs: Any, target: Any) -> float:
+        calls.append(outputs)
+        if len(calls) == 6:  # once for the answer 1, thrice in the first network, then here
             signal.raise_signal(signal.SIGINT)
-        return read_out(params, last)
+        return score(self, outputs, target)
 
-    monkeypatch.setattr("bptt.cli.task_adding.read_out", interrupted_later)
+    monkeypatch.setattr(Adding, "score", interrupted_later)
     assert main(["demo", "--task", "adding", "--out", str(tmp_path / "out")]) == 130
-    results = _read_results(tmp_path / "out")
+    results = results_of(tmp_path / "out")
     assert results["status"] == "interrupted"
     assert [result["finished"] for result in results["networks"]] == [True, False]
-    report = (tmp_path / "out" / "report.html").read_text()
+    report = " ".join((tmp_path / "out" / "report.html").read_text().split())
     assert "1 of 3 networks were trained to the end. gru, T = 6 was stopped after 20" in report
     assert "what was done is kept" in capsys.readouterr().out
 

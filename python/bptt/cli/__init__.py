@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import bptt
 
 from . import demo, info, lags
-from .errors import CommandError
+from .options import CommandError
 
 __all__ = ["main"]
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import bptt
+from .measure import measure_loss_steps, measure_moment
+from .network import Network
+from .options import TRAINING, add_common_options, backends_used, open_folder, require
+from .reports.adding import ADDING
+from .reports.digits import DIGITS
+from .reports.page import write_report
+from .results import Results, run_each
+from .tasks import TASKS, Task
+from .terminal import Interrupt, ProgressBar
+from .training import train
 
-from . import task_adding, task_digits
-from .arguments import path
-from .backend_choice import backends_used
-from .extra import TRAINING, require
-from .folder import DEFAULT_FOLDER, open_folder
-from .interrupt import Interrupt
-
-__all__ = ["add_parser", "run"]
-
-# Each is a module with CELLS, Settings, file_names, train_all, write_report and summary.
-_TASKS = {"digits": task_digits, "adding": task_adding}
+DEFAULT_FOLDER = "bptt-demo"
+_REPORTS = {"digits": DIGITS, "adding": ADDING}  # by task
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -31,49 +34,64 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument(
         "--task",
-        choices=tuple(_TASKS),
+        choices=tuple(TASKS),
         default="digits",
         help="digits: linear, tanh, GRU and LSTM networks on scikit-learn's digits, each image a "
         "sequence of 64 pixels (the default); adding: tanh, GRU and LSTM on the adding problem of "
         "Hochreiter & Schmidhuber, over 50, 100 and 200 steps",
     )
     parser.add_argument("--quick", action="store_true", help="train a tenth as long")
-    parser.add_argument("--seed", type=_seed, default=0, help="an integer from 0 (default: 0)")
-    parser.add_argument(
-        "--out",
-        type=path,
-        metavar="FOLDER",
-        help=f"a new or empty folder (default: {DEFAULT_FOLDER}, numbered if it exists)",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace the files of an earlier demo in the folder"
-    )
-    parser.add_argument(
-        "--backend", choices=("auto", *bptt.backends()), default="auto", help="default: auto"
-    )
+    add_common_options(parser, DEFAULT_FOLDER, "demo")
     parser.set_defaults(run=run)
+
+
+def file_names() -> list[str]:
+    """Every file that the demo writes of any task, relative to its folder."""
+    networks = [network for task in TASKS.values() for network in task().networks()]
+    figures = [name for report in _REPORTS.values() for name in report.files()]
+    return [*figures, *(_params_file(network) for network in networks)]
+
+
+def _params_file(network: Network) -> str:
+    return f"params/{network.name}.npz"
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything that can fail, train, measure, write. Exit code 130 if interrupted."""
-    task = _TASKS[args.task]
-    backends_used(args.backend, task.CELLS)
+    task = TASKS[args.task].make(seed=args.seed, backend=args.backend, quick=args.quick)
+    used = backends_used(args.backend, task.cells)
     require(TRAINING)
-    settings = task.Settings.make(seed=args.seed, backend=args.backend, quick=args.quick)
-    names = [name for each in _TASKS.values() for name in each.file_names()]
-    folder = open_folder(args.out, force=args.force, names=names)
-    with Interrupt() as interrupt:
-        results = task.train_all(settings, folder, interrupt)
+    folder = open_folder(args.out, force=args.force, names=file_names(), default=DEFAULT_FOLDER)
+    interrupt, networks = Interrupt(), task.networks()
+    with interrupt.listen():
+        results = Results(task, used, task.describe(), len(networks))
+        work = partial(_train_and_measure, task, interrupt, folder)
+        run_each(
+            networks, work, results, folder, interrupt, steps=len(networks) * task.training_steps
+        )
+        results.close(folder)
         if interrupt.requested:
             print("Writing what is done so far (Ctrl-C again to stop at once) ...", file=sys.stderr)
-        task.write_report(results, folder)
-    kept = "Interrupted: what was done is kept." if interrupt.requested else ""
-    report = f"Report: {folder / 'report.html'}"
-    print("\n".join(filter(None, (kept, task.summary(results), report))))
-    return 130 if interrupt.requested else 0
+        write_report(_REPORTS[args.task], results, folder)
+    return results.conclude(folder, task.summary(results.networks))
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer from 0, got {text!r}")
-    return int(text)
+def _train_and_measure(
+    task: Task, interrupt: Interrupt, folder: Path, network: Network, progress: ProgressBar
+) -> str:
+    """Train it, and measure its gradients before and after; the line that is printed of it."""
+    began = time.perf_counter()
+    task.prepare(network)
+    network.before = measure_moment(network, task.backend)
+    if task.loss_steps:
+        network.by_loss_step = measure_loss_steps(network, task.loss_steps, task.backend)
+    train(network, task, progress, interrupt, monitored=task.follows_reach, evaluated=True)
+    network.after = measure_moment(network, task.backend)
+    network.seconds = time.perf_counter() - began
+    network.params_file = _params_file(network)
+    network.params.save(folder / network.params_file, cell=network.cell)
+    course, line = network.course, f"{network.title:<19}{network.parameters} parameters   "
+    line += f"loss {course.recent_loss(task.steps_per_evaluation):<8.3g} "
+    for name, values in course.held_out.items():
+        line += f"{name.replace('_', ' ')} {values[0]:.2g} -> {values[-1]:<8.2g} "
+    return line + f"{course.steps:4d} steps in {network.seconds:.1f} s"

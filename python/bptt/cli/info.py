@@ -8,8 +8,6 @@ from typing import Any
 
 import bptt
 
-__all__ = ["add_parser", "run"]
-
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser(

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import time
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import bptt
-from bptt import files
 
-from .arguments import path
-from .backend_choice import backends_used
-from .errors import CommandError
-from .extra import DRAWING, TRAINING, require
-from .folder import open_folder
-from .interrupt import Interrupt
-from .json_text import to_json
-from .lags_figures import FIGURES
-from .lags_measured import Measured, Options, Results, check, measure
-from .lags_networks import TASKS, Network, network_of_file, networks_of_task
-from .lags_report import write_report
-from .progress import ProgressBar
-from .training import MONITORED
-
-__all__ = ["add_parser", "run"]
+from .measure import Options, check, measure_lags
+from .network import Network
+from .options import (
+    DRAWING,
+    TRAINING,
+    CommandError,
+    add_common_options,
+    backends_used,
+    open_folder,
+    path,
+    require,
+)
+from .own_network import read_network
+from .reports.lags import LAGS
+from .reports.page import write_report
+from .results import Results, run_each
+from .tasks import TASKS, Task
+from .terminal import Interrupt, ProgressBar
+from .training import train
 
 DEFAULT_FOLDER = "bptt-lags"
 _CELLS = ("tanh", "gru", "lstm")
@@ -78,113 +83,78 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--sample", type=int, metavar="N", help="measure N of the sequences, drawn at random"
     )
-    parser.add_argument("--seed", type=int, default=0, help="an integer from 0 (default: 0)")
-    parser.add_argument(
-        "--out",
-        type=path,
-        metavar="FOLDER",
-        help=f"a new or empty folder (default: {DEFAULT_FOLDER}, numbered if it exists)",
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="replace the files of an earlier report in the folder"
-    )
-    parser.add_argument(
-        "--backend", choices=("auto", *bptt.backends()), default="auto", help="default: auto"
-    )
+    add_common_options(parser, DEFAULT_FOLDER, "report")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything that can fail, train, measure, write. Exit code 130 if interrupted."""
-    if args.seed < 0:
-        raise CommandError(f"--seed: expected an integer from 0, got {args.seed}")
     require(TRAINING if args.params is None else DRAWING)
-    networks = _networks(args)
+    task, networks = _networks(args)
     used = backends_used(args.backend, [network.cell for network in networks])
-    options = Options(args.backend, args.max_lag, args.lags, args.sample, args.seed)
+    options = Options(args.seed, args.backend, args.max_lag, args.lags, args.sample)
+    first = networks[0]
     try:
-        check(networks[0], options)
+        check(first, options)
     except (TypeError, ValueError, MemoryError) as error:
         raise CommandError(str(error)) from None
-    names = ["results.json", "report.html", *FIGURES]
-    folder = open_folder(args.out, force=args.force, names=names, default=DEFAULT_FOLDER)
-    first = networks[0]
-    results = Results(options, used, first.about, first.loss, first.at, len(networks))
-    _measure_all(networks, options, results, folder)
-    write_report(results, folder)
-    if results.interrupted:
-        print("Interrupted: what was done is kept.")
-    print(f"Report: {folder / 'report.html'}")
-    return 130 if results.interrupted else 0
+    folder = open_folder(args.out, force=args.force, names=LAGS.files(), default=DEFAULT_FOLDER)
+    about = "data of a file" if task is None else f"{len(first.target)} {task.about}"
+    data = {"about": about, "loss": first.loss, "at": first.at}
+    results, interrupt = Results(options, used, data, len(networks)), Interrupt()
+    trained = None if args.untrained else task
+    steps = 0 if trained is None else trained.training_steps * len(networks)
+    work = partial(_train_and_measure, trained, options, interrupt)
+    with suppress(KeyboardInterrupt):  # between two networks, or before the first lag of one
+        run_each(networks, work, results, folder, interrupt, steps=steps)
+    results.close(folder)
+    write_report(LAGS, results, folder)
+    return results.conclude(folder)
 
 
-def _networks(args: argparse.Namespace) -> list[Network]:
+def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
+    """The networks that are asked for, and the task that they belong to, if any."""
     foreign, where = (_OF_TASKS, "with") if args.params is not None else (_OF_FILES, "without")
     for name, option in foreign.items():
         given = getattr(args, name)
         if given is not None and given is not False:  # 0 is a step
             raise CommandError(f"{option}: has no meaning {where} --params")
-    if args.params is None:
-        task = args.task or "digits"
-        cells = args.cells or _CELLS
-        return networks_of_task(
-            task, cells, args.seed, args.backend, quick=args.quick, untrained=args.untrained
-        )
-    if args.data is None:
-        raise CommandError("--data: expected it beside --params")
-    return [network_of_file(args.params, args.data, args.cell, args.loss, args.at)]
+    if args.params is not None:
+        if args.data is None:
+            raise CommandError("--data: expected it beside --params")
+        return None, [read_network(args.params, args.data, args.cell, args.loss, args.at)]
+    kind = TASKS[args.task or "digits"]
+    task = kind.make(seed=args.seed, backend=args.backend, quick=args.quick)
+    of_cell = {network.cell: network for network in task.networks() if network.compared}
+    networks = [of_cell[cell] for cell in args.cells or _CELLS]
+    for network in networks:
+        network.title = network.cell  # one network a cell
+        task.prepare(network)
+    return task, networks
 
 
-def _measure_all(networks: list[Network], options: Options, results: Results, folder: Path) -> None:
-    """Train and measure the networks one by one, saving after each what is known so far."""
-    steps = sum(network.training_steps for network in networks)
-    try:
-        with ProgressBar(len(networks), steps) as progress:
-            for network in networks:
-                progress.begin(network.cell)
-                monitor, stopped = _train(network, options, progress)
-                found = measure(network, monitor, options)
-                found.finished &= not stopped
-                results.networks.append(found)
-                _save(results, folder)
-                progress.finish(_line(found))
-                if not found.finished:
-                    break
-    except KeyboardInterrupt:
-        pass  # between two networks, or before the first lag of one
-    done = sum(found.finished for found in results.networks)
-    results.status = "complete" if done == len(networks) else "interrupted"
-    _save(results, folder)
-
-
-def _train(
-    network: Network, options: Options, progress: ProgressBar
-) -> tuple[bptt.LagMonitor | None, bool]:
-    """Train it in place if it is to be; whether Ctrl-C ended that."""
-    if network.train is None:
-        return None, False
-    monitor = bptt.LagMonitor(sample=MONITORED, backend=options.backend, rng=options.seed)
-    with Interrupt() as interrupt:
-        for step in network.train(monitor):
-            progress.step(f"loss {step.loss:<8.3g}")
-            if interrupt.requested:
-                return monitor, True
-    return monitor, False
-
-
-def _line(found: Measured) -> str:
-    """What is printed of a network that was measured."""
-    horizon = found.lags.horizon()
-    line = f"{found.cell:<6}  horizon {'beyond' if horizon is None else horizon:>6}   "
-    line += f"half-life {found.lags.half_life():6.3g}   measured in {found.seconds:.1f} s"
-    if found.training is not None:
-        line += f", after {found.training.steps} steps of training, "
-        line += f"{found.training.overhead:.1%} of it for the monitor"
-    return line + ("" if found.finished else "   (interrupted)")
-
-
-def _save(results: Results, folder: Path) -> None:
-    files.write(folder / "results.json", to_json(results))
+def _train_and_measure(
+    task: Task | None,
+    options: Options,
+    interrupt: Interrupt,
+    network: Network,
+    progress: ProgressBar,
+) -> str:
+    """Train it if there is a `task`, and measure it; the line that is printed of it."""
+    if task is not None:
+        with interrupt.listen():
+            train(network, task, progress, interrupt, monitored=True, evaluated=False)
+        network.finished &= not interrupt.requested
+    began = time.perf_counter()
+    measure_lags(network, options)
+    network.seconds = time.perf_counter() - began
+    horizon = network.lags.horizon()
+    line = f"{network.cell:<6}  horizon {'beyond' if horizon is None else horizon:>6}   "
+    line += f"half-life {network.lags.half_life():6.3g}   measured in {network.seconds:.1f} s"
+    if task is not None:
+        line += f", after {network.monitor.steps} steps of training, "
+        line += f"{network.monitor.overhead:.1%} of it for the monitor"
+    return line
 
 
 def _cells(text: str) -> tuple[str, ...]:
@@ -198,15 +168,12 @@ def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected integers such as 0,1,2,5, got {text!r}"
-        ) from None
+        expected = "expected integers such as 0,1,2,5"
+        raise argparse.ArgumentTypeError(f"{expected}, got {text!r}") from None
 
 
 def _at(text: str) -> str | int:
-    if text in ("all", "last"):
-        return text
     try:
-        return int(text)
+        return text if text in ("all", "last") else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected all, last or a step, got {text!r}") from None

@@ -1,176 +1,98 @@
-"""What the demo on digits found; ``results.json`` holds all of it."""
+"""What a run found, as ``results.json`` holds it, and how a run goes from network to network."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import bptt
+from bptt import files
 
-from .distance import ByDistance, ByLossStep
-from .gates import DirectRoute
-from .plan import Network, Settings
-from .training import TrainingStep
-
-__all__ = ["History", "Measured", "NetworkResult", "Results", "spectral_radius"]
-
-
-@dataclass
-class History:
-    """The course of one training.
-
-    Attributes
-    ----------
-    loss, norm : list of float
-        For each step: mean loss of the minibatch in nats; gradient norm before clipping.
-    epoch_seconds : list of float
-        Wall-clock time of each epoch's steps, without the evaluation that follows.
-    evaluated : list of int
-        After how many steps the held-out images were looked at; 0 is before training.
-    accuracy : list of float
-        Share of the held-out images that are classified right.
-    far_over_near : list of float
-        Median over the held-out images of ||dL/dS_1|| / ||dL/dS_T||, L the loss at the last step.
-    """
-
-    loss: list[float] = field(default_factory=list)
-    norm: list[float] = field(default_factory=list)
-    epoch_seconds: list[float] = field(default_factory=list)
-    evaluated: list[int] = field(default_factory=list)
-    accuracy: list[float] = field(default_factory=list)
-    far_over_near: list[float] = field(default_factory=list)
-
-    def add_step(self, step: TrainingStep) -> None:
-        self.loss.append(step.loss)
-        self.norm.append(step.norm)
-
-    def add_evaluation(self, accuracy: float, far_over_near: float) -> None:
-        self.evaluated.append(len(self.loss))
-        self.accuracy.append(accuracy)
-        self.far_over_near.append(far_over_near)
-
-    @property
-    def median_epoch_seconds(self) -> float:
-        """NaN before the end of the first epoch."""
-        return float(np.median(self.epoch_seconds)) if self.epoch_seconds else math.nan
-
-    def recent_loss(self, steps: int) -> float:
-        """Mean loss of the last `steps` steps; NaN before the first."""
-        recent = self.loss[-steps:]
-        return sum(recent) / len(recent) if recent else math.nan
-
-
-@dataclass
-class Measured:
-    """One network at one moment.
-
-    Attributes
-    ----------
-    radius : float
-        Spectral radius of W_s, the largest of all gates.
-    gradient : ByDistance
-    route : DirectRoute or None
-        What the gate on the direct route lets through, if there is one.
-    """
-
-    radius: float
-    gradient: ByDistance
-    route: DirectRoute | None
-
-
-@dataclass
-class NetworkResult:
-    """Everything measured on one network.
-
-    Attributes
-    ----------
-    params_file : str
-        The trained parameters, relative to the demo's folder.
-    parameters : int
-        How many numbers were trained.
-    before, after : Measured
-        Early (before the first step) and late (after the last).
-    by_loss_step : ByLossStep
-        Before training, with the loss read at other steps.
-    monitor : LagMonitor
-        The horizon in the course of training.
-    finished : bool
-        False if training was interrupted; the numbers are of the moment it stopped.
-    """
-
-    network: Network
-    params_file: str
-    parameters: int
-    before: Measured
-    by_loss_step: ByLossStep
-    history: History
-    monitor: bptt.LagMonitor
-    after: Measured
-    finished: bool
-    seconds: float
+from .network import Network
+from .terminal import Interrupt, ProgressBar
 
 
 @dataclass
 class Results:
-    """All networks of one run.
+    """All networks of one run."""
 
-    Attributes
-    ----------
-    settings : Settings
-    backend : str
-        The backend that ran; ``settings.backend`` is the one that was asked for.
-    data : dict
-        What was trained on.
-    networks : list of NetworkResult
-        Those that training has come to, in the order of ``settings.networks()``.
-    status : str
-        "running", "complete" or "interrupted".
-    """
-
-    settings: Settings
-    backend: str
-    data: dict[str, Any]
-    networks: list[NetworkResult] = field(default_factory=list)
-    status: str = "running"
+    settings: Any  # a dataclass: what decides the numbers
+    backend: str  # that ran; settings.backend is the one that was asked for
+    data: dict[str, Any]  # what the networks read
+    wanted: int  # networks
+    networks: list[Network] = field(default_factory=list)  # those that the run has come to
+    status: str = "running"  # then "complete" or "interrupted"
 
     @property
     def interrupted(self) -> bool:
         return self.status == "interrupted"
 
-    @property
-    def elman(self) -> list[NetworkResult]:
-        """The networks of the text, which differ in cell and radius."""
-        return [result for result in self.networks if not result.network.gated]
+    def save(self, folder: Path) -> None:
+        """Strict JSON: numbers to seven digits, null where a number is not finite."""
+        found = {**_plain(self), "bptt": bptt.info().to_dict()}
+        text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+        files.write(folder / "results.json", text)
 
-    @property
-    def compared(self) -> list[NetworkResult]:
-        """Those of equal start and size: tanh and the gated cells."""
-        radius = self.settings.compared_radius
-        return [
-            result
-            for result in self.networks
-            if result.network.radius == radius and result.network.cell != "linear"
-        ]
+    def conclude(self, folder: Path, summary: str = "") -> int:
+        """Tell the user how it ended; the exit code."""
+        kept = "Interrupted: what was done is kept." if self.interrupted else ""
+        report = f"Report: {folder / 'report.html'}"
+        print("\n".join(filter(None, (kept, summary, report))))
+        return 130 if self.interrupted else 0
 
-    @property
-    def cells(self) -> list[str]:
-        """The text's cells that training has come to."""
-        return list(dict.fromkeys(result.network.cell for result in self.elman))
-
-    @property
-    def radii(self) -> list[float]:
-        """The spectral radii that training has come to."""
-        return list(dict.fromkeys(result.network.radius for result in self.elman))
-
-    def of_cell(self, cell: str) -> list[NetworkResult]:
-        return [result for result in self.networks if result.network.cell == cell]
+    def close(self, folder: Path) -> None:
+        """Nothing more will come."""
+        finished = sum(network.finished for network in self.networks)
+        self.status = "complete" if finished == self.wanted else "interrupted"
+        self.save(folder)
 
 
-def spectral_radius(params: bptt.Params) -> float:
-    """Largest modulus of the eigenvalues of W_s, of all gates."""
-    hidden = params.hidden_size
-    gates = params.w_hh.astype("float64").reshape(-1, hidden, hidden)
-    return float(np.abs(np.linalg.eigvals(gates)).max())
+def run_each(
+    networks: list[Network],
+    work: Callable[[Network, ProgressBar], str],
+    results: Results,
+    folder: Path,
+    interrupt: Interrupt,
+    *,
+    steps: int,
+) -> None:
+    """Do `work` on one network after the other, saving after each what is known so far.
+
+    It returns the line that is printed of a network. `steps` is how many steps of training there
+    are in all. After Ctrl-C there is no next network.
+    """
+    with closing(ProgressBar(len(networks), steps)) as progress:
+        for network in networks:
+            if interrupt.requested:
+                break
+            progress.begin(network.title)
+            line = work(network, progress)
+            results.networks.append(network)
+            results.save(folder)
+            progress.finish(line + ("" if network.finished else "   (interrupted)"))
+            if not network.finished:
+                break
+
+
+def _plain(value: Any) -> Any:
+    """`value` as dicts, lists, strings and numbers that JSON knows."""
+    if hasattr(value, "to_dict"):
+        return _plain(value.to_dict())
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.7g}") if math.isfinite(value) else None
+    return value

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
 from itertools import islice
 
 import numpy as np
@@ -12,25 +12,11 @@ import numpy as np
 import bptt
 from bptt.checks import Array
 
-__all__ = ["MONITORED", "Adam", "TrainingStep", "accuracy", "global_norm", "read_out", "train"]
+from .network import Course, Network
+from .tasks import Task
+from .terminal import Interrupt, ProgressBar
 
 MONITORED = 16  # sequences of a minibatch on which the horizon is followed
-
-
-@dataclass(frozen=True)
-class TrainingStep:
-    """What one step of the optimiser saw.
-
-    Attributes
-    ----------
-    loss : float
-        Mean loss of the minibatch before the step.
-    norm : float
-        Norm of the whole gradient before clipping.
-    """
-
-    loss: float
-    norm: float
 
 
 class Adam:
@@ -62,47 +48,63 @@ def global_norm(grads: dict[str, Array]) -> float:
     return math.sqrt(sum(float(np.sum(np.square(g, dtype=np.float64))) for g in grads.values()))
 
 
-def train(
-    cell: str,
-    params: bptt.Params,
-    batches: Iterable[tuple[Array, Array]],
-    *,
-    loss: str,
-    steps: int,
-    learning_rate: float,
-    clip_norm: float,
-    backend: str = "auto",
-    monitor: bptt.LagMonitor | None = None,
-) -> Iterator[TrainingStep]:
-    """Train `params` in place, yielding after every step; stop iterating to stop training.
+def optimise(
+    network: Network, task: Task, monitor: bptt.LagMonitor | None = None
+) -> Iterator[tuple[float, float]]:
+    """Train its parameters in place; after every step the loss before it, and the gradient's norm.
 
-    `batches` gives x and target of each step; the loss is read at the last step of a sequence.
     The learning rate falls to zero along half a cosine (Loshchilov & Hutter 2017). A gradient
-    that is not finite is reported but not applied. `monitor` looks on.
+    that is not finite is reported but not applied; the norm is that before clipping.
     """
+    cell, params, steps = network.cell, network.params, task.training_steps
     adam = Adam(params)
-    for step, (x, target) in enumerate(islice(batches, steps)):
+    for step, (x, target) in enumerate(islice(task.batches(network.steps), steps)):
         if monitor is not None:
-            monitor.step(cell, params, x, target, loss=loss, at="last")
+            monitor.step(cell, params, x, target, loss=network.loss, at=network.at)
         value, grads = bptt.value_and_grad(
-            cell, params, x, target, loss=loss, at="last", backend=backend
+            cell, params, x, target, loss=network.loss, at=network.at, backend=task.backend
         )
         arrays = grads.arrays()
         norm = global_norm(arrays)
         if math.isfinite(norm):
-            shrink = np.float32(min(1.0, clip_norm / max(norm, 1e-30)))
-            rate = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+            shrink = np.float32(min(1.0, task.clip_norm / max(norm, 1e-30)))
+            rate = network.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
             adam.update({name: g * shrink for name, g in arrays.items()}, rate)
-        yield TrainingStep(value, norm)
+        yield value, norm
 
 
-def read_out(params: bptt.Params, last: Array) -> Array:
-    """(B, O), the outputs W_o S + b_2 of the states `last` (B, H)."""
-    assert params.w_ho is not None
-    assert params.b_o is not None
-    return np.asarray(last @ params.w_ho.T + params.b_o)
+def train(
+    network: Network,
+    task: Task,
+    progress: ProgressBar,
+    interrupt: Interrupt,
+    *,
+    monitored: bool,
+    evaluated: bool,
+) -> None:
+    """Train it in place, to the end unless it is interrupted; its `course` tells how it went.
 
-
-def accuracy(params: bptt.Params, last: Array, labels: Array) -> float:
-    """Share of the rows of `last` (B, H), the last states, whose largest output is the label."""
-    return float(np.mean(np.argmax(read_out(params, last), axis=1) == labels))
+    `monitored` follows the horizon, `evaluated` looks at the held-out sequences meanwhile.
+    """
+    course, every, monitor = Course(), task.steps_per_evaluation, None
+    network.course = course
+    if monitored:
+        monitor = bptt.LagMonitor(sample=MONITORED, backend=task.backend, rng=task.seed)
+        network.monitor = monitor
+    if evaluated:
+        course.add_evaluation(task.evaluate(network))
+    began = time.perf_counter()
+    for loss, norm in optimise(network, task, monitor):
+        course.loss.append(loss)
+        course.norm.append(norm)
+        if evaluated and len(course.loss) % every == 0:
+            course.seconds.append(time.perf_counter() - began)
+            course.add_evaluation(task.evaluate(network))
+            began = time.perf_counter()
+        scores = (f" {name.replace('_', ' ')} {x:<8.3g}" for name, x in course.last.items())
+        progress.step(f"loss {course.recent_loss(every):<8.3g}" + "".join(scores))
+        if interrupt.requested:
+            break
+    if evaluated and course.evaluated[-1] < len(course.loss):
+        course.add_evaluation(task.evaluate(network))
+    network.finished = len(course.loss) == task.training_steps

@@ -1,0 +1,78 @@
+"""A network and data that were saved in files, for ``bptt lags --params --data``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+import bptt
+from bptt import files
+from bptt.checks import Array
+
+from .network import Network
+from .options import CommandError
+
+
+def read_network(
+    params: str, data: str, cell: str | None, loss: str | None, at: str | int | None
+) -> Network:
+    """The network and the data in two files.
+
+    Raises
+    ------
+    CommandError
+        If they cannot be read, or do not hold what they should.
+    """
+    with _read_of("--params", params):
+        loaded, saved_cell = bptt.Params.load(params), bptt.Params.saved_cell(params)
+    with _read_of("--data", data):
+        arrays = files.read_arrays(data)
+    x, target = _checked(data, arrays)
+    if loss is None:
+        loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
+    cell = _cell_of(params, saved_cell, cell)
+    at = "all" if at is None else at
+    network = Network(cell, cell, cell, loaded.hidden_size, len(x), loss, at)
+    network.params, network.x, network.target = loaded, x, target
+    return network
+
+
+@contextmanager
+def _read_of(option: str, name: str) -> Iterator[None]:
+    """What reading a file raises, as an error of the option that named it."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{option}: cannot read {name}: {error.strerror or error}") from None
+    except (ValueError, TypeError, MemoryError) as error:
+        raise CommandError(f"{option}: {str(error).removeprefix('path: ')}") from None
+
+
+def _checked(data: str, arrays: dict[str, Array]) -> tuple[Array, Array]:
+    """x and target of the file `data`."""
+    if not {"x", "target"} <= set(arrays):
+        raise CommandError(
+            f"--data: {data!r} holds {sorted(arrays)}, expected the arrays x and target"
+        )
+    x = arrays["x"]
+    if x.dtype.kind != "f" or x.ndim != 3:
+        raise CommandError(
+            f"--data: {data!r}: x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
+        )
+    if not np.isfinite(x).all():
+        raise CommandError(f"--data: {data!r}: x: expected finite numbers, got inf or nan")
+    return x, arrays["target"]
+
+
+def _cell_of(params: str, saved: str | None, given: str | None) -> str:
+    """The cell of a file of parameters: that which it was saved with, or else the one given."""
+    cell = given or saved
+    if cell is None:
+        raise CommandError(f"--cell: expected it, since {params} was saved without a cell")
+    if saved not in (None, cell):
+        raise CommandError(f"--cell: {params} was saved with cell {saved!r}, got {cell!r}")
+    if cell not in bptt.CELLS:
+        raise CommandError(f"--params: {params} is for cell {cell!r}, which is no cell of bptt's")
+    return cell

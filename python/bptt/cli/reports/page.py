@@ -1,0 +1,175 @@
+"""One page that needs no other file, of figures, numbers, and a text with a little notation.
+
+A text is an HTML file beside this one, in which there may be
+- ``$name``: a fact;
+- ``<figure id="name">caption</figure>``: a figure, left out if it has nothing to show;
+- ``<each id="group">The {n.cell} network ...</each>``: repeated for each network of a group, as is
+  the last row of a ``<table id="group">``; ``{n.seconds!n}`` is a number to two or three digits;
+- ``<section id="name">...</section>``: left out if that figure, group or fact is empty;
+- ``<math>S_t = S_{t-1} + [dL|dW]</math>``: a formula, with subscripts and fractions.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from string import Formatter, Template
+from typing import TYPE_CHECKING, Any
+
+import bptt
+from bptt import files
+
+from ..network import Network
+from ..results import Results
+from ..training import MONITORED
+from .panels import to_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Group = Callable[[list[Network]], list[Network]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the results of a command become a page."""
+
+    command: str
+    title: str
+    text: str  # the name of its file
+    groups: dict[str, Group]  # some of the networks, by names that figures and texts use
+    figures: dict[str, tuple[str, Callable[..., Figure]]]  # the group they show, and how
+    facts: Callable[[Results], dict[str, Any]]  # what the text says beside settings and data
+    row: Callable[[Network, Any], dict[str, str]]  # what it says of a network, given the settings
+
+    def files(self) -> list[str]:
+        """All that is written of a run, but for parameters."""
+        return ["results.json", "report.html", *(f"figures/{name}.png" for name in self.figures)]
+
+
+def write_report(report: Report, results: Results, folder: Path) -> None:
+    """Draw the figures and write the page, from nothing but `results`."""
+    groups = {name: group(results.networks) for name, group in report.groups.items()}
+    groups["unfinished"] = [network for network in results.networks if not network.finished]
+    images = {}
+    for name, (group, draw) in report.figures.items():
+        if groups[group]:
+            images[name] = to_png(partial(draw, groups[group], results.settings))
+            files.write(folder / f"figures/{name}.png", images[name])
+    rows = {
+        name: [{"n": n, **report.row(n, results.settings)} for n in networks]
+        for name, networks in groups.items()
+    }
+    text = _filled(_read(report.text), {**_facts(results), **report.facts(results)}, rows, images)
+    topic = report.title[0].lower() + report.title[1:]
+    frame = {"command": report.command, "title": report.title, "topic": topic, "text": text}
+    html = Template(_read("page.html")).substitute(frame, style=_read("page.css"))
+    files.write(folder / "report.html", html)
+
+
+def number(value: float) -> str:
+    """`value` to two or three digits, as HTML; powers of ten where it is far from one."""
+    if not math.isfinite(value):
+        return "not finite"
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:#.3g}" if abs(value) < 100 else f"{value:.0f}"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}·10<sup>{int(exponent)}</sup>".replace("-", "&minus;")
+
+
+def _facts(results: Results) -> dict[str, Any]:
+    """What every text may mention: settings, data, how far the run came, how exact it is."""
+    known = {f.name: getattr(results.settings, f.name) for f in fields(results.settings)}
+    known |= results.data
+    checks = [check for n in results.networks for check in n.checks if math.isfinite(check)]
+    return {
+        **{name: f"{v:.5g}" if isinstance(v, float) else v for name, v in known.items()},
+        "backend": results.backend,
+        "monitored": MONITORED,
+        "version": bptt.__version__,
+        "interrupted": results.interrupted,
+        "finished": sum(network.finished for network in results.networks),
+        "wanted": results.wanted,
+        "check": ""
+        if not checks
+        else "The terms of all lags, added up, are the gradient that BPTT computes in one pass: "
+        "‖sum &minus; gradient‖ / ‖gradient‖ is rounding, and was at most "
+        f"{number(max(checks))}.",
+    }
+
+
+def _filled(
+    text: str,
+    facts: dict[str, Any],
+    rows: dict[str, list[dict[str, Any]]],
+    images: dict[str, bytes],
+) -> str:
+    """A text with all of its notation replaced."""
+    kept = {**facts, **images, **rows}
+    text = Template(text).substitute(facts)
+    text = _each("section").sub(lambda m: m["inside"] if kept.get(m["id"]) else "", text)
+    text = _each("table").sub(lambda m: _table(m["inside"], rows[m["id"]]), text)
+    text = _each("each").sub(lambda m: _repeated(m["inside"], rows[m["id"]]), text)
+    text = _each("figure").sub(lambda m: _figure(m["inside"], images.get(m["id"])), text)
+    return _each("math").sub(lambda m: _formula(m["inside"]), text)
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _each(tag: str) -> re.Pattern[str]:
+    """Finds elements of a text, their ``id`` and what is ``inside``."""
+    pattern = rf'<{tag}(?: id="(?P<id>[\w-]+)")?>\n?(?P<inside>.*?)\n?</{tag}>'
+    return re.compile(pattern, re.DOTALL)
+
+
+class _Row(Formatter):
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        return number(value) if conversion == "n" else super().convert_field(value, conversion)
+
+
+def _repeated(template: str, rows: list[dict[str, Any]]) -> str:
+    return "\n".join(_Row().format(template, **row) for row in rows)
+
+
+def _table(inside: str, rows: list[dict[str, Any]]) -> str:
+    head, _, template = inside.partition("</tr>\n")
+    return f"<table>\n{head}</tr>\n{_repeated(template, rows)}\n</table>" if rows else ""
+
+
+def _figure(caption: str, png: bytes | None) -> str:
+    """The image inside the page itself, with its caption."""
+    if png is None:
+        return ""
+    data, caption = base64.b64encode(png).decode(), " ".join(caption.split())
+    image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+# Of a formula: what is one letter, digit or sign, and then what is made of several.
+_LEAF = re.compile(r"(?P<mi>[a-z]{3,}|[^\W\d_])|(?P<mn>\d)|(?P<mo>[^\s\w{}\[\]|^])")
+_PART = "(<mrow>(?:(?!<mrow>).)*?</mrow>|<m[ino]>[^<]*</m[ino]>)"
+_NOTATION = {
+    r"\{": "<mrow>",
+    r"\}": "</mrow>",
+    rf"(<mo>[∑∏]</mo>)_{_PART}\^{_PART}": r"<munderover>\1\2\3</munderover>",
+    rf"(<mo>[∑∏]</mo>)_{_PART}": r"<munder>\1\2</munder>",
+    rf"{_PART}_{_PART}": r"<msub>\1\2</msub>",
+    r"\[(.*?)\|(.*?)\]": r"<mfrac><mrow>\1</mrow><mrow>\2</mrow></mfrac>",
+    "  +": '<mspace width="2em"/>',
+}
+
+
+def _formula(text: str) -> str:
+    """MathML of ``S_t = S_{t-1} + [dL|dW]``."""
+    text = _LEAF.sub(lambda m: f"<{m.lastgroup}>{m[0]}</{m.lastgroup}>", text)
+    for short, long in _NOTATION.items():
+        text = re.sub(short, long, text)
+    return f'<math display="block"><mrow>{text}</mrow></math>'
