@@ -99,6 +99,9 @@ class GatedBackward {
   // A block has at most `block_rows` rows.
   GatedBackward(const BackwardReads<T>& reads, Deltas<T>& deltas, Index block_rows)
       : in_(reads),
+        problem_(reads.call.problem),
+        cell_(reads.call.cell()),
+        lanes_(reads.call.kernels.lanes),
         deltas_(deltas),
         carried_(carried_states(reads.call.problem, reads.record)),
         padded_(reads.call.padded(reads.call.problem.hidden)),
@@ -115,7 +118,7 @@ class GatedBackward {
   }
 
   Step at(const Block& block, Index t, Range rows, Range units) {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     const Index b = rows.begin - block.batch.begin;
     T* const ds = ds_.get() + b * padded_;
     Step step{{rows.size(),
@@ -134,17 +137,17 @@ class GatedBackward {
     return step;
   }
 
-  void run(const Step& step) const { in_.call.cell().gates_backward(step.gates); }
+  void run(const Step& step) const { cell_.gates_backward(step.gates); }
 
   void advance(Step& step, const Block& block, Index t, Range rows) const {
-    const Problem<T>& p = in_.call.problem;
+    const Index state = rows_to_next(t) * problem_.hidden;
     GatesBackward<T>& gates = step.gates;
     deltas_.multiply_recurrent(step.product, gates.delta, in_.weights);
     step.product.added = in_.incoming.at(block, t, rows);
-    gates.delta -= block.batch.size() * in_.call.kernels.lanes;
-    gates.saved -= (in_.sums ? block.batch.size() : rows_to_next(t)) * p.cell.saved * p.hidden;
-    if (gates.c) gates.c -= rows_to_next(t) * p.hidden;
-    gates.dc = in_.incoming.dc(t, rows.begin);
+    gates.delta -= block.batch.size() * lanes_;
+    gates.saved -= (in_.sums ? block.batch.size() * problem_.hidden : state) * problem_.cell.saved;
+    if (gates.c) gates.c -= state;
+    if (gates.dc) gates.dc -= state;
     gates.previous = carried_.before(t, rows.begin);
     fetch_next(step, t);
   }
@@ -153,7 +156,7 @@ class GatedBackward {
   // part gets from outside. `trace` has dL/dS_t of the product already.
   void add_carried(const Block& block, Index t, Range rows, Range units,
                    const Trace<T>& trace) const {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     for (Index b = rows.begin; b < rows.end; ++b) {
       const Index row = (p.sequence.row(t) + b) * p.hidden;
       const T* const carry = carry_.get() + (b - block.batch.begin) * padded_;
@@ -168,7 +171,7 @@ class GatedBackward {
 
   // What it carried past step 0: part of dS_{-1}, which has the product already, or dc_{-1}.
   void add_carried_to_initial(const Block& block, Range units, const Gradients<T>& g) const {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     const bool two = p.cell.states > 1, adds = g.write == Write::add || !two;
     for (Index b = block.batch.begin; b < block.batch.end; ++b) {
       T* const carried = (two ? g.c : g.state) + b * p.hidden;
@@ -182,7 +185,7 @@ class GatedBackward {
  private:
   // What comes after the last step: dL/dc of the final state, or nothing.
   void start_carry(const Block& block, Range rows, Range units) {
-    const Index hidden = in_.call.problem.hidden;
+    const Index hidden = problem_.hidden;
     for (Index b = rows.begin; b < rows.end; ++b) {
       T* const carry = carry_.get() + (b - block.batch.begin) * padded_;
       const T* const last = in_.incoming.last_dc(b);
@@ -196,7 +199,7 @@ class GatedBackward {
 
   // What the forward pass did not save, of the block's steps: its sums again, from the states.
   bool compute_gates(const Block& block, Range rows, Range units) {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     const GateSteps<T> steps(in_.call, *in_.sums, in_.record);
     const Index flops = 2 * rows.size() * units.size() * p.cell.gates * (p.inputs + p.hidden);
     for (Index t = block.steps.begin; t < block.steps.end; ++t) {
@@ -210,13 +213,13 @@ class GatedBackward {
 
   // Gates that were computed again, of a step of the block, from row b of the batch on.
   T* saved_at(const Block& block, Index t, Index b) {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     const Index row = block.row_of(t) + b - block.batch.begin;
     return saved_.get() + row * p.cell.saved * p.hidden;
   }
 
   GatesBackward<T> gates_at(const Block& block, Index t, Range rows, Range units) {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     const Index row = p.sequence.row(t) + rows.begin, b = rows.begin - block.batch.begin;
     const T* const recorded = in_.record.saved + row * p.cell.saved * p.hidden;
     return {rows.size(),
@@ -237,7 +240,7 @@ class GatedBackward {
 
   // What the step before t will read, if there is one.
   void fetch_next(Step& step, Index t) const {
-    const Problem<T>& p = in_.call.problem;
+    const Problem<T>& p = problem_;
     if (t == 0) return;
     const Index values = rows_to_next(t - 1) * p.cell.saved * p.hidden;
     step.gates.next_saved = in_.sums ? nullptr : step.gates.saved - values;
@@ -245,14 +248,17 @@ class GatedBackward {
 
   // From a row of step t to that of the step after.
   Index rows_to_next(Index t) const {
-    const Sequence& sequence = in_.call.problem.sequence;
+    const Sequence& sequence = problem_.sequence;
     return sequence.row(t + 1) - sequence.row(t);
   }
 
   const BackwardReads<T> in_;
+  const Problem<T>& problem_;
+  const Cell<T>& cell_;
+  const Index lanes_;
   Deltas<T>& deltas_;
   const States<T> carried_;
-  Index padded_;
+  const Index padded_;
   Buffer<T> ds_;     // (rows at once, padded H) dL/dS_t
   Buffer<T> carry_;  // (rows at once, padded H) what goes straight from step to step
   Buffer<T> saved_;  // (block rows, saved, H) what was not saved
