@@ -15,8 +15,8 @@ Where there is no such file, or its text is no number, there is no limit.
 
 from __future__ import annotations
 
+import os.path  # not pathlib, which would cost `import bptt` a tenth
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 __all__ = ["cpu_quota", "free_memory"]
 
@@ -40,7 +40,7 @@ def free_memory(root: str = "/") -> int | None:
 
 
 def _tightest(
-    folders: Iterator[Path], limits: tuple[Callable[[Path], float | None], ...]
+    folders: Iterator[str], limits: tuple[Callable[[str], float | None], ...]
 ) -> float | None:
     found = (limit(folder) for folder in folders for limit in limits)
     try:
@@ -49,37 +49,40 @@ def _tightest(
         return None
 
 
-def _cpus_v1(group: Path) -> float | None:
-    quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+def _cpus_v1(group: str) -> float | None:
+    quota, period = (
+        _number(group, "cpu.cfs_quota_us"),
+        _number(group, "cpu.cfs_period_us"),
+    )
     return quota / period if quota and period and quota > 0 else None  # -1: no limit
 
 
-def _cpus_v2(group: Path) -> float | None:
-    quota, _, period = _text(group / "cpu.max").partition(" ")
+def _cpus_v2(group: str) -> float | None:
+    quota, _, period = _text(group, "cpu.max").partition(" ")
     return int(quota) / int(period) if quota.isdecimal() and int(period or 0) else None
 
 
-def _memory_v1(group: Path) -> int | None:
-    limit = _number(group / "memory.limit_in_bytes")
+def _memory_v1(group: str) -> int | None:
+    limit = _number(group, "memory.limit_in_bytes")
     return None if limit is None else limit - _in_use(group, "memory.usage_in_bytes", "total_")
 
 
-def _memory_v2(group: Path) -> int | None:
-    limit = _number(group / "memory.max")
+def _memory_v2(group: str) -> int | None:
+    limit = _number(group, "memory.max")
     return None if limit is None else limit - _in_use(group, "memory.current", "")
 
 
-def _in_use(group: Path, usage: str, prefix: str) -> int:
+def _in_use(group: str, usage: str, prefix: str) -> int:
     """Bytes that the group holds, without its cache of files."""
-    rows = (line.split() for line in _text(group / "memory.stat").splitlines())
+    rows = (line.split() for line in _text(group, "memory.stat").splitlines())
     cached = {f"{prefix}active_file", f"{prefix}inactive_file"}
-    return (_number(group / usage) or 0) - sum(int(row[1]) for row in rows if row[0] in cached)
+    return (_number(group, usage) or 0) - sum(int(row[1]) for row in rows if row[0] in cached)
 
 
-def _folders(root: str, controller: str) -> Iterator[Path]:
+def _folders(root: str, controller: str) -> Iterator[str]:
     """The folders of this process's groups with that controller, each from its own to the root."""
-    own = _own_groups(Path(root, "proc/self/cgroup"))
-    for line in _text(Path(root, "proc/self/mountinfo")).splitlines():
+    own = _own_groups(root)
+    for line in _text(root, "proc/self/mountinfo").splitlines():
         mount, _, system = line.partition(" - ")
         kind, _, options = system.split(" ", 2)
         if kind == "cgroup" and controller in options.split(","):
@@ -89,14 +92,14 @@ def _folders(root: str, controller: str) -> Iterator[Path]:
         else:
             continue
         top, mounted_at = map(_unescaped, mount.split(" ")[3:5])
-        at = Path(root, mounted_at.lstrip("/"))
+        at = os.path.join(root, mounted_at.lstrip("/"))
         yield from _upwards(at, _below(top, group or "/"))
 
 
-def _own_groups(file: Path) -> dict[str, str]:
+def _own_groups(root: str) -> dict[str, str]:
     """The path of the process's group by controller; that of version 2 by the empty string."""
     found = {}
-    for line in _text(file).splitlines():
+    for line in _text(root, "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         found.update(dict.fromkeys(controllers.split(","), path))
     return found
@@ -112,10 +115,10 @@ def _below(top: str, group: str) -> str:
     return group[len(top) :] if is_below else ""
 
 
-def _upwards(mounted_at: Path, group: str) -> Iterator[Path]:
+def _upwards(mounted_at: str, group: str) -> Iterator[str]:
     parts = [part for part in group.split("/") if part]
     for depth in range(len(parts), -1, -1):
-        yield mounted_at.joinpath(*parts[:depth])
+        yield os.path.join(mounted_at, *parts[:depth])
 
 
 def _unescaped(path: str) -> str:
@@ -123,15 +126,16 @@ def _unescaped(path: str) -> str:
     return path.replace("\\040", " ").replace("\\134", "\\")
 
 
-def _number(file: Path) -> int | None:
+def _number(*path: str) -> int | None:
     try:
-        return int(_text(file))
+        return int(_text(*path))
     except ValueError:  # no such file, or "max"
         return None
 
 
-def _text(file: Path) -> str:
+def _text(*path: str) -> str:
     try:
-        return file.read_text(encoding="utf-8", errors="surrogateescape").strip()
+        with open(os.path.join(*path), encoding="utf-8", errors="surrogateescape") as opened:
+            return opened.read().strip()
     except OSError:  # no such file, or not on this system
         return ""

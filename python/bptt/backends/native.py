@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +18,9 @@ from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 from .protocol import Incoming, Layer, Record, Request, State
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def _load() -> tuple[Any, str | None]:
     """The compiled module, or None and why there is none."""
@@ -26,7 +28,10 @@ def _load() -> tuple[Any, str | None]:
         return importlib.import_module("bptt._core"), None
     except Exception as error:  # an undefined symbol, another libstdc++, another Python
         if isinstance(error, ModuleNotFoundError) and error.name == "bptt._core":
-            return None, _why_not_found(Path(__file__).parents[1])
+            from pathlib import Path  # only here: it would cost `import bptt` a tenth
+
+            package = Path(__file__).parents[1]
+            return None, _why_not_found(package)
         return None, f"its compiled module cannot be loaded: {error}"
 
 
