@@ -83,11 +83,11 @@ def run_program(*parts: str, **environment: str) -> str:
 # --- the extra ----------------------------------------------------------------------------------
 
 
-def test_without_numba_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status = bptt.backends()["numba"]
     assert not status.available
-    assert status.reason == "Numba is not installed (pip install 'bptt[numba]')"
+    assert status.reason == "Numba is not installed (pip install numba)"
     p = make_problem("tanh", 2, 2, 2, 2)
     with pytest.raises(ImportError, match=r"^backend 'numba' is not available: Numba is not inst"):
         bptt.forward("tanh", p.params, p.x, backend="numba")

@@ -54,7 +54,7 @@ def compile_seconds() -> float | None:
 def why_missing() -> str | None:
     """Why Numba cannot be used here; None if it can, and then it is imported."""
     if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed (pip install 'bptt[numba]')"
+        return "Numba is not installed (pip install numba)"
     for module in ("numba", "bptt.backends.numba_cells"):
         reason = _why_not_imported(module)
         if reason is not None:
@@ -66,7 +66,7 @@ def why_missing() -> str | None:
 
 @functools.cache  # an import that fails is slow, and fails again
 def _why_not_imported(module: str) -> str | None:
-    update = "pip install --upgrade 'bptt[numba]'"
+    update = "pip install --upgrade numba"
     try:
         with _compiling:  # a fork waits: the child could not end an import that it finds begun
             importlib.import_module(module)

@@ -33,5 +33,5 @@ def require(modules: Iterable[str]) -> None:
         except ImportError as error:
             raise CommandError(
                 f"needs {_PACKAGES[module]}, which cannot be imported ({error}); "
-                "install it with: pip install 'bptt[demo]'"
+                f"install it with: pip install {_PACKAGES[module]}"
             ) from None
