@@ -206,3 +206,11 @@ def test_weights_whose_sum_overflows_have_no_mean() -> None:
             loss="cross_entropy",
             at=np.full((2, 1), 1e308),
         )
+
+
+@pytest.mark.parametrize("name", ["nll", "NLLLoss"])
+def test_the_suggestion_for_a_loss_of_log_probabilities_says_what_differs(name: str) -> None:
+    params = bptt.init_params("tanh", input_size=2, hidden_size=3, output_size=2, rng=0)
+    x = np.ones((2, 1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"'cross_entropy' \(of the outputs themselves: log_soft"):
+        bptt.value_and_grad("tanh", params, x, np.zeros(1, int), loss=name, at="last")
