@@ -75,12 +75,25 @@ def test_the_tightest_limit_on_the_way_to_the_root_counts_and_no_others(tmp_path
 
 @pytest.mark.parametrize(
     ("own", "mounted"),
-    [("/docker/1f", "/docker/1f"), ("/", "/"), ("/", "/docker/1f"), ("/../x", "/"), ("/x", "/..")],
+    [
+        ("/docker/1f", "/docker/1f"),
+        ("/", "/"),
+        ("/", "/docker/1f"),
+        ("/../x", "/"),
+        ("/x", "/.."),
+    ],
     ids=["host's path", "own namespace", "mount of the host", "moved out", "mount from above"],
 )
 def test_a_container_sees_its_own_group_as_the_root(own: str, mounted: str, tmp_path: Path) -> None:
     mounts = MOUNT.format(mounted, "/sys/fs/cgroup", "cgroup2", "")
     root = system(tmp_path, f"0::{own}\n", mounts, {"cpu.max": "250000 100000"})
+    assert control_groups.cpu_quota(root) == 2.5
+
+
+def test_a_group_beside_the_mounted_one_is_not_below_it(tmp_path: Path) -> None:
+    mounts = MOUNT.format("/docker/1f", "/sys/fs/cgroup", "cgroup2", "")
+    quotas = {"cpu.max": "250000 100000", "2/cpu.max": "100000 100000"}
+    root = system(tmp_path, "0::/docker/1f2\n", mounts, quotas)
     assert control_groups.cpu_quota(root) == 2.5
 
 

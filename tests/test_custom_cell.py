@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ import pytest
 from bptt.pointwise import sigmoid, slope_of_sigmoid, slope_of_tanh, tanh
 from custom_cells import mgu
 from problems import make_problem
+
+this_module = sys.modules[__name__]
 
 needs_numba = pytest.mark.skipif(
     importlib.util.find_spec("numba") is None, reason="Numba is not installed"
@@ -311,6 +314,69 @@ def test_what_does_not_compile_shows_numbas_message_and_the_line() -> None:
     line = step.__code__.co_firstlineno + 1
     assert f'test_custom_cell.py", line {line}' in message
     assert "# the line" in message
+
+
+def positive(a: Any) -> Any:
+    if not a > 0:
+        raise ValueError("expected a positive number")
+    return a
+
+
+@needs_numba
+@pytest.mark.parametrize("place", ["step", "derivative", "called", "called in a module", "inner"])
+def test_a_cell_that_raises_is_refused_where_the_exception_would_be_lost(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a C interface it would be printed, and the numbers be those of another step."""
+    import numba
+
+    monkeypatch.setitem(globals(), "positive", numba.njit(positive))
+
+    def step(sums: Any, h: Any) -> Any:
+        if sums[0] > 1e30:
+            raise ValueError("too large")
+        return sums[0], ()
+
+    def derivative(saved: Any, before: Any, h: Any, dh: Any) -> Any:
+        assert dh < 1e30
+        return (dh,), 0.0
+
+    def calls(sums: Any, h: Any) -> Any:
+        return positive(sums[0]), ()
+
+    def calls_in_a_module(sums: Any, h: Any) -> Any:
+        return this_module.positive(sums[0]), ()
+
+    def inner(sums: Any, h: Any) -> Any:
+        def checked(a: Any) -> Any:
+            assert a < 1e30
+            return a
+
+        return checked(sums[0]), ()
+
+    harmless = (lambda sums, h: (sums[0], ()), lambda saved, before, h, dh: ((dh,), 0.0))
+    functions, name = {
+        "step": ((step, harmless[1]), "step"),
+        "derivative": ((harmless[0], derivative), "derivative"),
+        "called": ((calls, harmless[1]), "positive"),
+        "called in a module": ((calls_in_a_module, harmless[1]), "positive"),
+        "inner": ((inner, harmless[1]), "checked"),
+    }[place]
+    cell = define(*functions)
+    p = make_problem("tanh", 2, 2, 2, 2)
+    refused = f"^cell 'mine': {name} has a raise or assert, .* take backend='numpy'$"
+    with pytest.raises(TypeError, match=refused):
+        bptt.forward(cell, p.params, abs(p.x), backend="numba")
+
+
+def test_the_exception_of_a_cell_comes_through_the_reference() -> None:
+    def step(sums: Any, h: Any) -> Any:
+        return positive(sums[0]), ()
+
+    cell = define(step, lambda saved, before, h, dh: ((dh,), 0.0))
+    p = make_problem("tanh", 2, 2, 2, 2)
+    with pytest.raises(ValueError, match="expected a positive number"):
+        bptt.forward(cell, p.params, np.full_like(p.x, -1e30), backend="numpy")
 
 
 def test_the_native_backend_says_that_it_does_not_know_the_cell(core: object) -> None:

@@ -212,3 +212,25 @@ def test_a_full_disk_is_an_error_of_the_path_given_and_leaves_the_older_file(
     assert (done.stdout, done.stderr) == (f"{path}\n", "")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["net.npz"]
+
+
+def test_a_file_that_may_not_be_written_to_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.npz"
+    path.write_bytes(b"before")
+    monkeypatch.setattr(os, "access", lambda name, mode: False)  # root may write to any
+    with pytest.raises(PermissionError, match=r"net\.npz"):
+        PARAMS.save(path)
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"before"]
+
+
+def test_a_path_of_bytes_is_a_path_and_the_name_of_a_folder_is_none(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path / "net")
+    PARAMS.save(path, cell="gru")
+    params, cell = bptt.Params.load_with_cell(path)
+    assert cell == "gru"
+    np.testing.assert_array_equal(params.w_hh, PARAMS.w_hh)
+    for folder in ("..", ".", str(tmp_path / "..")):
+        with pytest.raises(ValueError, match=r"^path: expected the name of a file"):
+            PARAMS.save(folder)

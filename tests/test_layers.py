@@ -132,6 +132,13 @@ def test_every_module_has_a_rank() -> None:
     assert {"backends", "tape", "gradient", "checks"} <= units
 
 
+def test_the_diagram_of_the_architecture_has_every_module() -> None:
+    diagram = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    python = diagram.split("csrc/")[0]
+    written = {unit for unit in map(module_of, python_files()) if not unit.startswith("__")}
+    assert written <= set(re.findall(r"\w+", python))
+
+
 @pytest.mark.parametrize("path", python_files(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_imports_only_modules_below_it(path: Path) -> None:
     unit = module_of(path)

@@ -26,6 +26,7 @@ CALLS: dict[str, Callable] = {
     "value_and_grad": lambda p, backend: bptt.value_and_grad(
         "tanh", p, X, IDS[0], loss="cross_entropy", at="last", backend=backend
     ),
+    "predict": lambda p, backend: bptt.predict("tanh", p, X, backend=backend),
     "a target": lambda p, backend: bptt.value_and_grad(
         "tanh",
         p,

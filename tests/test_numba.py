@@ -5,18 +5,22 @@ That it agrees with the reference is tested with the other backends.
 
 from __future__ import annotations
 
+import ast
 import importlib
+import itertools
 import os
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import bptt
 import numpy as np
 import pytest
+from bptt.backends import REGISTRY
 from bptt.pointwise import sigmoid
 from bptt.states import as_tuple
 from conftest import BACKENDS
@@ -79,11 +83,11 @@ def run_program(*parts: str, **environment: str) -> str:
 # --- the extra ----------------------------------------------------------------------------------
 
 
-def test_without_numba_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status = bptt.backends()["numba"]
     assert not status.available
-    assert status.reason == "Numba is not installed (pip install 'bptt[numba]')"
+    assert status.reason == "Numba is not installed (pip install numba)"
     p = make_problem("tanh", 2, 2, 2, 2)
     with pytest.raises(ImportError, match=r"^backend 'numba' is not available: Numba is not inst"):
         bptt.forward("tanh", p.params, p.x, backend="numba")
@@ -136,6 +140,45 @@ def test_one_specialisation_a_dtype_serves_every_cell_loss_and_read_only_input()
                         p.value_and_grad("numba", loss, at)
     assert len(numba_kernels.run_serially.overloads) == 2
     assert len(numba_kernels.run_in_parallel.overloads) <= 2
+
+
+@needs_numba
+def test_nothing_that_is_compiled_for_the_cache_comes_from_another_module_of_the_package() -> None:
+    """Numba compares the time of one file, that of the kernels: a constant, function or tuple out
+    of another would stay in compiled code after an upgrade that changed it."""
+    from bptt.backends import numba_kernels
+
+    source = ast.parse(Path(numba_kernels.__file__).read_text())
+    at_run_time = [node for node in source.body if not isinstance(node, ast.If)]
+    imported = {
+        name.split(".")[0]
+        for node in itertools.chain.from_iterable(map(ast.walk, at_run_time))
+        for name in names_imported(node)
+    }
+    # What is compiled with another version of Numba lies elsewhere in its cache.
+    allowed = {"numba", "llvmlite", "numpy"} | set(sys.stdlib_module_names) | {"__future__"}
+    assert imported <= allowed
+    passed = (numba_kernels.Pointwise, numba_kernels.Layer, numba_kernels.Record)
+    assert {kind.__module__ for kind in passed} == {numba_kernels.__name__}
+
+
+def names_imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return ["." * node.level + (node.module or "")]
+    return []
+
+
+@needs_numba
+def test_the_backend_supports_the_cells_that_have_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bptt.backends import numba_cells
+
+    backend, float32 = REGISTRY["numba"], np.dtype("float32")
+    new = bptt.cells.Cell("new", 1, "S_t = a_t")
+    assert not backend.supports(new, float32)
+    monkeypatch.setitem(numba_cells.STEPS, "new", numba_cells.STEPS["linear"])
+    assert backend.supports(new, float32)
 
 
 def arrays_of(p: Problem) -> list[np.ndarray]:

@@ -104,7 +104,7 @@ BAD_DRAWS: list[tuple[str, Any, type[Exception], str]] = [
     ("dtype", "float33", TypeError, r"expected a float dtype, got 'float33'"),
     ("rng", -1, ValueError, r"expected None, an integer of at least 0 .*Generator, got -1"),
     ("rng", "seed", TypeError, r"expected None, an integer of at least 0 .*Generator, got 'seed'"),
-    ("bias", "no", TypeError, r"expected a bool, got str"),
+    ("bias", "no", TypeError, r"expected True or False, got str"),
 ]
 
 

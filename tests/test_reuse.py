@@ -345,7 +345,7 @@ def test_what_is_no_gradients_is_refused(call: Callable, backend: str) -> None:
         call(backend, out={})
     with pytest.raises(ValueError, match=r"^accumulate: .* got out=None"):
         call(backend, accumulate=True)
-    with pytest.raises(TypeError, match=r"^accumulate: expected a bool, got str"):
+    with pytest.raises(TypeError, match=r"^accumulate: expected True or False, got str"):
         call(backend, out=filled(P, 0), accumulate="yes")
 
 

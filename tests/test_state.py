@@ -83,7 +83,7 @@ def test_the_state_goes_on_where_the_call_before_it_ended(cell: str, backend: st
 def test_a_state_is_returned_when_it_is_asked_for_alone(backend: str) -> None:
     p = make_problem("tanh", T, B, I, H, O)
     assert len(with_state(p, backend, "squared_error", "all", return_state=False)) == 2
-    with pytest.raises(TypeError, match=r"^return_state: expected a bool, got str"):
+    with pytest.raises(TypeError, match=r"^return_state: expected True or False, got str"):
         with_state(p, backend, "squared_error", "all", return_state="yes")
     out = p.zeros()
     _, grads, state = with_state(p, backend, "squared_error", "all", out=out)

@@ -228,3 +228,25 @@ def cpu_seconds_of_a_pause(seconds: float) -> float:
     before = time.process_time()
     time.sleep(seconds)
     return time.process_time() - before
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, 1), (5000, 1024)])
+def test_a_limit_of_threadpoolctl_that_is_none_of_ours_becomes_the_nearest(
+    limit: int, expected: int, keep_num_threads: None, core: object
+) -> None:
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    with threadpoolctl.threadpool_limits(limit, user_api="bptt"):
+        assert bptt.get_num_threads() == expected
+
+
+def test_threadpoolctl_is_left_as_it_is_without_bptt() -> None:
+    pytest.importorskip("threadpoolctl")
+    program = """
+import bptt, copy, pickle, sys, threadpoolctl
+loader = threadpoolctl.__spec__.loader
+copy.copy(loader), copy.deepcopy(loader), pickle.dumps(loader)
+assert threadpoolctl.__loader__ is loader
+named = [type(part).__module__ for part in (loader, *sys.meta_path)]
+assert not any(name.startswith("bptt") for name in named), named
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -172,3 +172,45 @@ def test_negative_weights_have_a_meaning_in_a_sum_alone(loss: str, backend: str)
     plus = call(p, right, weights, backend, reduction="sum")
     for name, value in plus.items():
         np.testing.assert_allclose(found[name], -value, rtol=1e-6, err_msg=name)
+
+
+def test_a_subnormal_weight_selects_nothing_as_in_the_kernels(backend: str) -> None:
+    params = bptt.init_params("tanh", input_size=2, hidden_size=3, output_size=2, rng=0)
+    x, ids = np.ones((2, 1, 2), np.float32), np.array([[-100], [1]])
+    found = [
+        bptt.value_and_grad(
+            "tanh",
+            params,
+            x,
+            ids,
+            loss="cross_entropy",
+            at=np.array([[weight], [1]], np.float32),
+            backend=backend,
+        )
+        for weight in (0, 1e-40)
+    ]
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1].w_hh, found[1][1].w_hh)
+
+
+def test_weights_whose_sum_overflows_have_no_mean() -> None:
+    params = bptt.init_params(
+        "tanh", input_size=2, hidden_size=3, output_size=2, rng=0, dtype="float64"
+    )
+    with pytest.raises(ValueError, match=r"^at: expected weights with a finite sum, got inf"):
+        bptt.value_and_grad(
+            "tanh",
+            params,
+            np.ones((2, 1, 2)),
+            np.zeros((2, 1), int),
+            loss="cross_entropy",
+            at=np.full((2, 1), 1e308),
+        )
+
+
+@pytest.mark.parametrize("name", ["nll", "NLLLoss"])
+def test_the_suggestion_for_a_loss_of_log_probabilities_says_what_differs(name: str) -> None:
+    params = bptt.init_params("tanh", input_size=2, hidden_size=3, output_size=2, rng=0)
+    x = np.ones((2, 1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"'cross_entropy' \(of the outputs themselves: log_soft"):
+        bptt.value_and_grad("tanh", params, x, np.zeros(1, int), loss=name, at="last")

@@ -220,6 +220,19 @@ def rising(name: str, values: object, least: int, most: int | None, why: str) ->
     return found
 
 
+def boolean(name: str, value: object) -> bool:
+    """A truth value of Python or NumPy.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
+    return bool(value)
+
+
 def num_threads(name: str, value: object) -> int:
     """`value` as an integer from 1 to `MOST_THREADS`."""
     number = size(name, value)

@@ -6,6 +6,7 @@ What is read came from anywhere: nothing in it is run, and whatever is wrong wit
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -23,7 +24,10 @@ __all__ = ["StrPath", "read_arrays", "read_text", "replacing", "write"]
 
 StrPath = Union[str, "os.PathLike[str]"]
 
-_ZIP, _NPY = (b"PK\x03\x04", b"PK\x05\x06"), b"\x93NUMPY"  # the second is of no members
+_ZIP, _NPY = (
+    (b"PK\x03\x04", b"PK\x05\x06"),
+    b"\x93NUMPY",
+)  # the second of _ZIP is an archive without files
 # What torch.save wrote before it wrote zip archives: a pickle that begins with this number.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -87,11 +91,13 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` when the block ends without an error.
 
     Until then, and after an error, an older file is as it was. Its mode stays, and a symbolic link
-    stays a link: the file that it leads to is replaced. What is no file (a pipe, ``/dev/null``) is
-    written to as it is.
+    stays a link: the file that it leads to is replaced. Other hard links keep the older file. What
+    is no file (a pipe, ``/dev/null``) is written to as it is.
 
     Raises
     ------
+    PermissionError
+        If the file may not be written to, or nothing may be created in its folder.
     OSError
         Of `path`, whichever file failed.
     """
@@ -104,6 +110,8 @@ def replacing(path: StrPath) -> Iterator[BinaryIO]:
         # In the same folder, since a rename does not cross file systems; a name of its own, since
         # that of the target may be as long as names can be.
         target = os.path.realpath(path)
+        if mode is not None and not os.access(target, os.W_OK):  # a rename would not ask
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         partial = os.path.join(os.path.dirname(target), f".bptt-{os.urandom(8).hex()}.part")
         try:
             with open(partial, "xb") as file:

@@ -156,8 +156,7 @@ def value_and_grad(
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     steps, batch, _ = x.shape
     cut = read_truncation(truncate, detach_every)
-    if not isinstance(return_state, (bool, np.bool_)):
-        raise TypeError(f"return_state: expected a bool, got {type(return_state).__name__}")
+    return_state = checks.boolean("return_state", return_state)
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
     if out is not None or accumulate is not False:
@@ -172,7 +171,7 @@ def value_and_grad(
     kept = walked
     if cut is not None:
         kept = cut.kept(steps) if objective.step is None else walked - cut.first(walked - 1)
-    states = states_nbytes(kind, params, kept + 2, batch)
+    states = states_nbytes(kind, params, kept, batch)
     # The states and two packed copies of the weights; new gradients of x and the weights.
     weights = params.nbytes
     needed = states + 2 * weights + block_nbytes(params, batch)

@@ -17,9 +17,11 @@ LOSSES = ("squared_error", "cross_entropy")
 REDUCTIONS = ("mean", "sum")
 
 _SQUARED = "'squared_error' (1/2 sum_o (Y - O)^2 a row: the 1/2 and the sum over outputs differ)"
+_FROM_LOGITS = "'cross_entropy' (of the outputs themselves: log_softmax is part of it)"
 _LOSS_ALIASES = {
     **dict.fromkeys(("mse", "mseloss", "meansquarederror", "l2", "l2loss"), _SQUARED),
-    **dict.fromkeys(("nll", "nllloss", "softmax", "crossentropyloss"), "'cross_entropy'"),
+    **dict.fromkeys(("nll", "nllloss"), _FROM_LOGITS),
+    **dict.fromkeys(("softmax", "crossentropyloss"), "'cross_entropy'"),
     **dict.fromkeys(("ce", "categoricalcrossentropy"), "'cross_entropy'"),
     "sparsecategoricalcrossentropy": "'cross_entropy'",
 }
@@ -44,7 +46,8 @@ class Objective:
     step : int or None
         The only step of the loss, or None for all.
     weights : (T, B) array or None
-        Finite. A weight of 0 selects: nothing of such a row may count, whatever its target holds.
+        Finite, and no subnormal numbers: those count as 0. A weight of 0 selects: nothing of such a
+        row may count, whatever its target holds.
     scale : float
         1 for ``reduction="sum"``, one over the number of terms for ``"mean"``.
     """
@@ -126,6 +129,10 @@ def _loss_steps(
     if not np.isfinite(weights).all():
         wrong = tuple(map(int, np.argwhere(~np.isfinite(weights))[0]))
         raise ValueError(f"at: expected finite weights, got {weights[wrong]} at {wrong}")
+    # The kernels flush subnormal numbers: such a weight selects nothing, here as there.
+    subnormal = (np.abs(weights) < np.finfo(weights.dtype).tiny) & (weights != 0)
+    if subnormal.any():
+        weights = np.where(subnormal, weights.dtype.type(0), weights)
     return None, checks.readable(weights)
 
 
@@ -136,9 +143,12 @@ def _sum_for_mean(weights: Array) -> float:
             f'at: expected weights of at least 0, as "mean" divides by their sum, got '
             f'{weights.min()}; with reduction="sum" they may be negative'
         )
-    total = float(weights.sum(dtype=np.float64))
+    with np.errstate(over="ignore"):
+        total = float(weights.sum(dtype=np.float64))
     if total == 0:
         raise ValueError("at: expected weights with a mean, got weights that sum to 0")
+    if not np.isfinite(total):
+        raise ValueError(f"at: expected weights with a finite sum, got {total}")
     return total
 
 

@@ -81,8 +81,7 @@ def check_grads(
     readout : bool
         Whether the call has gradients of the readout; if not, those in `out` are not looked at.
     """
-    if not isinstance(accumulate, (bool, np.bool_)):
-        raise TypeError(f"accumulate: expected a bool, got {type(accumulate).__name__}")
+    checks.boolean("accumulate", accumulate)
     if out is None:
         if accumulate:
             raise ValueError("accumulate: expected gradients to add to, got out=None")

@@ -218,9 +218,20 @@ class Params:
         OSError
             If there is no such file, or it cannot be read.
         """
-        arrays, _ = _read(path)
+        return cls.load_with_cell(path)[0]
+
+    @classmethod
+    def load_with_cell(cls, path: files.StrPath) -> tuple[Params, str | None]:
+        """What `load` and `saved_cell` return, from one reading of the file.
+
+        Raises
+        ------
+        ValueError, OSError
+            As `load` does.
+        """
+        arrays, cell = _read(path)
         try:
-            return cls(**arrays)
+            return cls(**arrays), cell
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"path: {os.fspath(path)!r} does not hold bptt.Params: {error}"
@@ -469,10 +480,9 @@ def init_params(
     i, h = checks.size("input_size", input_size), checks.size("hidden_size", hidden_size)
     o = 0 if output_size is None else checks.size("output_size", output_size)
     out_dtype = checks.float_dtype("dtype", dtype)
-    if not isinstance(bias, (bool, np.bool_)):
-        raise TypeError(f"bias: expected a bool, got {type(bias).__name__}")
+    bias = checks.boolean("bias", bias)
     generator = generator_of(rng)
-    _check_memory_bias(kind, bool(bias), forget_bias, chrono, out_dtype)
+    _check_memory_bias(kind, bias, forget_bias, chrono, out_dtype)
     checks.require_memory(16 * (gates * h * (i + h + 2) + o * (h + 1)), "drawing the parameters")
     bound = 1 / np.sqrt(h)
 
@@ -545,8 +555,8 @@ def _random_orthogonal(n: int, generator: np.random.Generator) -> Array:
 
 
 def _with_suffix(path: files.StrPath) -> str:
-    name = os.fspath(path)
-    if not os.path.basename(name):
+    name = os.fsdecode(path)
+    if os.path.basename(name) in ("", os.curdir, os.pardir):
         raise ValueError(f"path: expected the name of a file, got {name!r}")
     return name if name.endswith(".npz") else name + ".npz"
 

@@ -25,6 +25,6 @@ def watched(
     try:
         from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError:
-        raise ImportError("progress: needs tqdm (pip install 'bptt[demo]')") from None
+        raise ImportError("progress: needs tqdm (pip install tqdm)") from None
     bar: Iterable[Item] = tqdm(items, total=total, desc=what, unit=unit)
     return bar

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from . import checks
+
 __all__ = ["get_flush_subnormals", "set_flush_subnormals"]
 
 _flush = True
@@ -30,6 +32,4 @@ def set_flush_subnormals(flush: bool) -> None:
         If `flush` is not a bool.
     """
     global _flush
-    if not isinstance(flush, bool):
-        raise TypeError(f"flush: expected True or False, got {type(flush).__name__}")
-    _flush = flush
+    _flush = checks.boolean("flush", flush)

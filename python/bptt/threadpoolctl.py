@@ -67,9 +67,14 @@ class _AfterImport:
         specs = (finder.find_spec(name, path, target) for finder in others)
         spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
-            loader: Any = _Loader(spec.loader, self._then)
+            loader: Any = _Loader(spec.loader, self._loaded)
             spec.loader = loader
         return spec
+
+    def _loaded(self, module: ModuleType) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self._then(module)
 
 
 class _Loader:
@@ -83,8 +88,9 @@ class _Loader:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
+        # What is there afterwards is as it would be without this, to copy or to pickle.
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._loader
         self._loader.exec_module(module)
         self._then(module)
-
-    def __getattr__(self, name: str) -> Any:  # get_source and the like
-        return getattr(self._loader, name)

@@ -57,4 +57,9 @@ def set_num_threads(n: int) -> None:
     _num_threads = checks.num_threads("n", n)
 
 
-threadpoolctl.join(get_num_threads, set_num_threads)
+def _limit_num_threads(n: int) -> None:
+    """The nearest number that there may be: an error would leave other libraries limited."""
+    set_num_threads(min(max(n, 1), checks.MOST_THREADS))
+
+
+threadpoolctl.join(get_num_threads, _limit_num_threads)

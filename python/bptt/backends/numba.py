@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NumbaBackend", "compile_seconds"]
 
-BUILT_IN = ("linear", "tanh", "relu", "lstm", "gru")
-
 
 @dataclass(frozen=True)
 class NumbaBackend:
@@ -46,7 +44,7 @@ class NumbaBackend:
         return f"compiled at the first call by Numba {numba.__version__}"
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
-        return (cell.step is not None or cell.name in BUILT_IN) and dtype.char in "fd"
+        return dtype.char in "fd" and _has_step(cell)
 
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         cell, x, state = layer.cell, layer.x, layer.state
@@ -127,6 +125,17 @@ class NumbaBackend:
         grads.w_ho = np.ascontiguousarray(gradients.w_ho.T)
         grads.b_o = None if params.b_o is None else gradients.b_o
         return float(loss), deliver(grads, request.out, request.accumulate)
+
+
+def _has_step(cell: Cell) -> bool:
+    """Whether there is a step of `cell`; of the package's own cells that takes Numba to know."""
+    if cell.step is not None:
+        return True
+    if why_missing() is not None:
+        return False
+    from .numba_cells import STEPS
+
+    return cell.name in STEPS
 
 
 def _stages(*names: str) -> Array:

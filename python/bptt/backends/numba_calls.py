@@ -25,8 +25,7 @@ from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 
 if TYPE_CHECKING:
-    from .numba_cells import Pointwise
-    from .numba_kernels import Gradients, Incoming, Layer, Readout, Record
+    from .numba_kernels import Gradients, Incoming, Layer, Pointwise, Readout, Record
 
 __all__ = ["compile_seconds", "kernels", "run", "why_missing"]
 
@@ -55,8 +54,8 @@ def compile_seconds() -> float | None:
 def why_missing() -> str | None:
     """Why Numba cannot be used here; None if it can, and then it is imported."""
     if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed (pip install 'bptt[numba]')"
-    for module in ("numba", "bptt.backends.numba_kernels"):
+        return "Numba is not installed (pip install numba)"
+    for module in ("numba", "bptt.backends.numba_cells"):
         reason = _why_not_imported(module)
         if reason is not None:
             return reason
@@ -67,7 +66,7 @@ def why_missing() -> str | None:
 
 @functools.cache  # an import that fails is slow, and fails again
 def _why_not_imported(module: str) -> str | None:
-    update = "pip install --upgrade 'bptt[numba]'"
+    update = "pip install --upgrade numba"
     try:
         with _compiling:  # a fork waits: the child could not end an import that it finds begun
             importlib.import_module(module)

@@ -12,8 +12,10 @@ Each is an array of rows of `UNITS` values, of which the first `count` are there
 
 from __future__ import annotations
 
+import dis
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +24,9 @@ from numba import carray, cfunc, errors, njit, typeof, types
 from ..cells import Cell, Step
 from ..pointwise import sigmoid, slope_of_sigmoid, slope_of_tanh, tanh
 from . import numba_math  # noqa: F401  makes Numba know bptt.pointwise
+from .numba_kernels import UNITS, Pointwise
 
-__all__ = ["STEPS", "UNITS", "Pointwise", "compiled", "step_of"]
-
-# Units of a call: enough to hide what a call costs, and few enough for the first-level cache.
-UNITS = 256
+__all__ = ["STEPS", "compiled", "step_of"]
 
 
 def _linear(sums: Any, h: Any) -> Any:
@@ -100,16 +100,6 @@ STEPS = {
 }
 
 
-class Pointwise(NamedTuple):
-    """A compiled cell, and how many of what it has."""
-
-    forward: Any
-    backward: Any
-    sums: int
-    states: int
-    saved: int
-
-
 def step_of(cell: Cell) -> Step | None:
     """The two functions of `cell`, if it has any."""
     return cell.step or STEPS.get(cell.name)
@@ -121,10 +111,14 @@ def compiled(cell: Cell, dtype: str) -> Pointwise:
     Raises
     ------
     TypeError
-        If Numba cannot compile one of them; its message tells the line.
+        If Numba cannot compile one of them; its message tells the line. If one of them, or a
+        compiled function that it calls, has a ``raise`` or ``assert``: behind a C interface an
+        exception would be lost, and the numbers be those of another step.
     """
     step = step_of(cell)
     assert step is not None
+    for function in (step.forward, step.derivative):
+        _refuse_raise(cell, function)
     sums, states, saved = cell.sums, len(cell.states), len(step.saved)
     state = Values(states, bare=states == 1)
     given, found = [Values(sums), state], [state, Values(saved)]
@@ -132,6 +126,41 @@ def compiled(cell: Cell, dtype: str) -> Pointwise:
     given, found = [Values(saved), state, state, state], [Values(sums), state]
     backward = _compile(cell, step.derivative, dtype, given, found)
     return Pointwise(forward, backward, sums, states, saved)
+
+
+def _refuse_raise(cell: Cell, function: Callable[..., Any]) -> None:
+    for code in _codes(function, set()):
+        if any(instruction.opname == "RAISE_VARARGS" for instruction in dis.get_instructions(code)):
+            raise TypeError(
+                f"cell {cell.name!r}: {code.co_name} has a raise or assert, and backend 'numba' "
+                f"cannot pass on an exception: return NaN there, or take backend='numpy'"
+            )
+
+
+def _codes(function: object, seen: set[object]) -> Iterator[CodeType]:
+    """The code of `function`, and of all functions that it names and Numba has compiled."""
+    plain = getattr(function, "py_func", function)
+    if not isinstance(plain, FunctionType) or plain in seen:
+        return
+    seen.add(plain)
+    codes = list(_with_inner_codes(plain.__code__))
+    yield from codes
+    names = {name for code in codes for name in code.co_names}
+    values = [plain.__globals__.get(name) for name in names]
+    values += [variable.cell_contents for variable in plain.__closure__ or ()]
+    modules = [value for value in values if isinstance(value, ModuleType)]
+    values += [getattr(module, name, None) for module in modules for name in names]
+    for value in values:
+        if hasattr(value, "py_func"):  # others are Numba's own, which has code of its own for them
+            yield from _codes(value, seen)
+
+
+def _with_inner_codes(code: CodeType) -> Iterator[CodeType]:
+    """`code`, and that of the functions defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _with_inner_codes(constant)
 
 
 class Values(NamedTuple):

@@ -12,22 +12,25 @@ for each dtype serves all cells and losses; all arrays are typed alike, C-contig
 
 Importing this module imports Numba. Every loop is vectorised over outputs and never over a sum,
 and threads share out outputs only: the bits of a result depend neither on the number of threads
-nor on the other rows of the batch. All is in one file, since Numba's cache knows an entry point is
-out of date by its own file only.
+nor on the other rows of the batch. All that is compiled is in one file, with its constants and the
+tuples that it is given, since Numba's cache knows an entry point is out of date by its own file
+only.
 """
 
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic
 
-from ..checks import Array
-from .numba_cells import UNITS, Pointwise
-from .numba_float import float_control, restore_float_control, set_float_control
+if TYPE_CHECKING:
+    from ..checks import Array
 
 __all__ = [
     "COLLECT",
@@ -36,9 +39,11 @@ __all__ = [
     "PROJECT",
     "RECUR",
     "RECUR_BACK",
+    "UNITS",
     "Gradients",
     "Incoming",
     "Layer",
+    "Pointwise",
     "Readout",
     "Record",
     "run_in_parallel",
@@ -56,8 +61,21 @@ PROJECT, RECUR, GATES, RECUR_BACK, COLLECT = range(5)
 PANEL = 32
 # Rows (t, b) that are multiplied while they lie in the cache; also the length of a partial sum.
 BLOCK = 64
+# Units of a call of a cell's function: enough to hide what a call costs, and few enough for the
+# first-level cache.
+UNITS = 256
 # Offsets are unsigned because Numba tests signed ones for counting from the end.
 _PANEL, _2_PANELS, _3_PANELS = np.uint64(PANEL), np.uint64(2 * PANEL), np.uint64(3 * PANEL)
+
+
+class Pointwise(NamedTuple):
+    """A compiled cell, and how many of what it has; `numba_cells` says what the functions take."""
+
+    forward: Any
+    backward: Any
+    sums: int
+    states: int
+    saved: int
 
 
 class Layer(NamedTuple):
@@ -144,6 +162,52 @@ def _entry_point(*, parallel: bool) -> Callable[[Kernel], Kernel]:
         return kernel
 
     return decorate
+
+
+# --- floating-point environment -----------------------------------------------------------------
+
+# On x86-64 round to nearest, no traps, and subnormal numbers flushed to zero or kept; what
+# csrc/engine/float_environment.h has, in LLVM's words. Elsewhere the caller's environment stays.
+KEEP_SUBNORMALS, FLUSH_SUBNORMALS = np.uint32(0x1F80), np.uint32(0x9FC0)
+
+_HAS_MXCSR = platform.machine() in ("x86_64", "AMD64")
+_WORD = ir.IntType(32)
+_BYTES = ir.IntType(8).as_pointer()
+
+
+def _call(builder: Any, name: str, word: Any) -> None:
+    """Call the LLVM intrinsic `name`, of an instruction that reads or writes `word` in memory."""
+    of_bytes = ir.FunctionType(ir.VoidType(), [_BYTES])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, of_bytes, name)
+    builder.call(function, [builder.bitcast(word, _BYTES)])
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def float_control(typing: Any) -> Any:
+    """The thread's control register; 0 where it has none that is known here."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if not _HAS_MXCSR:
+            return ir.Constant(_WORD, 0)
+        word = builder.alloca(_WORD)
+        _call(builder, "llvm.x86.sse.stmxcsr", word)
+        return builder.load(word)
+
+    return types.uint32(), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def set_float_control(typing: Any, control: Any) -> Any:
+    """Give the thread the word `control`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if _HAS_MXCSR:
+            word = builder.alloca(_WORD)
+            builder.store(arguments[0], word)
+            _call(builder, "llvm.x86.sse.ldmxcsr", word)
+        return context.get_dummy_value()
+
+    return types.void(types.uint32), generate
 
 
 # --- products -----------------------------------------------------------------------------------
@@ -593,7 +657,7 @@ def run_part(
 ) -> None:
     """One part of one stage; it reads what all parts of the stages before it wrote."""
     callers = float_control()
-    set_float_control(flush)
+    set_float_control(FLUSH_SUBNORMALS if flush else KEEP_SUBNORMALS)
     if stage == PROJECT:
         project(part, parts, layer, record.saved)
     elif stage in (RECUR, GATES):
@@ -603,7 +667,7 @@ def run_part(
     else:
         input_gradient(part, parts, layer, gradients.delta, gradients.x)
         parameter_gradients(part, parts, layer, record.history[0], readout, gradients)
-    restore_float_control(callers)
+    set_float_control(callers)
 
 
 @_entry_point(parallel=False)

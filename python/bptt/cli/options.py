@@ -69,7 +69,7 @@ def add_common_options(parser: argparse.ArgumentParser, folder: str, written: st
 
 
 def require(modules: Iterable[str]) -> None:
-    """Import some of the extra ``bptt[demo]``, before anything is created.
+    """Import some packages that the commands need beyond NumPy, before anything is created.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def require(modules: Iterable[str]) -> None:
         except ImportError as error:
             raise CommandError(
                 f"needs {_PACKAGES[module]}, which cannot be imported ({error}); "
-                "install it with: pip install 'bptt[demo]'"
+                f"install it with: pip install {_PACKAGES[module]}"
             ) from None
 
 

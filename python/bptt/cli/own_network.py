@@ -26,7 +26,7 @@ def read_network(
         If they cannot be read, or do not hold what they should.
     """
     with _read_of("--params", params):
-        loaded, saved_cell = bptt.Params.load(params), bptt.Params.saved_cell(params)
+        loaded, saved_cell = bptt.Params.load_with_cell(params)
     with _read_of("--data", data):
         arrays = files.read_arrays(data)
     x, target = _checked(data, arrays)

@@ -42,7 +42,7 @@ class JacobianNorms:
     def plot(self) -> Figure:
         """A figure of the norm over the distance: the median of the sequences, and their range.
 
-        Needs matplotlib (``pip install 'bptt[demo]'``).
+        Needs matplotlib (``pip install matplotlib``).
         """
         from .plots import norms_by_distance  # matplotlib is slow to import, and may not be there
 
@@ -114,7 +114,7 @@ class LyapunovExponents:
     def plot(self) -> Figure:
         """A figure of the exponents by their rank, and of how some of them converged.
 
-        Needs matplotlib (``pip install 'bptt[demo]'``).
+        Needs matplotlib (``pip install matplotlib``).
         """
         from .plots import spectrum  # matplotlib is slow to import, and may not be there
 

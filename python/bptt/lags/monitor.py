@@ -161,7 +161,7 @@ class LagMonitor(Probe):
         A column of the heat map is a measurement, drawn over all steps to which it is the nearest
         one. There is no heat map if not all measurements were of the same lags.
 
-        Needs matplotlib (``pip install 'bptt[demo]'``).
+        Needs matplotlib (``pip install matplotlib``).
         """
         from .plots import horizon_in_training  # matplotlib is slow to import
 

@@ -224,7 +224,7 @@ class LagGradients:
     def plot(self, of: str = "params") -> Figure:
         """A figure of norm, error and share over the lag, with the horizon of 5 % marked.
 
-        Needs matplotlib (``pip install 'bptt[demo]'``).
+        Needs matplotlib (``pip install matplotlib``).
         """
         from .plots import lag_curves  # matplotlib is slow to import, and may not be there
 
