@@ -1,25 +1,43 @@
-"""What every test may ask for: each available backend, each cell, each dtype of the kernels."""
+"""What every test may ask for: each available backend, each cell, each dtype of the kernels.
+
+And which cases run: `--tier quick`, the default, takes of each test a few cases in which every pair
+of parameter values meets (covering.py), all cases of a test marked `full_product`, and none of one
+marked `slow`. `--tier rest` takes what is left, and `--tier all` takes both.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections import defaultdict
 from collections.abc import Iterator
 
 # The matrices of these tests are small. NumPy's own threads would do nothing but wait for each
 # other, and where a processor is busy they wait long: with them the suite takes five times as much.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Nor would those of several workers of pytest-xdist: each takes its share of the processors.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS",
+        str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))),
+    )
+
 import bptt
 import custom_cells  # noqa: F401  defines mgu, a cell like any other
 import numpy as np
 import pytest
 from bptt.backends import REGISTRY
-from problems import LOSSES
+from covering import pairwise
+from problems import LOSSES, make_problem
 
 # A job that a shell starts in the background ignores Ctrl-C, and so would the programs that tests
 # start to send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+IN_WORKER = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 STATUS = bptt.backends()
 BACKENDS = [name for name, status in STATUS.items() if status.available]
@@ -30,30 +48,110 @@ def pytest_report_header() -> list[str]:
     return [f"backend {name}: {status}" for name, status in STATUS.items()]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier",
+        choices=("quick", "rest", "all"),
+        default="quick",
+        help="which cases run: few in which all pairs of values meet, those left by these, or all",
+    )
+
+
+# --- in parallel --------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the option
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs on all processors, if pytest-xdist is there and -n was not given."""
+    whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    no_number = getattr(config.option, "numprocesses", 0) is None
+    if whole_suite and no_number and not IN_WORKER:
+        config.option.numprocesses = "auto"
+        if config.option.dist == "no":
+            config.option.dist = "loadfile"  # the tests of a file share its fixtures
+            config.option.loadscopereorder = False  # which takes files of many, short cases first
+
+
+@pytest.fixture(scope="session", autouse=True)
+def numba_kernels(request: pytest.FixtureRequest) -> None:
+    """Each worker compiles its share of Numba's kernels, and finds the others in Numba's cache."""
+    wanted = any("numba" in values_of(item).values() for item in request.session.items)
+    if not (wanted and IN_WORKER):
+        return
+    before = bptt.get_num_threads()
+    # The serial kernels first: most tests need no others.
+    kernels = [(1, "float32"), (1, "float64"), (2, "float64"), (2, "float32")]
+    for threads, dtype in kernels[WORKER::WORKERS]:
+        bptt.set_num_threads(threads)
+        make_problem("tanh", 70, 64, 64, 64, dtype=dtype).forward_backward("numba")
+    bptt.set_num_threads(before)
+
+
+# --- which cases --------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m: of what these select, all pairs meet
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = {item.nodeid: item for item in items if exists(item)}
+    tier = config.getoption("tier")
+    if tier != "all":
+        quick = {item.nodeid: item for item in quick_tier(list(chosen.values()))}
+        rest = {nodeid: item for nodeid, item in chosen.items() if nodeid not in quick}
+        chosen = quick if tier == "quick" else rest
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in chosen])
+    items[:] = [item for item in items if item.nodeid in chosen]
+
+
+def values_of(item: pytest.Item) -> dict[str, object]:
+    """The parameters of a case, by name."""
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def exists(item: pytest.Item) -> bool:
+    """Whether the backend of a case computes its cell; any may have neither."""
+    case = values_of(item)
+    cell = bptt.CELLS.get(case.get("cell"))
+    backend = case.get("backend", case.get("compiled_backend"))
+    if "core" in item.fixturenames:
+        backend = "native"
+    if cell is None or backend not in REGISTRY:
+        return True
+    return REGISTRY[backend].supports(cell, np.dtype("float32"))
+
+
+def quick_tier(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    """All pairs of parameter values of each test, or its full product where it is marked so."""
+    tests = defaultdict(list)
+    for item in items:
+        if not item.get_closest_marker("slow"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for cases in tests.values():
+        if cases[0].get_closest_marker("full_product"):
+            yield from cases
+        else:
+            yield from (cases[n] for n in pairwise([names_of_values(case) for case in cases]))
+
+
+def names_of_values(item: pytest.Item) -> tuple[str, ...]:
+    """The parts of a case's id. Parameters that one `parametrize` gives together are one part."""
+    return tuple(item.callspec._idlist) if hasattr(item, "callspec") else ()
+
+
+# --- fixtures -----------------------------------------------------------------------------------
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
-    return that_computes_the_cell(request)
+    return request.param
 
 
 @pytest.fixture(params=[name for name in ("native", "numba") if name in BACKENDS])
 def compiled_backend(request: pytest.FixtureRequest) -> str:
-    return that_computes_the_cell(request)
-
-
-def that_computes_the_cell(request: pytest.FixtureRequest) -> str:
-    """The backend of this test, if it computes the cell that the test has, if it has one."""
-    name = request.param
-    if "cell" in request.fixturenames:
-        cell = request.getfixturevalue("cell")
-        if not REGISTRY[name].supports(bptt.CELLS[cell], np.dtype("float32")):
-            pytest.skip(f"the {name} backend does not compute {cell}")
-    return name
+    return request.param
 
 
 @pytest.fixture(params=list(bptt.CELLS))
 def cell(request: pytest.FixtureRequest) -> str:
-    if "core" in request.fixturenames and bptt.CELLS[request.param].step is not None:
-        pytest.skip(f"{request.param} is not in the compiled module")
     return request.param
 
 

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from problems import AT, BIASES, LOSSES, Problem, Result, make_problem
 from tolerance import assert_close, output_scales, scales, tolerance
 
+pytestmark = pytest.mark.full_product
+
 SIZES = (1, 2, 3, 7, 8, 9, 17, 31, 33, 100, 129)
 SHAPES = [
     tuple(SIZES[k % 11] for k in (i, j, i + j, i + 2 * j, i + 3 * j))

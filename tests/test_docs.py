@@ -7,8 +7,10 @@ needs PyTorch by ```python torch.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import bptt
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +45,17 @@ def test_every_mark_of_a_block_is_known() -> None:
         assert set(marks(page)) <= {"", "no-run", "torch"}, page.name
 
 
+@pytest.fixture
+def keep_cells() -> Iterator[None]:
+    """Put the registry of cells back: examples define some that other tests have."""
+    before = dict(bptt.CELLS)
+    yield
+    bptt.CELLS.clear()
+    bptt.CELLS.update(before)
+
+
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.usefixtures("keep_cells")
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "torch" in marks(page):
         pytest.importorskip("torch")

@@ -48,7 +48,8 @@ static void set(unsigned long control) { __asm__ volatile("msr fpcr, %0" : : "r"
 #endif
 
 unsigned long control(void) { return get() & ~(unsigned long)FLAGS; }
-void restore(unsigned long control) { set(control); }
+// fesetround also turns the unit of long double, which `control` does not hold.
+void restore(unsigned long control) { fesetround(FE_TONEAREST); set(control); }
 void flush(void) { set(get() | FLUSH); }
 void upward(void) { fesetround(FE_UPWARD); }
 __attribute__((constructor)) static void loaded(void) { flush(); }

@@ -189,6 +189,7 @@ def arrays_of(p: Problem) -> list[np.ndarray]:
 
 
 @needs_numba
+@pytest.mark.slow  # compiles, and cannot keep it
 @pytest.mark.parametrize("failure", ["no place", "full disk"])
 def test_a_cache_that_cannot_be_written_is_no_error(failure: str) -> None:
     printed = run_program(

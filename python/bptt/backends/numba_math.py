@@ -4,8 +4,9 @@
                    sigmoid a = 1 / (1 + E) for a >= 0, E / (1 + E) below;            z = |a|
 
 With -z = n ln 2 + r, |r| <= ln(2) / 2, s = 2^n and p = expm1(r), a Taylor polynomial of degree 13:
-E = s (1 + p), e = E - 1 = (s - 1) + s p. n is rounded by adding a number so large that n + bias is
-left in the lowest bits; moved to the place of the exponent, these are 2^n.
+E = s (1 + p), whose factors are normal numbers; s p may be subnormal, and flushed, before E is.
+Near zero e = E - 1 = (s - 1) + s p. n is rounded by adding a number so large that n + bias is left
+in the lowest bits; moved to the place of the exponent, these are 2^n.
 
 Importing this module imports Numba, and registers the functions with it.
 """
@@ -56,7 +57,7 @@ Inlined = Callable[..., Any]
 
 
 def _make_exp_of_minus(f: Format) -> Inlined:
-    """z -> (s, p) with exp(-z) = s (1 + p), for z from 0 to `exp_is_normal`, or NaN."""
+    """z -> (s, p), exp(-z) = s (1 + p), for z from 0 to `exp_is_normal`, or NaN."""
     real, bits, mantissa = f.real, f.bits, f.mantissa
     magic, log2_e = real(1.5 * 2.0**mantissa + f.bias), real(1 / math.log(2))
     ln2_high, ln2_low = real(f.ln2[0]), real(f.ln2[1])
@@ -84,9 +85,10 @@ def _make_tanh(f: Format) -> Inlined:
     def implementation(a: Any) -> Any:
         size = abs(a)
         s, p = exp_of_minus(two * (limit if size > limit else size))
-        e = (s - one) + s * p
+        sp = s * p
+        e = (s - one) + sp
         far = size > near  # not so for NaN, which comes through e
-        quotient = ((s + s * p) * two if far else -e) / (two + e)
+        quotient = ((s + sp) * two if far else -e) / (two + e)
         return math.copysign(one - quotient if far else quotient, a)
 
     return implementation
@@ -99,7 +101,6 @@ def _make_sigmoid(f: Format) -> Inlined:
     def implementation(a: Any) -> Any:
         size = abs(a)
         s, p = exp_of_minus(limit if size > limit else size)
-        # Not s + s p: near the smallest normal number s p is subnormal, and may be flushed.
         e = zero if size > limit else s * (one + p)
         return (e if a < zero else one) / (one + e)
 
