@@ -101,6 +101,7 @@ def _make_sigmoid(f: Format) -> Inlined:
     def implementation(a: Any) -> Any:
         size = abs(a)
         s, p = exp_of_minus(limit if size > limit else size)
+        # Not s + s p: near the smallest normal number s p is subnormal, and may be flushed.
         e = zero if size > limit else s * (one + p)
         return (e if a < zero else one) / (one + e)
 
