@@ -75,7 +75,7 @@ RANKS = (
     ("cells",),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
     ("params",),
-    ("grads", "losses"),
+    ("grads", "initial", "losses"),
     ("outputs",),
     ("backends",),
     ("recorded", "info", "inputs", "plan", "stream"),

@@ -13,6 +13,7 @@ from .gradient import value_and_grad
 from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
 from .info import Info, info
+from .initial import init_params
 from .jacobians import JacobianNorms, LyapunovExponents, jacobian_norms, lyapunov_exponents
 from .lags import (
     AdaptiveHorizon,
@@ -23,7 +24,7 @@ from .lags import (
     lag_gradients,
     lag_terms,
 )
-from .params import Params, init_params
+from .params import Params
 from .plan import Plan, plan
 from .prediction import Prediction, predict
 from .subnormals import get_flush_subnormals, set_flush_subnormals

@@ -12,8 +12,9 @@ from .backends import resolve
 from .cells import Cell, get_cell
 from .checks import Array
 from .gradient import value_and_grad
+from .initial import Seed, generator_of
 from .losses import At
-from .params import Params, Seed, generator_of
+from .params import Params
 from .states import GivenState, as_given, as_tuple, names
 
 __all__ = ["GradientCheck", "check_gradients"]

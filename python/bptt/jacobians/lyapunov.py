@@ -21,9 +21,10 @@ from ..backends import Backend, resolve
 from ..backends.protocol import Layer, State
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..initial import Seed, generator_of
 from ..inputs import read_inputs, states_nbytes
 from ..linearized import Linearized, linearize, linearized_nbytes
-from ..params import Params, Seed, generator_of
+from ..params import Params
 from ..progress import watched
 from ..recorded import Recorded
 from ..states import GivenState

@@ -22,9 +22,10 @@ from ..backends import resolve
 from ..backends.protocol import Layer, State
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..initial import Seed, generator_of
 from ..inputs import read_inputs
 from ..linearized import Linearized, linearize, linearized_nbytes
-from ..params import Params, Seed, generator_of
+from ..params import Params
 from ..recorded import Recorded
 from ..states import GivenState
 from .result import JacobianNorms

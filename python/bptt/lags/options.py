@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypedDict, TypeVar
 
 from ..checks import Array
+from ..initial import Seed
 from ..losses import At
-from ..params import Seed
 from ..states import GivenState
 
 __all__ = ["Loss", "Options", "Plan", "expect_options", "shows"]

@@ -15,7 +15,8 @@ from .. import checks
 from ..backends import REGISTRY
 from ..cells import Cell
 from ..checks import Array
-from ..params import Params, Seed, generator_of
+from ..initial import Seed, generator_of
+from ..params import Params
 from .gradients import measured
 from .options import Loss, expect_options
 from .question import Question

@@ -15,9 +15,10 @@ from ..backends import resolve
 from ..backends.protocol import Layer
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..initial import Seed, generator_of
 from ..inputs import read_inputs, states_nbytes
 from ..losses import At, Objective, make_objective, read_step
-from ..params import Params, Seed, generator_of
+from ..params import Params
 from ..recorded import Named, Recorded
 from ..states import GivenState
 from .lag_sum import LagSum
