@@ -70,7 +70,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     isa = os.environ.get("BPTT_ISA")
     no_paths = (word for word in arguments or () if not os.path.isabs(word))
     words = [w for w in no_paths if not w.startswith("--out") and w != str(given.out)]
-    given.command = f"{f'BPTT_ISA={isa} ' if isa else ''}{parser.prog} {shlex.join(words)}"
+    prefix = [f"BPTT_ISA={isa}"] if isa else []
+    given.command = " ".join([*prefix, parser.prog, *map(shlex.quote, words)])
     return given
 
 

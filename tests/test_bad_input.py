@@ -182,7 +182,11 @@ def test_the_call_that_cases_change_is_right(call: Callable, backend: str) -> No
         ("loss", "MSELoss", r"'squared_error' \(1/2 .*\)"),
         ("loss", "CrossEntropy", "'cross_entropy'"),
         ("loss", "cross-entropy", "'cross_entropy'"),
-        ("loss", "nll", "'cross_entropy'"),
+        (
+            "loss",
+            "nll",
+            r"'cross_entropy' \(of the outputs themselves: log_softmax is part of it\)",
+        ),
         ("reduction", "avg", "'mean'"),
         ("reduction", "Sum", "'sum'"),
         ("backend", "NumPy", "'numpy'"),
