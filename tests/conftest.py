@@ -75,8 +75,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def numba_kernels(request: pytest.FixtureRequest) -> None:
     """Each worker compiles its share of Numba's kernels, and finds the others in Numba's cache."""
-    wanted = any("numba" in values_of(item).values() for item in request.session.items)
-    if not (wanted and IN_WORKER):
+    if not IN_WORKER or not any("numba" in names_of_values(i) for i in request.session.items):
         return
     before = bptt.get_num_threads()
     # The serial kernels first: most tests need no others.
