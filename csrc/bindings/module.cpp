@@ -6,9 +6,6 @@
 
 #include <atomic>
 #include <exception>
-#include <iterator>
-#include <optional>
-#include <type_traits>
 
 #include "bindings/requests.h"
 #include "engine/float_environment.h"
