@@ -16,11 +16,27 @@ namespace bptt {
 
 namespace py = pybind11;
 
-inline void expect_shape(const char* name, const py::array& array,
-                         std::initializer_list<Index> shape) {
-  bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
-  py::ssize_t axis = 0;
-  for (Index size : shape) fits = fits && array.shape(axis++) == size;
+// The sizes of an array's axes.
+class Dimensions {
+ public:
+  Dimensions(std::initializer_list<Index> sizes) : Dimensions({}, sizes) {}
+  Dimensions(std::initializer_list<Index> first, std::initializer_list<Index> rest) {
+    for (Index size : first) sizes_[count_++] = size;
+    for (Index size : rest) sizes_[count_++] = size;
+  }
+
+  py::ssize_t count() const { return count_; }
+  Index operator[](py::ssize_t axis) const { return sizes_[axis]; }
+
+ private:
+  static constexpr int kMost = 6;
+  Index sizes_[kMost] = {};
+  int count_ = 0;
+};
+
+inline void expect_shape(const char* name, const py::array& array, const Dimensions& shape) {
+  bool fits = array.ndim() == shape.count();
+  for (py::ssize_t i = 0; fits && i < shape.count(); ++i) fits = array.shape(i) == shape[i];
   if (!fits) throw py::value_error(std::string(name) + ": unexpected shape");
 }
 
@@ -46,7 +62,7 @@ py::array expect_dense(const char* name, py::handle value) {
 
 // The data of a dense array of that dtype and shape.
 template <class T>
-const T* input(const char* name, py::handle value, std::initializer_list<Index> shape) {
+const T* input(const char* name, py::handle value, const Dimensions& shape) {
   const py::array array = expect_dense<T>(name, value);
   expect_shape(name, array, shape);
   return static_cast<const T*>(array.data());
@@ -54,7 +70,7 @@ const T* input(const char* name, py::handle value, std::initializer_list<Index> 
 
 // The same for an array to be written; throws if it is read-only.
 template <class T>
-T* output(const char* name, py::handle value, std::initializer_list<Index> shape) {
+T* output(const char* name, py::handle value, const Dimensions& shape) {
   const T* data = input<T>(name, value, shape);
   if (!py::reinterpret_borrow<py::array>(value).writeable()) {
     throw py::value_error(std::string(name) + ": read-only");
@@ -63,12 +79,12 @@ T* output(const char* name, py::handle value, std::initializer_list<Index> shape
 }
 
 template <class T>
-const T* optional_input(const char* name, py::handle value, std::initializer_list<Index> shape) {
+const T* optional_input(const char* name, py::handle value, const Dimensions& shape) {
   return value.is_none() ? nullptr : input<T>(name, value, shape);
 }
 
 template <class T>
-T* optional_output(const char* name, py::handle value, std::initializer_list<Index> shape) {
+T* optional_output(const char* name, py::handle value, const Dimensions& shape) {
   return value.is_none() ? nullptr : output<T>(name, value, shape);
 }
 

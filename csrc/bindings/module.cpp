@@ -115,7 +115,8 @@ py::array py_lag_products(int threads, bool flush, py::handle layer, py::handle 
     using T = decltype(zero);
     Held held;
     const auto p = read_layer<T>(held, layer);
-    const auto [steps, batch] = p.sequence;
+    if (!p.sequence.dense()) throw py::value_error("offsets: lag products take a dense batch");
+    const Index steps = p.sequence.steps, batch = p.sequence.batch;
     const Index sums = p.cell.gates * p.hidden;
     if (totals.size() != kLayerParams || added.size() != kLayerParams) {
       throw py::value_error("totals, sums: unexpected length");

@@ -26,8 +26,6 @@ inline CellId cell_of(const std::string& name) {
   throw py::value_error("cell: unknown name '" + name + "'");
 }
 
-using Dimensions = std::initializer_list<Index>;
-
 // The parts of a state, or of what belongs to each: as many arrays as the cell's state has.
 template <class T, class Read>
 State<T> read_parts(const char* name, py::handle value, const CellShape& cell, Read read) {
@@ -40,21 +38,22 @@ State<T> read_parts(const char* name, py::handle value, const CellShape& cell, R
 
 template <class T>
 State<const T> input_parts(const char* name, py::handle parts, const CellShape& cell,
-                           Dimensions d) {
+                           const Dimensions& d) {
   return read_parts<const T>(name, parts, cell,
                              [&](auto what, py::handle array) { return input<T>(what, array, d); });
 }
 
 template <class T>
 State<const T> optional_parts(const char* name, py::handle parts, const CellShape& cell,
-                              Dimensions d) {
+                              const Dimensions& d) {
   return read_parts<const T>(name, parts, cell, [&](auto what, py::handle array) {
     return optional_input<T>(what, array, d);
   });
 }
 
 template <class T>
-State<T> output_parts(const char* name, py::handle parts, const CellShape& cell, Dimensions d) {
+State<T> output_parts(const char* name, py::handle parts, const CellShape& cell,
+                      const Dimensions& d) {
   return read_parts<T>(name, parts, cell,
                        [&](auto what, py::handle array) { return output<T>(what, array, d); });
 }
@@ -91,6 +90,39 @@ auto with_dtype_of(py::handle layer, F&& f) {
   return with_dtype(array_of("x", held.get<"x">(layer)), f);
 }
 
+// What runs through a layer: as many rows at every step, or as the offsets say, which are held.
+inline Sequence read_sequence(const py::array& x, py::handle state, py::handle offsets) {
+  if (offsets.is_none()) {
+    if (x.ndim() != 3) throw py::value_error("x: unexpected rank");
+    return {x.shape(0), x.shape(1)};
+  }
+  const auto first = array_of("state", py::cast<py::tuple>(state)[0]);
+  const auto given = array_of("offsets", offsets);
+  if (first.ndim() != 2 || given.ndim() != 1 || given.size() < 1) {
+    throw py::value_error("state, offsets: unexpected rank");
+  }
+  const Index steps = given.size() - 1;
+  const Sequence sequence{steps, first.shape(0), input<Index>("offsets", offsets, {steps + 1})};
+  Index before = sequence.batch;
+  for (Index t = 0; t < steps; ++t) {
+    const Index active = sequence.active(t);
+    if (active < 1 || active > before) throw py::value_error("offsets: rows that grow, or none");
+    before = active;
+  }
+  if (sequence.offsets[0] != 0) throw py::value_error("offsets: expected 0 first");
+  return sequence;
+}
+
+// The axes of an array of all steps: (T, B, ...) or, of a ragged batch, (N, ...); and before them,
+// `planes` of these.
+inline Dimensions rows_of(const Sequence& s, std::initializer_list<Index> rest) {
+  return s.dense() ? Dimensions({s.steps, s.batch}, rest) : Dimensions({s.rows()}, rest);
+}
+inline Dimensions planes_of(Index planes, const Sequence& s, Index hidden) {
+  return s.dense() ? Dimensions({planes, s.steps, s.batch, hidden})
+                   : Dimensions({planes, s.rows(), hidden});
+}
+
 // A Layer.
 template <class T>
 Problem<T> read_layer(Held& held, py::handle layer) {
@@ -99,13 +131,15 @@ Problem<T> read_layer(Held& held, py::handle layer) {
   const py::handle params = held.get<"params">(layer);
   const auto x = array_of("x", held.get<"x">(layer)),
              w_hh = array_of("w_hh", held.get<"w_hh">(params));
-  if (x.ndim() != 3 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
-  const Index t = x.shape(0), b = x.shape(1), i = x.shape(2), h = w_hh.shape(1);
+  if (x.ndim() < 2 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
+  const py::handle state = held.get<"state">(layer);
+  const Sequence sequence = read_sequence(x, state, held.get<"offsets">(layer));
+  const Index b = sequence.batch, i = x.shape(x.ndim() - 1), h = w_hh.shape(1);
   const Index sums = cell.gates * h;
-  const State<const T> initial = input_parts<T>("state", held.get<"state">(layer), cell, {b, h});
-  return {{{t, b}, i, h, 0, cell},
+  const State<const T> initial = input_parts<T>("state", state, cell, {b, h});
+  return {{sequence, i, h, 0, cell},
           id,
-          input<T>("x", x, {t, b, i}),
+          input<T>("x", x, rows_of(sequence, {i})),
           initial.s,
           initial.c,
           input<T>("w_ih", held.get<"w_ih">(params), {sums, i}),
@@ -123,50 +157,47 @@ inline py::object saved_of(Held& held, py::handle record) {
 // A Record, to be written or to be read.
 template <class T>
 Record<T> read_record(Held& held, const Problem<T>& p, py::handle record) {
-  const auto [steps, batch] = p.sequence;
-  const auto all =
-      output_parts<T>("history", held.get<"history">(record), p.cell, {steps, batch, p.hidden});
-  return {
-      all.s, all.c,
-      optional_output<T>("saved", saved_of(held, record), {steps, batch, p.cell.saved, p.hidden})};
+  const auto all = output_parts<T>("history", held.get<"history">(record), p.cell,
+                                   rows_of(p.sequence, {p.hidden}));
+  return {all.s, all.c,
+          optional_output<T>("saved", saved_of(held, record),
+                             rows_of(p.sequence, {p.cell.saved, p.hidden}))};
 }
 
 template <class T>
 Record<const T> read_only_record(Held& held, const Problem<T>& p, py::handle record) {
-  const auto [steps, batch] = p.sequence;
-  const auto all =
-      input_parts<T>("history", held.get<"history">(record), p.cell, {steps, batch, p.hidden});
-  return {
-      all.s, all.c,
-      optional_input<T>("saved", saved_of(held, record), {steps, batch, p.cell.saved, p.hidden})};
+  const auto all = input_parts<T>("history", held.get<"history">(record), p.cell,
+                                  rows_of(p.sequence, {p.hidden}));
+  return {all.s, all.c,
+          optional_input<T>("saved", saved_of(held, record),
+                            rows_of(p.sequence, {p.cell.saved, p.hidden}))};
 }
 
 // An Incoming.
 template <class T>
 StateGradients<T> read_incoming(Held& held, const Problem<T>& p, py::handle incoming) {
-  const auto [steps, batch] = p.sequence;
-  const auto dy =
-      optional_parts<T>("history", held.get<"history">(incoming), p.cell, {steps, batch, p.hidden});
+  const auto dy = optional_parts<T>("history", held.get<"history">(incoming), p.cell,
+                                    rows_of(p.sequence, {p.hidden}));
   const py::handle state = held.get<"state">(incoming);
   if (state.is_none()) return {dy.s, dy.c, nullptr, nullptr, nullptr};
-  const auto end = input_parts<T>("dstate", state, p.cell, {batch, p.hidden});
+  const auto end = input_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
   return {dy.s, dy.c, end.s, end.c, nullptr};
 }
 
 // A Grads that a Request leads to.
 template <class T>
 Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request, py::handle grads) {
-  const auto [steps, batch] = p.sequence;
   const Index sums = p.cell.gates * p.hidden;
   const auto wanted = held.get<"wanted">(request).cast<std::string>();
-  const auto optional = [&](const char* name, py::handle array, bool is_wanted, Dimensions d) {
+  const auto optional = [&](const char* name, py::handle array, bool is_wanted,
+                            const Dimensions& d) {
     return is_wanted ? optional_output<T>(name, array, d) : nullptr;
   };
   auto state = py::reinterpret_borrow<py::object>(held.get<"state">(grads));
   if (p.cell.states == 1) state = py::make_tuple(state);
-  const State<T> initial = output_parts<T>("dstate", state, p.cell, {batch, p.hidden});
+  const State<T> initial = output_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
   const bool all = wanted == "all", weights = wanted != "state";
-  return {optional("x", held.get<"x">(grads), all, {steps, batch, p.inputs}),
+  return {optional("x", held.get<"x">(grads), all, rows_of(p.sequence, {p.inputs})),
           initial.s,
           initial.c,
           optional("w_ih", held.get<"w_ih">(grads), weights, {sums, p.inputs}),
@@ -182,11 +213,10 @@ Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request,
 template <class T>
 Trace<T> read_trace(Held& held, const Problem<T>& p, py::handle trace) {
   if (trace.is_none()) return {};
-  const auto [steps, batch] = p.sequence;
-  const auto states =
-      output_parts<T>("dstates", held.get<"dstates">(trace), p.cell, {steps, batch, p.hidden});
+  const auto states = output_parts<T>("dstates", held.get<"dstates">(trace), p.cell,
+                                      rows_of(p.sequence, {p.hidden}));
   return {optional_output<T>("deltas", held.get<"deltas">(trace),
-                             {p.cell.deltas(), steps, batch, p.hidden}),
+                             planes_of(p.cell.deltas(), p.sequence, p.hidden)),
           states.s, states.c};
 }
 
@@ -195,30 +225,31 @@ Trace<T> read_trace(Held& held, const Problem<T>& p, py::handle trace) {
 template <class T>
 Objective<T> read_objective(Held& held, const Problem<T>& p, py::handle params,
                             py::handle objective) {
-  const auto [steps, batch] = p.sequence;
   const auto w_ho = array_of("w_ho", held.get<"w_ho">(params));
   if (w_ho.ndim() != 2) throw py::value_error("w_ho: unexpected rank");
   const Index outputs = w_ho.shape(0);
   const py::handle step = held.get<"step">(objective), target = held.get<"target">(objective);
   const bool one_step = !step.is_none();
   const Index at = one_step ? step.cast<Index>() : -1;
-  if (one_step && (at < 0 || at >= steps)) throw py::value_error("step: out of range");
-  Objective<T> o{static_cast<LossId>(
-                     id_of("loss", kLossNames, held.get<"loss">(objective).cast<std::string>())),
-                 outputs,
-                 input<T>("w_ho", w_ho, {outputs, p.hidden}),
-                 optional_input<T>("b_o", held.get<"b_o">(params), {outputs}),
-                 nullptr,
-                 nullptr,
-                 optional_input<T>("weights", held.get<"weights">(objective), {steps, batch}),
-                 at,
-                 held.get<"scale">(objective).cast<double>()};
+  if (one_step && (at < 0 || at >= p.sequence.steps || !p.sequence.dense()))
+    throw py::value_error("step: out of range");
+  Objective<T> o{
+      static_cast<LossId>(
+          id_of("loss", kLossNames, held.get<"loss">(objective).cast<std::string>())),
+      outputs,
+      input<T>("w_ho", w_ho, {outputs, p.hidden}),
+      optional_input<T>("b_o", held.get<"b_o">(params), {outputs}),
+      nullptr,
+      nullptr,
+      optional_input<T>("weights", held.get<"weights">(objective), rows_of(p.sequence, {})),
+      at,
+      held.get<"scale">(objective).cast<double>()};
   if (o.loss == LossId::squared_error) {
-    o.target = one_step ? input<T>("target", target, {batch, outputs})
-                        : input<T>("target", target, {steps, batch, outputs});
+    o.target = one_step ? input<T>("target", target, {p.sequence.batch, outputs})
+                        : input<T>("target", target, rows_of(p.sequence, {outputs}));
   } else {
-    o.ids = one_step ? input<std::int64_t>("target", target, {batch})
-                     : input<std::int64_t>("target", target, {steps, batch});
+    o.ids = one_step ? input<std::int64_t>("target", target, {p.sequence.batch})
+                     : input<std::int64_t>("target", target, rows_of(p.sequence, {}));
   }
   return o;
 }

@@ -45,44 +45,46 @@ void BackwardPass<T>::run(int index) {
 // False if interrupted.
 template <class T>
 bool BackwardPass<T>::sweep(int member) {
-  const Plan& plan = call_.plan;
-  if (plan.split != Split::slices) {
-    return sweeps_[0]->run({0, call_.problem.sequence.batch}, member);
-  }
-  const Range mine = plan.rows_of(member);
-  for (Index first = mine.begin; first < mine.end; first += plan.rows_at_once) {
-    const Range batch{first, std::min(first + plan.rows_at_once, mine.end)};
-    if (!sweeps_[static_cast<std::size_t>(member)]->run(batch, 0)) return false;
-  }
-  return true;
+  const bool own = call_.plan.split == Split::slices;
+  BackwardSweep<T>& sweep = *sweeps_[static_cast<std::size_t>(own ? member : 0)];
+  return for_each_group(call_.plan, member, [&](const Group& group, Range rows) {
+    return sweep.run(group, rows, own ? 0 : member);
+  });
 }
 
-// What dstate adds to: dy of the last step or, without steps, the initial state's gradient.
+// What dstate adds to: dy of a row's last step or, if it has none, the initial state's gradient.
 template <class T>
 void BackwardPass<T>::join_dstate() {
   const Problem<T>& p = call_.problem;
-  const Index steps = p.sequence.steps;
-  const T* dstate = incoming_.dstate;
-  if (steps == 0) {
-    pass_through(dstate, gradients_.state);
-    if (gradients_.c) pass_through(incoming_.dstate_c, gradients_.c);
-  } else if (dstate) {
-    const T* dy = incoming_.dy ? incoming_.dy + p.sequence.row(steps - 1) * p.hidden : nullptr;
-    const Index padded = call_.padded(p.hidden);
-    for (Index b = 0; b < p.sequence.batch; ++b) {
-      for (Index h = 0; h < p.hidden; ++h) {
-        const Index i = b * p.hidden + h;
-        last_.get()[b * padded + h] = dstate[i] + (dy ? dy[i] : T(0));
-      }
+  p.sequence.for_each_ending([&](Index t, Range rows) {
+    if (t < 0) {
+      pass_through(incoming_.dstate, rows, gradients_.state);
+      if (gradients_.c) pass_through(incoming_.dstate_c, rows, gradients_.c);
+    } else if (incoming_.dstate) {
+      add_last(t, rows);
+    }
+  });
+}
+
+// dy + dstate of rows whose last step is t.
+template <class T>
+void BackwardPass<T>::add_last(Index t, Range rows) {
+  const Problem<T>& p = call_.problem;
+  const T* const dy = incoming_.dy ? incoming_.dy + p.sequence.row(t) * p.hidden : nullptr;
+  const Index padded = call_.padded(p.hidden);
+  for (Index b = rows.begin; b < rows.end; ++b) {
+    for (Index h = 0; h < p.hidden; ++h) {
+      const Index i = b * p.hidden + h;
+      last_.get()[b * padded + h] = incoming_.dstate[i] + (dy ? dy[i] : T(0));
     }
   }
 }
 
-// The gradient of a state that no step has changed.
+// The gradient of states that no step has changed.
 template <class T>
-void BackwardPass<T>::pass_through(const T* dstate, T* out) const {
+void BackwardPass<T>::pass_through(const T* dstate, Range rows, T* out) const {
   const Problem<T>& p = call_.problem;
-  for (Index i = 0; i < p.sequence.batch * p.hidden; ++i) {
+  for (Index i = rows.begin * p.hidden; i < rows.end * p.hidden; ++i) {
     const T before = gradients_.write == Write::add ? out[i] : T(0);
     out[i] = dstate ? before + dstate[i] : before;
   }

@@ -32,7 +32,8 @@ class BackwardPass {
 
  private:
   void join_dstate();
-  void pass_through(const T* dstate, T* out) const;
+  void add_last(Index t, Range rows);
+  void pass_through(const T* dstate, Range rows, T* out) const;
   bool sweep(int member);
 
   const Call<T>& call_;
@@ -42,7 +43,7 @@ class BackwardPass {
   BackwardWeights<T> weights_;
   std::optional<Preactivations<T>> sums_;  // where a gated cell's gates were not saved
   SliceGradients<T> slices_;
-  Buffer<T> last_;  // (B, padded H) dy + dstate at the last step
+  Buffer<T> last_;  // (B, padded H) dy + dstate at each row's last step
   std::vector<std::unique_ptr<BackwardSweep<T>>> sweeps_;  // of all members, or of each
 };
 

@@ -11,18 +11,26 @@ constexpr Index kLongestRow = 1 << 10;
 template <class T>
 BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y,
                             Index block_rows, Index batch)
-    : problem_(problem), kernels_(kernels), states_(problem.states(y)) {
+    : problem_(problem),
+      kernels_(kernels),
+      states_(problem.states(y)),
+      ragged_(!problem.sequence.dense()),
+      whole_(batch == problem.sequence.batch) {
   const Index width = kernels.outer_width;
   if (packs(problem.inputs)) {
     for (Panels<T>& x : x_) x = {kernels, width, problem.inputs, block_rows};
   }
-  if (packs(problem.hidden)) {
+  if (packs(problem.hidden) || ragged_) {
     for (Panels<T>& s : s_) s = {kernels, width, problem.hidden, block_rows + batch};
+  }
+  if (packs(problem.hidden) && ragged_ && problem.outputs > 0) {
+    for (Panels<T>& after : after_) after = {kernels, width, problem.hidden, block_rows};
   }
 }
 
 template <class T>
 bool BlockInputs<T>::packs(Index columns) const {
+  if (ragged_ && !whole_) return true;
   return columns % kernels_.lanes != 0 || columns * static_cast<Index>(sizeof(T)) > kLongestRow;
 }
 
@@ -37,6 +45,7 @@ void BlockInputs<T>::pack(const Block& block, Member member) {
       x_[block.number % 2].pack({x, 1, p.inputs, rows}, row, member);
     });
   }
+  if (ragged_) return pack_ragged_states(block, member);
   if (packs(p.hidden)) {
     Panels<T>& s = s_[block.number % 2];
     const T* before = states_.before(block.steps.begin, block.batch.begin);
@@ -45,6 +54,21 @@ void BlockInputs<T>::pack(const Block& block, Member member) {
       s.pack({states_.rest + array_row * p.hidden, 1, p.hidden, rows}, batch + row, member);
     });
   }
+}
+
+template <class T>
+void BlockInputs<T>::pack_ragged_states(const Block& block, Member member) {
+  const Index hidden = problem_.hidden, parity = block.number % 2;
+  for (Index t = block.steps.begin; t < block.steps.end; ++t) {
+    const T* const before = states_.before(t, block.batch.begin);
+    s_[parity].pack({before, 1, hidden, block.sequence.active(t)}, block.row_of(t), member);
+  }
+  if (!packs(hidden) || problem_.outputs == 0) return;
+  for_each_run(block, problem_.sequence, {0, block.rows()},
+               [&](Index row, Index array_row, Index rows) {
+                 const T* const after = states_.rest + array_row * hidden;
+                 after_[parity].pack({after, 1, hidden, rows}, row, member);
+               });
 }
 
 template <class T>
@@ -69,7 +93,7 @@ Operand<T> BlockInputs<T>::x(const Block& block, Index t, Index b) const {
 template <class T>
 Operand<T> BlockInputs<T>::previous(const Block& block, Index t, Index b) const {
   const Index columns = problem_.hidden;
-  if (packs(columns)) return packed(s_[block.number % 2], block, block.row_of(t), b);
+  if (packs(columns) || ragged_) return packed(s_[block.number % 2], block, block.row_of(t), b);
   return t == 0 ? as_it_lies(states_.initial, columns, b)
                 : as_it_lies(states_.rest, columns, problem_.sequence.row(t - 1) + b);
 }
@@ -77,8 +101,9 @@ Operand<T> BlockInputs<T>::previous(const Block& block, Index t, Index b) const 
 template <class T>
 Operand<T> BlockInputs<T>::states(const Block& block, Index t, Index b) const {
   const Index columns = problem_.hidden;
-  return packs(columns) ? packed(s_[block.number % 2], block, block.row_of(t + 1), b)
-                        : as_it_lies(states_.rest, columns, problem_.sequence.row(t) + b);
+  if (!packs(columns)) return as_it_lies(states_.rest, columns, problem_.sequence.row(t) + b);
+  return ragged_ ? packed(after_[block.number % 2], block, block.row_of(t), b)
+                 : packed(s_[block.number % 2], block, block.row_of(t + 1), b);
 }
 
 template class BlockInputs<float>;

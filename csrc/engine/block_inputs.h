@@ -1,7 +1,8 @@
 // What the weight gradients of a block of time read beside da_t: x_t, S_{t-1} and S_t.
 //
 // Short rows of whole vectors are read as they lie; others are packed, since rows a long way apart
-// fall on few sets of the first-level cache.
+// fall on few sets of the first-level cache. In a ragged batch rows are packed, too, that do not
+// lie one after the other: those of a slice, and S_{t-1} always.
 #pragma once
 
 #include "engine/block.h"
@@ -35,14 +36,18 @@ class BlockInputs {
 
  private:
   bool packs(Index columns) const;
+  void pack_ragged_states(const Block& block, Member member);
   Operand<T> packed(const Panels<T>& panels, const Block& block, Index row, Index b) const;
   Operand<T> as_it_lies(const T* array, Index columns, Index row) const;
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
   const States<T> states_;
+  const bool ragged_;
+  const bool whole_;  // a block has all rows of the batch
   Panels<T> x_[2];
-  Panels<T> s_[2];  // S_{t-1} of the block's steps, and behind them S_t of its last
+  Panels<T> s_[2];      // S_{t-1} of the block's steps, and behind them S_t of its last
+  Panels<T> after_[2];  // S_t of the block's steps, in a ragged batch
 };
 
 }  // namespace bptt

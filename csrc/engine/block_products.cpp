@@ -77,7 +77,8 @@ void BlockProducts<T>::weight_gradients(const Block& block, Member member) {
   const Index columns = p.cell.gates * (2 * p.inputs + p.hidden) + p.outputs;
   for_each_sum(call_.plan, block, [&](Index slice, Range batch, Range steps) {
     add_weight_gradients(block, batch, steps, slices_.of(slice), member);
-    call_.interrupt.progress(2 * steps.size() * batch.size() * p.hidden / member.count * columns);
+    const RowGroups sum = groups_of(block, batch, steps);
+    call_.interrupt.progress(2 * sum.groups * sum.rows * p.hidden / member.count * columns);
   });
 }
 
@@ -87,8 +88,8 @@ Strips<const T> BlockProducts<T>::deltas_of(const Block& block, Index plane, Ind
   return deltas_.rows(block.number, plane, block.row_of(t) + b - block.batch.begin);
 }
 
-// Adds the sums over some rows of the batch at some steps. The initial state lies elsewhere than
-// the others, so step 0 has a recurrent sum of its own.
+// Adds the sums over some rows of the batch at some steps. The initial state of a dense batch lies
+// elsewhere than the others, so step 0 has a recurrent sum of its own.
 template <class T>
 void BlockProducts<T>::add_weight_gradients(const Block& block, Range batch, Range steps,
                                             const Gradients<T>& g, Member member) {
@@ -98,25 +99,19 @@ void BlockProducts<T>::add_weight_gradients(const Block& block, Range batch, Ran
   // One gate's rows of a weight gradient, from its deltas at some steps and what they meet.
   const auto add = [&](Index plane, Range some, const Operand<T>& right, Index columns, T* out) {
     if (!out || some.size() <= 0) return;
-    call_.kernels.outer({{some.size(), batch.size()},
-                         deltas_of(block, plane, some.begin, batch.begin),
-                         block.batch.size(),
-                         units.begin,
-                         units.end,
-                         right.matrix,
-                         right.first,
-                         right.step,
-                         columns,
-                         out,
-                         columns});
+    call_.kernels.outer({groups_of(block, batch, some),
+                         deltas_of(block, plane, some.begin, batch.begin), block.batch.size(),
+                         units.begin, units.end, right.matrix, right.first, right.step, columns,
+                         out, columns});
   };
-  const Range later{std::max<Index>(steps.begin, 1), steps.end};
+  const bool initial = steps.begin == 0 && p.sequence.dense();
+  const Range later{initial ? 1 : steps.begin, steps.end};
   for (Index gate = 0; gate < p.cell.gates; ++gate) {
     const Index recurrent = p.cell.recurrent_delta(gate);
     T* const w_ih = g.w_ih ? g.w_ih + gate * hidden * inputs : nullptr;
     T* const w_hh = g.w_hh ? g.w_hh + gate * hidden * hidden : nullptr;
     add(gate, steps, inputs_.x(block, steps.begin, batch.begin), inputs, w_ih);
-    if (steps.begin == 0) {
+    if (initial) {
       add(recurrent, {0, 1}, inputs_.previous(block, 0, batch.begin), hidden, w_hh);
     }
     add(recurrent, later, inputs_.previous(block, later.begin, batch.begin), hidden, w_hh);
@@ -135,7 +130,7 @@ void BlockProducts<T>::add_bias_gradients(const Block& block, Range batch, Range
       if (g.b_ih && gate == plane) b_ih = g.b_ih + gate * p.hidden;
       if (g.b_hh && p.cell.recurrent_delta(gate) == plane) b_hh = g.b_hh + gate * p.hidden;
     }
-    call_.kernels.column_sums({{steps.size(), batch.size()},
+    call_.kernels.column_sums({groups_of(block, batch, steps),
                                deltas_of(block, plane, steps.begin, batch.begin),
                                block.batch.size(),
                                units.begin,
@@ -151,7 +146,7 @@ void BlockProducts<T>::initial_state_gradient(const Block& block, Member member)
   const Range units = member.share(p.hidden, call_.kernels.product_width);
   T* const out = gradients_.state + block.batch.begin * p.hidden;
   const T* const before = gradients_.write == Write::add ? out : nullptr;
-  Product<T> product{block.batch.size(),
+  Product<T> product{p.sequence.active(0, block.batch).size(),
                      p.hidden,
                      units.begin,
                      units.end,

@@ -57,9 +57,8 @@ class Crew {
 // The state after all steps, to where it is wanted.
 template <class T>
 void copy_last(const Problem<T>& p, const Record<const T>& record, const State<T>& last) {
-  const Index size = p.sequence.batch * p.hidden;
-  if (last.s) std::copy_n(p.states(record.y).last(), size, last.s);
-  if (last.c) std::copy_n(carried_states(p, record).last(), size, last.c);
+  if (last.s) p.states(record.y).copy_last(last.s);
+  if (last.c) carried_states(p, record).copy_last(last.c);
 }
 
 }  // namespace
@@ -113,7 +112,7 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   ForwardPass<T> forward(crew.call(), record.get());
   BackwardPass<T> backward(crew.call(), read_only(record.get()),
                            {nullptr, nullptr, nullptr, nullptr, &objective}, gradients, {});
-  if (gradients.write == Write::overwrite) {
+  if (gradients.x && gradients.write == Write::overwrite) {
     std::fill(gradients.x + problem.sequence.rows() * problem.inputs,
               gradients.x + whole.sequence.rows() * whole.inputs, T(0));
   }

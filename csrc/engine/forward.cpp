@@ -9,7 +9,7 @@ ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record)
     : call_(call),
       sums_(call.problem, call.kernels),
       steps_(steps_of(call, sums_, record)),
-      block_rows_(call.plan.most_steps() * call.problem.sequence.batch) {
+      block_rows_(call.plan.most_rows()) {
   if (call.plan.project_first) projected_ = Buffer<T>(2 * block_rows_ * sums_.padded());
 }
 
@@ -33,28 +33,28 @@ bool ForwardPass<T>::run(int member) {
 template <class T>
 bool ForwardPass<T>::run_blocks(int member) {
   const Plan& plan = call_.plan;
-  const Range mine = plan.rows_of(member);
   const Range units = plan.units_of(member, call_.kernels.product_width);
-  for (Index first = mine.begin; first < mine.end; first += plan.rows_at_once) {
-    const Range rows{first, std::min(first + plan.rows_at_once, mine.end)};
-    for (Index block = 0; block < plan.blocks(); ++block) {
+  return for_each_group(plan, member, [&](const Group& group, Range rows) {
+    for (Index number = 0; number < group.blocks(); ++number) {
+      const Block block(group, number);
       if (plan.project_first) project(block, units);
       if (!recur(block, rows, units)) return false;
     }
-  }
-  return true;
+    return true;
+  });
 }
 
 // One member recurs through a block, while the other projects the inputs of the next.
 template <class T>
 bool ForwardPass<T>::run_pipeline(int member) {
   const Range rows{0, call_.problem.sequence.batch}, units{0, call_.problem.hidden};
-  const Index blocks = call_.plan.blocks();
-  for (Index block = -1; block < blocks; ++block) {
+  const Group group = call_.plan.group(rows);
+  const Index blocks = group.blocks();
+  for (Index number = -1; number < blocks; ++number) {
     if (call_.plan.recurs(member)) {
-      if (block >= 0 && !recur(block, rows, units)) return false;
-    } else if (block + 1 < blocks) {
-      project(block + 1, units);
+      if (number >= 0 && !recur(Block(group, number), rows, units)) return false;
+    } else if (number + 1 < blocks) {
+      project(Block(group, number + 1), units);
     }
     if (!call_.barrier.wait()) return false;
   }
@@ -62,8 +62,8 @@ bool ForwardPass<T>::run_pipeline(int member) {
 }
 
 template <class T>
-void ForwardPass<T>::project(Index block, Range units) {
-  sums_.project(call_.plan.steps_of(block), units, projected(block));
+void ForwardPass<T>::project(const Block& block, Range units) {
+  sums_.project(block.steps, units, projected(block.number));
 }
 
 template <class T>
@@ -73,23 +73,28 @@ T* ForwardPass<T>::projected(Index block) {
 
 // Every step of a block, of some rows and units; false if interrupted.
 template <class T>
-bool ForwardPass<T>::recur(Index block, Range rows, Range units) {
+bool ForwardPass<T>::recur(const Block& block, Range rows, Range units) {
   return std::visit([&](const auto& policy) { return recur(policy, block, rows, units); }, steps_);
 }
 
 template <class T>
 template <class Policy>
-bool ForwardPass<T>::recur(const Policy& policy, Index block, Range rows, Range units) {
+bool ForwardPass<T>::recur(const Policy& policy, const Block& block, Range rows, Range units) {
   const Problem<T>& p = call_.problem;
-  const Range steps = call_.plan.steps_of(block);
-  const Index step_flops = 2 * rows.size() * units.size() * p.cell.gates * (p.inputs + p.hidden);
-  const T* const projected = call_.plan.project_first ? this->projected(block) : nullptr;
-  auto step = policy.at(steps.begin, projected, rows, units);
+  const Range steps = block.steps;
+  const Index row_flops = 2 * units.size() * p.cell.gates * (p.inputs + p.hidden);
+  const T* const projected = call_.plan.project_first ? this->projected(block.number) : nullptr;
+  Range active = p.sequence.active(steps.begin, rows);
+  if (active.size() == 0) return true;  // this member's rows have ended
+  auto step = policy.at(steps.begin, projected, active, units);
   for (Index t = steps.begin; t < steps.end; ++t) {
     policy.run(step);
     if (call_.plan.split == Split::hidden && !call_.barrier.wait()) return false;
-    if (!call_.go_on(step_flops)) return false;
-    if (t + 1 < steps.end) policy.advance(step, t + 1);
+    if (!call_.go_on(active.size() * row_flops)) return false;
+    if (t + 1 == steps.end) break;
+    active = p.sequence.active(t + 1, rows);
+    if (active.size() == 0) break;
+    policy.advance(step, t + 1, active);
   }
   return true;
 }

@@ -4,6 +4,7 @@
 
 #include <variant>
 
+#include "engine/block.h"
 #include "engine/steps_forward.h"
 
 namespace bptt {
@@ -21,10 +22,10 @@ class ForwardPass {
 
   bool run_blocks(int member);
   bool run_pipeline(int member);
-  bool recur(Index block, Range rows, Range units);
+  bool recur(const Block& block, Range rows, Range units);
   template <class Policy>
-  bool recur(const Policy& policy, Index block, Range rows, Range units);
-  void project(Index block, Range units);
+  bool recur(const Policy& policy, const Block& block, Range rows, Range units);
+  void project(const Block& block, Range units);
   T* projected(Index block);
   static Steps steps_of(const Call<T>& call, const Preactivations<T>& sums,
                         const Record<T>& record);

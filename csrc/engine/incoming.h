@@ -10,13 +10,20 @@ namespace bptt {
 template <class T>
 class Incoming {
  public:
-  // `last` (B, padded H) replaces dy at the last step, if dstate is given; `readout` gives dy for
-  // the steps of its block, or is null.
+  // `last` (B, padded H) replaces dy at each row's last step, if dstate is given; `readout` gives
+  // dy for the steps of its block, or is null.
   Incoming(const Call<T>& call, const StateGradients<T>& given, const T* last,
            const Readout<T>* readout)
       : call_(call), given_(given), last_(last), readout_(readout) {}
 
-  // dL/dS_t; data is null where there is none.
+  // dL/dS_t of rows whose last step is t.
+  Strips<const T> at_last(const Block& block, Index t, Range rows) const {
+    if (!last_) return at(block, t, rows);
+    const Index padded = call_.padded(call_.problem.hidden);
+    return call_.rows(last_ + rows.begin * padded, padded);
+  }
+
+  // dL/dS_t of others; data is null where there is none.
   Strips<const T> at(const Block& block, Index t, Range rows) const {
     const Problem<T>& p = call_.problem;
     if (readout_) {
@@ -24,15 +31,11 @@ class Incoming {
       if (dy.data) dy.data += (rows.begin - block.batch.begin) * dy.row_stride;
       return dy;
     }
-    if (last_ && t == p.sequence.steps - 1) {
-      const Index padded = call_.padded(p.hidden);
-      return call_.rows(last_ + rows.begin * padded, padded);
-    }
     if (!given_.dy) return {};
     return call_.rows(given_.dy + (p.sequence.row(t) + rows.begin) * p.hidden, p.hidden);
   }
 
-  // dL/dc_t from row b on, or null; and that of the last c, or null.
+  // dL/dc_t from row b on, or null; and that of a row's last c, or null.
   const T* dc(Index t, Index b) const {
     const Problem<T>& p = call_.problem;
     return given_.dc ? given_.dc + (p.sequence.row(t) + b) * p.hidden : nullptr;

@@ -54,7 +54,7 @@ class Measuring {
     Index next = asked_.count - 1;
     for (Index t = 0; t < problem_.sequence.steps; ++t) {
       const bool wanted = next >= 0 && asked_.lags[next] == problem_.sequence.steps - 1 - t;
-      const Block block{t, {t, t + 1}, {0, problem_.sequence.batch}};
+      const Block block = block_of(t);
       inputs.pack(block, {0, 1});
       copy_deltas(t, units);
       for_each_sum(units, wanted, [&](Range some, int param, Index gate) {
@@ -84,6 +84,11 @@ class Measuring {
   }
 
  private:
+  Block block_of(Index t) const {
+    const Index batch = problem_.sequence.batch;
+    return {{{0, batch}, {problem_.sequence.steps, batch}, 1, {}, 0}, t};
+  }
+
   Index columns(int param) const {
     return param == 0 ? problem_.inputs : param == 1 ? problem_.hidden : 1;
   }
@@ -140,7 +145,7 @@ class Measuring {
 
   // Adds the term of step t, some units of a parameter's gate, to `out`: a row for each unit.
   void add_term(const BlockInputs<T>& inputs, Index t, Range units, int param, Index gate, T* out) {
-    const Block block{t, {t, t + 1}, {0, problem_.sequence.batch}};
+    const Block block = block_of(t);
     const bool of_inputs = param == 0 || param == 2;
     Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
     da.data += units.begin / kernels_.lanes * strip_;

@@ -41,6 +41,10 @@ struct Model {
 
   Index steps() const { return s.sequence.steps; }
   Index batch() const { return s.sequence.batch; }
+  // Rows of a step, on average.
+  Index active() const {
+    return s.sequence.dense() ? batch() : ceil_div(s.sequence.rows(), std::max<Index>(1, steps()));
+  }
 
   double flops_rate() const { return machine.flops * 4 / static_cast<double>(item_size); }
 
@@ -76,13 +80,13 @@ struct Model {
 
   // One step's share of the products that are done block by block.
   double products(Index columns) const {
-    return 2.0 * static_cast<double>(batch() * s.hidden * columns) / flops_rate() /
+    return 2.0 * static_cast<double>(active() * s.hidden * columns) / flops_rate() /
            kProductEfficiency;
   }
 
   Cost cost(const Plan& plan) const {
     const double steps = static_cast<double>(this->steps());
-    const Index rows = plan.rows_of(plan.threads - 1).size();
+    const Index rows = rows_of_member(plan);
     const Index panels = ceil_div(s.hidden, panel);
     const Index units = plan.split == Split::hidden
                             ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
@@ -104,15 +108,22 @@ struct Model {
     return c;
   }
 
+  // Rows of a step that are one member's, at most.
+  Index rows_of_member(const Plan& plan) const {
+    if (s.sequence.dense()) return plan.rows_of(plan.threads - 1).size();
+    const bool by_rows = plan.split == Split::slices || plan.split == Split::rows;
+    return by_rows ? ceil_div(active(), plan.threads) : active();
+  }
+
   // Reading what another thread wrote at one step: so many values of each of its rows.
   double crossing(Index values, double lines_at_once) const {
-    const double bytes = static_cast<double>(batch() * values * item_size);
+    const double bytes = static_cast<double>(active() * values * item_size);
     return bytes / (lines_at_once * kLineBytes) * machine.barrier_seconds;
   }
 
   // Adds a pass: its recurrence, split as the plan says, and its products on one thread.
   void add(Cost& c, const Plan& plan, double recurrence, double products) const {
-    const double blocks = static_cast<double>(plan.blocks());
+    const double blocks = static_cast<double>(ceil_div(steps(), plan.block_steps));
     c.recurrence += recurrence;
     if (plan.split == Split::pipeline) {  // the products read what the recurrence wrote
       const double barriers = blocks * machine.barrier_seconds;
@@ -142,38 +153,53 @@ struct Model {
     return blocks * machine.barrier_seconds + steps * others / plan.threads * crossed;
   }
 
-  // Rows of a slice; all where slices are not worth their sums. Their number is a power of two, so
-  // that it can be shared out evenly.
-  Index slice_rows() const {
+  // How many slices; one where they are not worth their sums. A power of two, so that they can be
+  // shared out evenly.
+  Index slices() const {
     const Index bytes = weight_bytes();
-    if (batch() < 4 || bytes > kSlicedWeightBytes) return std::max<Index>(1, batch());
+    if (batch() < 4 || bytes > kSlicedWeightBytes) return 1;
     const Index most =
         std::min({kSliceSumBytes / std::max<Index>(1, bytes), kMostSlices,
-                  std::max<Index>(2, ceil_div(batch(), kSliceRows)),
+                  std::max<Index>(2, ceil_div(active(), kSliceRows)),
                   s.sequence.rows() / kSumRows});  // no fewer than are summed at once
     Index slices = 1;
     while (2 * slices <= most) slices *= 2;
-    return ceil_div(batch(), slices);
+    return slices;
   }
+  Index slice_rows() const { return std::max<Index>(1, ceil_div(batch(), slices())); }
 
   // The split by rows in which nobody waits, if there are slices for everybody.
   Split by_rows(Index threads) const {
+    if (ragged_slices()) return Split::slices;
     return threads == 1 || ceil_div(batch(), slice_rows()) >= threads ? Split::slices : Split::rows;
+  }
+
+  // Whether the batch is ragged and of several slices: each goes through time alone.
+  bool ragged_slices() const { return !s.sequence.dense() && slices() > 1; }
+
+  // Rows that are summed at once.
+  Index sum_rows() const {
+    const Index bytes = weight_bytes();
+    if (batch() <= kFewRows && bytes <= kSmallWeightBytes) return kSumRowsOfFew;
+    return bytes >= kLargeWeightBytes ? kSumRowsOfLarge : kSumRows;
   }
 
   Plan plan(Split split, int threads) const {
     const bool few = batch() <= kFewRows;
-    const bool small = few && weight_bytes() <= kSmallWeightBytes;
-    Plan p{s, threads, split, slice_rows(), 0, 0, std::max<Index>(1, batch()), false, {}};
-    const bool large = weight_bytes() >= kLargeWeightBytes;
-    const Index sum_rows = small ? kSumRowsOfFew : large ? kSumRowsOfLarge : kSumRows;
-    p.sum_steps = std::max<Index>(1, sum_rows / p.slice_rows);
+    Plan p{};
+    p.shape = s;
+    p.threads = threads;
+    p.split = split;
+    p.slice_rows = slice_rows();
+    p.rows_at_once = std::max<Index>(1, batch());
+    const Index summed = s.sequence.dense() ? p.slice_rows : ceil_div(active(), slices());
+    p.sum_steps = std::max<Index>(1, sum_rows() / std::max<Index>(1, summed));
     if (split == Split::slices) {
       const Index slices = std::max<Index>(1, kRowsAtOnce / p.slice_rows);
       p.rows_at_once = std::min(p.rows_at_once, slices * p.slice_rows);
     }
     p.block_steps = p.sum_steps;
-    if (split != Split::pipeline) {
+    if (split != Split::pipeline && s.sequence.dense()) {
       // x, y, dy, dx, two of delta, two of packed inputs and states, what is saved, O_t twice and
       // packed: a row's.
       const Index units = 3 + s.cell.states + 2 * s.cell.deltas() + s.cell.saved;
@@ -188,7 +214,78 @@ struct Model {
     p.cost = cost(p);
     return p;
   }
+
+  // The cheapest of: a plan for one thread; and each split on as many threads as it has work for.
+  Plan cheapest(const Plan& alone, Index threads) const {
+    Plan best = alone;
+    const auto consider = [&](Split split, Index members) {
+      if (members < 2) return;
+      const Plan plan = this->plan(split, static_cast<int>(members));
+      if (plan.cost.total < best.cost.total) best = plan;
+    };
+    // The other thread of a pipeline projects ahead.
+    if (batch() <= kFewRows) consider(Split::pipeline, 2);
+    for (Index members = threads; members > 1; members /= 2) {
+      const Index panels = ceil_div(s.hidden, panel);
+      const Index by_rows = std::min(members, ragged_slices() ? slices() : batch());
+      if (!streamed() || members > panels) consider(this->by_rows(by_rows), by_rows);
+      if (!ragged_slices()) consider(Split::hidden, std::min(members, panels));
+    }
+    return best;
+  }
 };
+
+// Where the rows of a ragged batch are cut into so many parts of about as many rows of all steps.
+std::vector<Index> cuts(const Sequence& sequence, Index parts) {
+  std::vector<Index> begins{0};
+  Index rows = 0;
+  sequence.for_each_row([&](Index b, Index steps) {
+    const Index part = static_cast<Index>(begins.size());
+    if (part < parts && rows + steps / 2 >= ceil_div(sequence.rows() * part, parts)) {
+      begins.push_back(b);
+    }
+    rows += steps;
+  });
+  begins.resize(static_cast<std::size_t>(parts + 1), sequence.batch);
+  return begins;
+}
+
+// Rows of a ragged batch as a sequence of their own, up to the last step that one of them has.
+std::vector<Index> offsets_of(const Sequence& sequence, Range rows) {
+  std::vector<Index> offsets{0};
+  for (Index t = 0; t < sequence.steps; ++t) {
+    const Index active = sequence.active(t, rows).size();
+    if (active == 0) break;
+    offsets.push_back(offsets.back() + active);
+  }
+  return offsets;
+}
+
+// The steps at which blocks of at least so many rows begin, and the end.
+std::vector<Index> begins_of(const std::vector<Index>& offsets, Index rows) {
+  std::vector<Index> begins{0};
+  const Index steps = static_cast<Index>(offsets.size()) - 1;
+  const auto at = [&](Index t) { return offsets[static_cast<std::size_t>(t)]; };
+  for (Index t = 1; t <= steps; ++t) {
+    if (t == steps || at(t) - at(begins.back()) >= rows) begins.push_back(t);
+  }
+  return begins;
+}
+
+// What a plan knows of each row's steps.
+void cut_ragged(Plan& plan, Index slices, Index sum_rows) {
+  const Sequence& sequence = plan.shape.sequence;
+  const std::vector<Index> begins = cuts(sequence, slices);
+  plan.rows_at_once = 1;
+  for (std::size_t i = 0; i + 1 < begins.size(); ++i) {
+    const Range rows{begins[i], begins[i + 1]};
+    std::vector<Index> offsets = offsets_of(sequence, rows);
+    std::vector<Index> blocks = begins_of(offsets, sum_rows);
+    plan.rows_at_once = std::max(plan.rows_at_once, rows.size());
+    plan.ragged.push_back({rows, std::move(offsets), std::move(blocks)});
+  }
+  if (plan.split == Split::rows) plan.row_begins = cuts(sequence, plan.threads);
+}
 
 }  // namespace
 
@@ -222,41 +319,64 @@ Range share(Index n, Index grain, int i, int parts) {
   return {std::min(begin, n), std::min(end, n)};
 }
 
-// The cheapest of: one thread; and each split on as many threads as it has work for.
 Plan make_plan(const Shape& s, Index panel, Index item_size, int threads, Passes passes,
                const Machine& machine) {
   const Model model{s, panel, item_size, passes, machine};
   Plan best = model.plan(Split::slices, 1);
-  if (threads == 1 || best.cost.total < machine.start_seconds) return best;
-  const auto consider = [&](Split split, Index members) {
-    if (members < 2) return;
-    const Plan plan = model.plan(split, static_cast<int>(members));
-    if (plan.cost.total < best.cost.total) best = plan;
-  };
-  // The other thread of a pipeline projects ahead.
-  if (s.sequence.batch <= kFewRows) consider(Split::pipeline, 2);
-  for (Index members = threads; members > 1; members /= 2) {
-    const Index panels = ceil_div(s.hidden, panel);
-    const Index by_rows = std::min(members, s.sequence.batch);
-    if (!model.streamed() || members > panels) consider(model.by_rows(by_rows), by_rows);
-    consider(Split::hidden, std::min(members, panels));
-  }
+  if (threads > 1 && best.cost.total >= machine.start_seconds) best = model.cheapest(best, threads);
+  if (!s.sequence.dense()) cut_ragged(best, model.slices(), model.sum_rows());
   return best;
 }
 
-Index Plan::slices() const { return ceil_div(shape.sequence.batch, slice_rows); }
-
-Index Plan::blocks() const { return ceil_div(shape.sequence.steps, block_steps); }
-
-Range Plan::steps_of(Index block) const {
-  const Index first = block * block_steps;
-  return {first, std::min(first + block_steps, shape.sequence.steps)};
+Index Group::blocks() const {
+  return begins.empty() ? ceil_div(sequence.steps, block_steps)
+                        : static_cast<Index>(begins.size()) - 1;
 }
 
-Index Plan::most_steps() const { return std::min(block_steps, shape.sequence.steps); }
+Range Group::steps_of(Index block) const {
+  if (!begins.empty()) {
+    const auto i = static_cast<std::size_t>(block);
+    return {begins[i], begins[i + 1]};
+  }
+  const Index first = block * block_steps;
+  return {first, std::min(first + block_steps, sequence.steps)};
+}
+
+Index Plan::slices() const {
+  return ragged.empty() ? ceil_div(shape.sequence.batch, slice_rows)
+                        : static_cast<Index>(ragged.size());
+}
+
+Range Plan::slices_of(int member) const { return share(slices(), 1, member, threads); }
+
+Group Plan::group(Range rows) const {
+  if (!ragged.empty()) return group_of_slice(0);
+  return {rows, {shape.sequence.steps, rows.size()}, block_steps, {}, 0};
+}
+
+Group Plan::group_of_slice(Index slice) const {
+  const Slice& s = ragged[static_cast<std::size_t>(slice)];
+  const Index steps = static_cast<Index>(s.offsets.size()) - 1;
+  return {s.rows, {steps, s.rows.size(), s.offsets.data()}, 0, s.begins, slice};
+}
+
+Index Plan::most_rows() const {
+  if (ragged.empty()) return std::min(block_steps, shape.sequence.steps) * rows_at_once;
+  Index most = 0;
+  for (std::size_t i = 0; i < ragged.size(); ++i) {
+    const Group group = group_of_slice(static_cast<Index>(i));
+    for (Index block = 0; block < group.blocks(); ++block) {
+      const Range steps = group.steps_of(block);
+      most = std::max(most, group.sequence.row(steps.end) - group.sequence.row(steps.begin));
+    }
+  }
+  return most;
+}
 
 Range Plan::rows_of(int member) const {
   const Index batch = shape.sequence.batch;
+  const auto i = static_cast<std::size_t>(member);
+  if (!row_begins.empty()) return {row_begins[i], row_begins[i + 1]};
   if (split == Split::slices) return share(batch, slice_rows, member, threads);
   return split == Split::rows ? share(batch, 1, member, threads) : Range{0, batch};
 }

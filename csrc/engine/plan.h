@@ -2,6 +2,9 @@
 // that decides it (docs/performance.md).
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "engine/problem.h"
 
 namespace bptt {
@@ -43,9 +46,23 @@ struct Cost {
   double total;       // less than the sum where products run beside the recurrence
 };
 
+// Rows of the batch that go through time together, and the blocks of steps that they go by.
+struct Group {
+  Range rows;                     // of the batch
+  Sequence sequence;              // theirs alone
+  Index block_steps;              // of all blocks but the last, in a dense batch
+  std::span<const Index> begins;  // (blocks + 1) steps, in a ragged one
+  Index slice;                    // which a ragged one is
+
+  Index blocks() const;
+  Range steps_of(Index block) const;
+};
+
 // Bits must depend neither on threads nor on caches, so what is summed up in which order is a
 // function of the shape alone: a weight gradient is the sum of those of slices of the batch, in
-// their order, and each is summed over time by pieces of sum_steps, from the last to the first.
+// their order, and each is summed over time by pieces of sum_steps, from the last to the first. In
+// a ragged batch each slice goes through time alone, and its pieces are its blocks: they have as
+// many steps as it takes to make about the same number of rows.
 struct Plan {
   Shape shape;
   int threads;
@@ -57,12 +74,23 @@ struct Plan {
   bool project_first;  // the input projection of a block in one product, ahead of its steps
   Cost cost;
 
+  // A slice of a ragged batch.
+  struct Slice {
+    Range rows;
+    std::vector<Index> offsets;  // of its sequence
+    std::vector<Index> begins;   // of its blocks
+  };
+  std::vector<Slice> ragged;      // empty in a dense batch
+  std::vector<Index> row_begins;  // of each member, in a split of a ragged batch by rows
+
   Index slices() const;
-  // Blocks of time, and the steps of one.
-  Index blocks() const;
-  Range steps_of(Index block) const;
-  // Most steps of a block.
-  Index most_steps() const;
+  // The slices that are this member's, in a split by slices.
+  Range slices_of(int member) const;
+  // Rows of the batch that go through time together, of a slice or of several.
+  Group group(Range rows) const;
+  Group group_of_slice(Index slice) const;
+  // Most rows of a block, all its steps together.
+  Index most_rows() const;
   // Rows of the batch that are this member's; in a split by slices whole slices.
   Range rows_of(int member) const;
   // Units of a step that are this member's.

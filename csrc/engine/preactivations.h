@@ -20,10 +20,12 @@ struct StepProducts {
   void run(const Kernels<T>& kernels) const {
     for (int i = 0; i < count; ++i) kernels.product(products[i]);
   }
-  // To the next step, whose S_{t-1} is at `s`; `rows` are those of a step in all arrays.
-  void advance(const T* s, Index rows) {
+  // To the next step, `rows` further in all arrays, of which so many rows are `active`; its S_{t-1}
+  // is at `s`.
+  void advance(const T* s, Index rows, Index active) {
     for (int i = 0; i < count; ++i) {
       Product<T>& p = products[i];
+      p.rows = active;
       p.init.data += rows * p.init.row_stride;
       if (p.segments[0].k > 0) p.segments[0].a.data += rows * p.segments[0].a.row_stride;
       if (p.segments[1].k > 0) p.segments[1].a.data = s;

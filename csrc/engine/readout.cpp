@@ -104,7 +104,8 @@ void Readout<T>::sum_losses(const Block& block, Range batch, Range steps,
   const Range with_loss = loss_steps(steps);
   for (Index t = with_loss.begin; t < with_loss.end; ++t) {
     const double* losses = losses_.get() + block.row_of(t);
-    for (Index b = batch.begin; b < batch.end; ++b) sum.add(losses[b - block.batch.begin]);
+    const Range rows = problem_.sequence.active(t, batch);
+    for (Index b = rows.begin; b < rows.end; ++b) sum.add(losses[b - block.batch.begin]);
   }
 }
 
@@ -131,7 +132,7 @@ void Readout<T>::add_gradients(const Block& block, Range batch, Range steps,
   const Range mine = member.share(objective_.outputs, lanes);
   const Index t = with_loss.begin, row = block.row_of(t) + batch.begin - block.batch.begin;
   const Strips<const T> left{do_strips_.get() + row * lanes, block_rows_ * lanes, lanes};
-  const RowGroups sum{with_loss.size(), batch.size()};
+  const RowGroups sum = groups_of(block, batch, with_loss);
   const Operand<T> s = inputs.states(block, t, batch.begin);
   kernels_.outer({sum, left, block.batch.size(), mine.begin, mine.end, s.matrix, s.first, s.step,
                   hidden, gradients.w_ho, hidden});

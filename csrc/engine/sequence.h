@@ -1,6 +1,8 @@
 // Which rows take part in which step, and where they lie: all that the engine knows of time.
 #pragma once
 
+#include <algorithm>
+
 #include "contract/kernels.h"
 
 namespace bptt {
@@ -27,13 +29,43 @@ struct Member {
 };
 
 // The rows of step t are the first active(t) of the batch, never more than at the step before. In
-// an array of all steps they begin at row(t).
+// an array of all steps they begin at row(t). A dense batch has all its rows at every step; a
+// ragged one says how many rows come before each.
 struct Sequence {
   Index steps, batch;
+  const Index* offsets = nullptr;  // (T + 1), or null of a dense batch
 
-  Index active(Index) const { return batch; }
-  Index row(Index t) const { return t * batch; }
+  bool dense() const { return !offsets; }
+  Index active(Index t) const { return offsets ? offsets[t + 1] - offsets[t] : batch; }
+  Index row(Index t) const { return offsets ? offsets[t] : t * batch; }
   Index rows() const { return row(steps); }
+
+  // Those of some rows of the batch that take part in step t.
+  Range active(Index t, Range some) const {
+    return {some.begin, std::clamp(active(t), some.begin, some.end)};
+  }
+  // Those of them whose last step is t; with t = -1, those that have no step.
+  Range ending(Index t, Range some) const {
+    const Index now = t < 0 ? batch : active(t), later = t + 1 < steps ? active(t + 1) : 0;
+    return {std::clamp(later, some.begin, some.end), std::clamp(now, some.begin, some.end)};
+  }
+  // Calls f(b, steps) for each row of the batch and the number of steps that it has.
+  template <class F>
+  void for_each_row(F&& f) const {
+    Index t = steps;
+    for (Index b = 0; b < batch; ++b) {
+      while (t > 0 && active(t - 1) <= b) --t;
+      f(b, t);
+    }
+  }
+  // Calls f(t, rows) for the steps at which rows of the batch end, from -1 on.
+  template <class F>
+  void for_each_ending(F&& f) const {
+    for (Index t = dense() ? steps - 1 : -1; t < steps; ++t) {
+      const Range rows = ending(t, {0, batch});
+      if (rows.size() > 0) f(t, rows);
+    }
+  }
 };
 
 // One part of the state, S or c, after each step; and before the first.
@@ -49,7 +81,12 @@ struct States {
     return t == 0 ? initial + b * hidden : after(t - 1, b);
   }
   const T* after(Index t, Index b) const { return rest + (sequence.row(t) + b) * hidden; }
-  const T* last() const { return before(sequence.steps, 0); }
+  // The state after each row's own last step, (B, H).
+  void copy_last(T* out) const {
+    sequence.for_each_ending([&](Index t, Range rows) {
+      std::copy_n(before(t + 1, rows.begin), rows.size() * hidden, out + rows.begin * hidden);
+    });
+  }
 };
 
 }  // namespace bptt

@@ -3,7 +3,8 @@
 // cells.
 //
 // A step is prepared once a block and moved from step to step: `at` prepares that of step t, and
-// `advance` makes the one after t that of t.
+// `advance` makes the one after t that of t, whose rows may be more. Its product is that of the
+// rows that go on to step t + 1; rows whose last step is t have one of their own, from `enter`.
 #pragma once
 
 #include "engine/deltas.h"
@@ -20,6 +21,19 @@ struct BackwardReads {
   Record<const T> record;
   const Preactivations<T>* sums;  // to compute again what was not saved, or null
   const Incoming<T>& incoming;
+
+  // How many of the rows of step t take part in the next one.
+  Index going_on(Index t, Range rows) const {
+    const Sequence& sequence = call.problem.sequence;
+    return rows.size() - sequence.ending(t, rows).size();
+  }
+
+  // dL/dS_t, to `out`, of rows whose last step is t: what comes from outside.
+  Product<T> entering(const Block& block, Index t, Range rows, Range units, Strips<T> out) const {
+    Product<T> product{rows.size(), call.problem.hidden, units.begin, units.end, {}, {}, out};
+    product.added = incoming.at_last(block, t, rows);
+    return product;
+  }
 };
 
 template <class T>
@@ -39,7 +53,7 @@ class ElmanBackward {
     const Problem<T>& p = in_.call.problem;
     const Index b = rows.begin - block.batch.begin;
     const Strips<T> delta = deltas_.strips(deltas_.at(block.number, block.row_of(t) + b));
-    Step step{{rows.size(),
+    Step step{{in_.going_on(t, rows),
                p.hidden,
                units.begin,
                units.end,
@@ -48,11 +62,16 @@ class ElmanBackward {
                delta,
                in_.incoming.at(block, t, rows)},
               {rows.size(), units.begin, units.end, states(t, rows), delta}};
-    if (t + 1 < p.sequence.steps) {  // of the block after it: t is its last
+    if (step.product.rows > 0) {  // of the block after it: t is its last
       deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
     }
     fetch_next(step, block, t, rows);
     return step;
+  }
+
+  Product<T> enter(const Block& block, Index t, Range rows, Range units) {
+    const Index row = block.row_of(t) + rows.begin - block.batch.begin;
+    return in_.entering(block, t, rows, units, deltas_.strips(deltas_.at(block.number, row)));
   }
 
   void run(const Step& step) const { in_.call.cell().backward(step.pointwise); }
@@ -60,7 +79,8 @@ class ElmanBackward {
   void advance(Step& step, const Block& block, Index t, Range rows) const {
     T*& delta = step.pointwise.values.data;
     deltas_.multiply_recurrent(step.product, delta, in_.weights);
-    delta -= block.batch.size() * in_.call.kernels.lanes;
+    delta -= block.sequence.active(t) * in_.call.kernels.lanes;
+    step.pointwise.rows = rows.size();
     step.product.out.data = delta;
     step.product.added = step.pointwise.next_ds;
     step.pointwise.y = states(t, rows);
@@ -113,7 +133,6 @@ class GatedBackward {
 
   // Before the steps of a block; false if the call was interrupted.
   bool begin(const Block& block, Range rows, Range units) {
-    if (block.number + 1 == in_.call.plan.blocks()) start_carry(block, rows, units);
     return !in_.sums || compute_gates(block, rows, units);
   }
 
@@ -121,7 +140,7 @@ class GatedBackward {
     const Problem<T>& p = problem_;
     const Index b = rows.begin - block.batch.begin;
     T* const ds = ds_.get() + b * padded_;
-    Step step{{rows.size(),
+    Step step{{in_.going_on(t, rows),
                p.hidden,
                units.begin,
                units.end,
@@ -130,22 +149,29 @@ class GatedBackward {
                in_.call.rows(ds, padded_),
                in_.incoming.at(block, t, rows)},
               gates_at(block, t, rows, units)};
-    if (t + 1 < p.sequence.steps) {  // of the block after it: t is its last
+    if (step.product.rows > 0) {  // of the block after it: t is its last
       deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
     }
     fetch_next(step, t);
     return step;
   }
 
+  Product<T> enter(const Block& block, Index t, Range rows, Range units) {
+    start_carry(block, rows, units);
+    T* const ds = ds_.get() + (rows.begin - block.batch.begin) * padded_;
+    return in_.entering(block, t, rows, units, in_.call.rows(ds, padded_));
+  }
+
   void run(const Step& step) const { cell_.gates_backward(step.gates); }
 
   void advance(Step& step, const Block& block, Index t, Range rows) const {
-    const Index state = rows_to_next(t) * problem_.hidden;
+    const Index state = rows_to_next(t) * problem_.hidden, active = block.sequence.active(t);
     GatesBackward<T>& gates = step.gates;
     deltas_.multiply_recurrent(step.product, gates.delta, in_.weights);
     step.product.added = in_.incoming.at(block, t, rows);
-    gates.delta -= block.batch.size() * lanes_;
-    gates.saved -= (in_.sums ? block.batch.size() * problem_.hidden : state) * problem_.cell.saved;
+    gates.rows = rows.size();
+    gates.delta -= active * lanes_;
+    gates.saved -= (in_.sums ? active * problem_.hidden : state) * problem_.cell.saved;
     if (gates.c) gates.c -= state;
     if (gates.dc) gates.dc -= state;
     gates.previous = carried_.before(t, rows.begin);
@@ -173,7 +199,8 @@ class GatedBackward {
   void add_carried_to_initial(const Block& block, Range units, const Gradients<T>& g) const {
     const Problem<T>& p = problem_;
     const bool two = p.cell.states > 1, adds = g.write == Write::add || !two;
-    for (Index b = block.batch.begin; b < block.batch.end; ++b) {
+    const Range rows = p.sequence.active(0, block.batch);
+    for (Index b = rows.begin; b < rows.end; ++b) {
       T* const carried = (two ? g.c : g.state) + b * p.hidden;
       const T* const carry = carry_.get() + (b - block.batch.begin) * padded_;
       for (Index u = units.begin; u < units.end; ++u) {
@@ -183,7 +210,7 @@ class GatedBackward {
   }
 
  private:
-  // What comes after the last step: dL/dc of the final state, or nothing.
+  // What comes after the last step of some rows: dL/dc of their final state, or nothing.
   void start_carry(const Block& block, Range rows, Range units) {
     const Index hidden = problem_.hidden;
     for (Index b = rows.begin; b < rows.end; ++b) {
@@ -201,12 +228,14 @@ class GatedBackward {
   bool compute_gates(const Block& block, Range rows, Range units) {
     const Problem<T>& p = problem_;
     const GateSteps<T> steps(in_.call, *in_.sums, in_.record);
-    const Index flops = 2 * rows.size() * units.size() * p.cell.gates * (p.inputs + p.hidden);
+    const Index row_flops = 2 * units.size() * p.cell.gates * (p.inputs + p.hidden);
     for (Index t = block.steps.begin; t < block.steps.end; ++t) {
-      auto step = steps.at(t, nullptr, rows, units);
+      const Range active = p.sequence.active(t, rows);
+      if (active.size() == 0) break;
+      auto step = steps.at(t, nullptr, active, units);
       step.gates.saved = saved_at(block, t, rows.begin);
       steps.run(step);
-      if (!in_.call.go_on(flops)) return false;
+      if (!in_.call.go_on(active.size() * row_flops)) return false;
     }
     return true;
   }

@@ -2,8 +2,8 @@
 // then what it makes of them. One policy for Elman cells, one for gated cells.
 //
 // A step is prepared once a block and moved from step to step: `at` prepares that of step t, and
-// `advance` makes the one before t that of t. `projected` is b + W_x x of the block's rows, or
-// null.
+// `advance` makes the one before t that of t, whose rows may be fewer. `projected` is b + W_x x of
+// the block's rows, or null.
 #pragma once
 
 #include "engine/preactivations.h"
@@ -37,10 +37,11 @@ class ElmanForward {
     call_.cell().forward(step.pointwise);
   }
 
-  void advance(Step& step, Index t) const {
+  void advance(Step& step, Index t, Range rows) const {
     const Sequence& sequence = call_.problem.sequence;
     T*& y = step.pointwise.values.data;
-    step.sums.advance(y, sequence.row(t) - sequence.row(t - 1));
+    step.sums.advance(y, sequence.row(t) - sequence.row(t - 1), rows.size());
+    step.pointwise.rows = rows.size();
     y += values_to_next(t - 1);
     step.sums.products[0].out.data = y;
     if (t + 1 < sequence.steps) step.pointwise.next_values.data += values_to_next(t);
@@ -121,17 +122,18 @@ class GatedForward : public GateSteps<T> {
     return step;
   }
 
-  void advance(Step& step, Index t) const {
+  void advance(Step& step, Index t, Range rows) const {
     const Problem<T>& p = call_.problem;
-    const Index rows = p.sequence.row(t) - p.sequence.row(t - 1);
+    const Index further = p.sequence.row(t) - p.sequence.row(t - 1);
     GatesForward<T>& gates = step.gates;
-    step.sums.advance(gates.y, rows);
+    step.sums.advance(gates.y, further, rows.size());
+    gates.rows = rows.size();
     gates.previous = p.cell.states > 1 ? gates.c : gates.y;
-    gates.y += rows * p.hidden;
-    if (gates.c) gates.c += rows * p.hidden;
-    if (gates.saved) gates.saved += rows * p.hidden * p.cell.saved;
+    gates.y += further * p.hidden;
+    if (gates.c) gates.c += further * p.hidden;
+    if (gates.saved) gates.saved += further * p.hidden * p.cell.saved;
     gates.next_rows = rows_to_next(t);
-    if (p.cell.apart && call_.plan.project_first) gates.sums += rows * sums_.padded();
+    if (p.cell.apart && call_.plan.project_first) gates.sums += further * sums_.padded();
   }
 
  private:

@@ -19,7 +19,7 @@ BackwardSweep<T>::BackwardSweep(const Sweeping<T>& sweeping, Barrier& barrier)
     : in_(sweeping),
       call_(sweeping.call),
       barrier_(barrier),
-      block_rows_(call_.plan.most_steps() * call_.plan.rows_at_once),
+      block_rows_(call_.plan.most_rows()),
       deltas_(call_, block_rows_),
       readout_(readout_of(sweeping, block_rows_)),
       incoming_(call_, sweeping.incoming, sweeping.last, readout_ ? &*readout_ : nullptr),
@@ -35,24 +35,24 @@ typename BackwardSweep<T>::Steps BackwardSweep<T>::steps_for(const BackwardReads
 }
 
 template <class T>
-bool BackwardSweep<T>::run(Range batch, int member) {
-  if (call_.plan.split == Split::pipeline) return run_pipeline(batch, member);
-  return run_blocks(batch, {member, barrier_.size()});
+bool BackwardSweep<T>::run(const Group& group, Range rows, int member) {
+  if (call_.plan.split == Split::pipeline) return run_pipeline(group, member);
+  return run_blocks(group, rows, {member, barrier_.size()});
 }
 
 // All members recur through a block, meet, and do its products; who is done goes on to the block
 // before. What the products read is kept for two blocks, so nobody overwrites it meanwhile; or, of
 // the readout's, until all have met after the next block's.
 template <class T>
-bool BackwardSweep<T>::run_blocks(Range batch, Member member) {
-  for (Index number = call_.plan.blocks() - 1; number >= 0; --number) {
-    const Block block = block_at(number, batch);
+bool BackwardSweep<T>::run_blocks(const Group& group, Range rows, Member member) {
+  for (Index number = group.blocks() - 1; number >= 0; --number) {
+    const Block block(group, number);
     if (readout_) {
       read_out(block, member);
       if (!barrier_.wait()) return false;
       if (member.index == 0) sum_losses(block);
     }
-    if (!recur(block, member)) return false;
+    if (!recur(block, rows, member)) return false;
     products_.pack(block, member);
     if (!barrier_.wait()) return false;
     products(block, member);
@@ -63,21 +63,21 @@ bool BackwardSweep<T>::run_blocks(Range batch, Member member) {
 // One member recurs through a block, while the other does the products of the block after it in
 // time, and the readout of the one before.
 template <class T>
-bool BackwardSweep<T>::run_pipeline(Range batch, int member) {
+bool BackwardSweep<T>::run_pipeline(const Group& group, int member) {
   constexpr Member alone{0, 1};
-  const Index blocks = call_.plan.blocks();
+  const Index blocks = group.blocks();
   for (Index number = blocks; number >= -1; --number) {
     if (call_.plan.recurs(member)) {
       const bool is_block = number >= 0 && number < blocks;
-      if (is_block && !recur(block_at(number, batch), alone)) return false;
+      if (is_block && !recur(Block(group, number), group.rows, alone)) return false;
     } else {
       if (number + 1 < blocks) {
-        const Block block = block_at(number + 1, batch);
+        const Block block(group, number + 1);
         products_.pack(block, alone);
         products(block, alone);
       }
       if (number > 0 && readout_) {
-        const Block block = block_at(number - 1, batch);
+        const Block block(group, number - 1);
         read_out(block, alone);
         sum_losses(block);
       }
@@ -85,11 +85,6 @@ bool BackwardSweep<T>::run_pipeline(Range batch, int member) {
     if (!barrier_.wait()) return false;
   }
   return true;
-}
-
-template <class T>
-Block BackwardSweep<T>::block_at(Index number, Range batch) const {
-  return {number, call_.plan.steps_of(number), batch};
 }
 
 template <class T>
@@ -106,12 +101,7 @@ void BackwardSweep<T>::sum_losses(const Block& block) {
 
 // da_t of every step of the block, of this member's rows and units; false if interrupted.
 template <class T>
-bool BackwardSweep<T>::recur(const Block& block, Member member) {
-  Range rows = block.batch;
-  if (call_.plan.split == Split::rows) {
-    const Range mine = member.share(block.batch.size(), 1);
-    rows = {block.batch.begin + mine.begin, block.batch.begin + mine.end};
-  }
+bool BackwardSweep<T>::recur(const Block& block, Range rows, Member member) {
   const Range units = call_.plan.units_of(member.index, call_.kernels.product_width);
   return std::visit([&](auto& policy) { return recur(policy, block, rows, units); }, steps_);
 }
@@ -120,21 +110,30 @@ template <class T>
 template <class Policy>
 bool BackwardSweep<T>::recur(Policy& policy, const Block& block, Range rows, Range units) {
   const Problem<T>& p = call_.problem;
-  const Index step_flops = 2 * rows.size() * units.size() * p.cell.gates * p.hidden;
+  const Index row_flops = 2 * units.size() * p.cell.gates * p.hidden;
+  Index t = block.steps.end - 1;
+  while (t >= block.steps.begin && p.sequence.active(t, rows).size() == 0) --t;
+  if (t < block.steps.begin) return true;  // this member's rows end before
   if (!policy.begin(block, rows, units)) return false;
-  auto step = policy.at(block, block.steps.end - 1, rows, units);
-  for (Index t = block.steps.end - 1; t >= block.steps.begin; --t) {
-    call_.kernels.product(step.product);
+  Range active = p.sequence.active(t, rows);
+  auto step = policy.at(block, t, active, units);
+  for (;; --t) {
+    const Range ending = p.sequence.ending(t, rows);
+    if (ending.size() > 0) call_.kernels.product(policy.enter(block, t, ending, units));
+    if (step.product.rows > 0) call_.kernels.product(step.product);
     if (in_.trace.dstates) {
-      trace_state(step.product.out, t, rows, units);
-      policy.add_carried(block, t, rows, units, in_.trace);
+      trace_state(step.product.out, t, active, units);
+      policy.add_carried(block, t, active, units, in_.trace);
     }
     policy.run(step);
     if (call_.plan.split == Split::hidden && !barrier_.wait()) return false;
-    if (!call_.go_on(step_flops)) return false;
-    if (t > block.steps.begin) policy.advance(step, block, t - 1, rows);
+    if (!call_.go_on(active.size() * row_flops)) return false;
+    if (t == block.steps.begin) return true;
+    const Index continuing = active.size();
+    active = p.sequence.active(t - 1, rows);
+    policy.advance(step, block, t - 1, active);
+    step.product.rows = continuing;
   }
-  return true;
 }
 
 // dL/dS_t of a step, between its product and its pointwise pass.

@@ -18,7 +18,7 @@ struct Sweeping {
   Record<const T> record;
   const Preactivations<T>* sums;  // to compute again what was not saved, or null
   StateGradients<T> incoming;
-  const T* last;  // (B, padded H) what replaces dy at the last step, or null
+  const T* last;  // (B, padded H) what replaces dy at each row's last step, or null
   Gradients<T> gradients;
   Trace<T> trace;
   SliceGradients<T>& slices;
@@ -30,18 +30,17 @@ class BackwardSweep {
   // `barrier` is of those who share it.
   BackwardSweep(const Sweeping<T>& sweeping, Barrier& barrier);
 
-  // Sweeps the rows `batch` of the batch, at most the plan's rows_at_once. False if interrupted.
-  bool run(Range batch, int member);
+  // Sweeps a group of rows, of which some are the member's. False if interrupted.
+  bool run(const Group& group, Range rows, int member);
 
  private:
   using Steps = std::variant<ElmanBackward<T>, GatedBackward<T>>;
 
-  bool run_blocks(Range batch, Member member);
-  bool run_pipeline(Range batch, int member);
-  Block block_at(Index number, Range batch) const;
+  bool run_blocks(const Group& group, Range rows, Member member);
+  bool run_pipeline(const Group& group, int member);
   void read_out(const Block& block, Member member);
   void sum_losses(const Block& block);
-  bool recur(const Block& block, Member member);
+  bool recur(const Block& block, Range rows, Member member);
   template <class Policy>
   bool recur(Policy& policy, const Block& block, Range rows, Range units);
   void products(const Block& block, Member member);

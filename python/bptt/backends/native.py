@@ -121,10 +121,9 @@ class NativeBackend:
 
 def _empty_record(layer: Layer, save: str) -> Record:
     """Unwritten states of every step and after the last, and gates if they are to be saved."""
-    steps, batch, _ = layer.x.shape
-    hidden, dtype = layer.params.hidden_size, layer.x.dtype
+    rows, hidden, dtype = layer.x.shape[:-1], layer.params.hidden_size, layer.x.dtype
     gates: int = _core.CELLS[layer.cell.name]["saved"] if save == "gates" else 0
-    return Record.empty(layer, (np.empty((steps, batch, gates, hidden), dtype),) if gates else ())
+    return Record.empty(layer, (np.empty((*rows, gates, hidden), dtype),) if gates else ())
 
 
 def _empty_grads(layer: Layer, wanted: str = "all") -> Grads:

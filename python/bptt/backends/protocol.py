@@ -48,12 +48,17 @@ class Layer:
     x : (T, B, I)
     state : tuple of (B, H)
         Each part of the initial state.
+    offsets : (T + 1,) int64, or None
+        Of a ragged batch, how many rows come before each step. Rows then lie one after the other
+        in all arrays of all steps, (N, ...) in place of (T, B, ...): those of a step are the first
+        ones of the batch, never more than at the step before.
     """
 
     cell: Cell
     params: Params
     x: Array
     state: State
+    offsets: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +86,14 @@ class Record:
     @classmethod
     def empty(cls, layer: Layer, saved: tuple[Array, ...]) -> Record:
         """Unwritten states of a pass of `layer`."""
-        steps, batch, _ = layer.x.shape
-        shape = (steps + 1, batch, layer.params.hidden_size)
-        states = tuple(np.empty(shape, layer.x.dtype) for _ in layer.state)
+        steps, *batch, _ = layer.x.shape
         last = tuple(map(np.empty_like, layer.state))
+        hidden = layer.params.hidden_size
+        if layer.offsets is not None:
+            after = tuple(np.empty((steps, hidden), layer.x.dtype) for _ in layer.state)
+            return cls(after, last, saved)
+        shape = (steps + 1, *batch, hidden)
+        states = tuple(np.empty(shape, layer.x.dtype) for _ in layer.state)
         return cls(tuple(s[1:] for s in states), last, saved, states)
 
     def before(self, initial: State) -> State:
