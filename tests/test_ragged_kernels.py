@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import bptt
 import numpy as np
 import pytest
-
-import bptt
 from bptt.backends.native import NativeBackend
 from bptt.backends.protocol import ALL, Incoming, Layer, Request, Trace
 from bptt.cells import get_cell
