@@ -99,9 +99,10 @@ double py_value_and_grad(int threads, bool flush, py::handle layer, py::handle o
     const auto end = last.is_none()
                          ? State<T>{}
                          : output_parts<T>("last", last, p.cell, {p.sequence.batch, p.hidden});
+    const Cut cut = read_cut(held, request);
     double value = 0;
     run_interruptibly([&](Interrupt& interrupt) {
-      value = value_and_grad(p, read, gradients, end, {threads, flush}, interrupt);
+      value = value_and_grad(p, read, gradients, end, cut, {threads, flush}, interrupt);
     });
     return value;
   });
@@ -164,12 +165,14 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
 
 // The forecast as plain numbers; python/bptt/plan.py names them.
 py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index inputs, Index hidden,
-                     Index outputs, const std::string& dtype, int threads) {
+                     Index outputs, const std::string& dtype, int threads, Index segment_steps,
+                     Index group_segments) {
   const CellId id = cell_of(cell);
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
   const Shape shape{{steps, batch}, inputs, hidden, outputs, shape_of(id)};
-  const Forecast f = dtype == "float32" ? forecast<float>(id, shape, threads)
-                                        : forecast<double>(id, shape, threads);
+  const Cut cut{segment_steps, group_segments};
+  const Forecast f = dtype == "float32" ? forecast<float>(id, shape, cut, threads)
+                                        : forecast<double>(id, shape, cut, threads);
   const Plan& p = f.plan;
   using namespace py::literals;
   return py::dict("threads"_a = p.threads, "split"_a = kSplitNames[static_cast<int>(p.split)],
@@ -215,7 +218,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("lanes", [] { return kernel_table().f32.lanes; }, "float32 lanes of a vector in use.");
   m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"),
         "Peak rate of fused multiply-adds in GF/s, measured for about 50 ms.");
-  m.def("forecast", py_forecast, "How a call would be done, and what it takes.");
+  m.def("forecast", py_forecast, py::arg("cell"), py::arg("steps"), py::arg("batch"),
+        py::arg("inputs"), py::arg("hidden"), py::arg("outputs"), py::arg("dtype"),
+        py::arg("threads"), py::arg("segment_steps") = 0, py::arg("group_segments") = 0,
+        "How a call would be done, and what it takes.");
   const auto publish = [&](const char* name, auto choose) {
     m.def(
         name, [choose](const py::array& x, bool flush) { return map_array(x, flush, choose); },

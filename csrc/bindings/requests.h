@@ -209,6 +209,16 @@ Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request,
           held.get<"accumulate">(request).cast<bool>() ? Write::add : Write::overwrite};
 }
 
+// Of a Request, how time is cut.
+inline Cut read_cut(Held& held, py::handle request) {
+  const Cut cut{held.get<"segment_steps">(request).cast<Index>(),
+                held.get<"group_segments">(request).cast<Index>()};
+  if (cut.segment_steps < 0 || cut.group_segments < 0) {
+    throw py::value_error("segments: negative size");
+  }
+  return cut;
+}
+
 // A Trace, or None.
 template <class T>
 Trace<T> read_trace(Held& held, const Problem<T>& p, py::handle trace) {

@@ -7,13 +7,14 @@ namespace bptt {
 template <class T>
 BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record,
                               const StateGradients<T>& incoming, const Gradients<T>& gradients,
-                              const Trace<T>& trace)
+                              const Trace<T>& trace, bool in_segments)
     : call_(call),
       incoming_(incoming),
       gradients_(gradients),
       alone_(1, call.interrupt),
       weights_(call.problem, call.kernels, incoming.objective),
-      slices_(call, gradients) {
+      slices_(call, gradients),
+      in_segments_(in_segments) {
   const Problem<T>& p = call.problem;
   if (incoming.dstate && p.sequence.steps > 0) {
     last_ = Buffer<T>(p.sequence.batch * call.padded(p.hidden));
@@ -25,30 +26,55 @@ BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record
                              gradients, trace,
                              slices_};
   const bool own = call.plan.split == Split::slices;
-  for (int i = 0; i < (own ? call.plan.threads : 1); ++i) {
+  const int sweeps = !own ? 1 : in_segments ? call.plan.groups() : call.plan.threads;
+  for (int i = 0; i < sweeps; ++i) {
     sweeps_.push_back(std::make_unique<BackwardSweep<T>>(sweeping, own ? alone_ : call.barrier));
   }
 }
 
 template <class T>
-void BackwardPass<T>::run(int index) {
+bool BackwardPass<T>::begin(int index) {
   const Member member{index, call_.plan.threads};
   slices_.clear(member);
   if (index == 0) join_dstate();
   weights_.pack(member);
   if (sums_) sums_->pack(member);
-  if (!call_.barrier.wait()) return;
-  if (!sweep(index) || !call_.barrier.wait()) return;
-  slices_.reduce(member);
+  return call_.barrier.wait();
 }
 
-// False if interrupted.
 template <class T>
-bool BackwardPass<T>::sweep(int member) {
+bool BackwardPass<T>::run(int member) {
+  return run(member, {0, call_.plan.blocks()});
+}
+
+template <class T>
+bool BackwardPass<T>::run(int member, Range blocks) {
   const bool own = call_.plan.split == Split::slices;
-  BackwardSweep<T>& sweep = *sweeps_[static_cast<std::size_t>(own ? member : 0)];
+  const auto through = [&](BackwardSweep<T>& sweep, const Group& group, Range rows) {
+    return sweep.run(group, rows, blocks, own ? 0 : member);
+  };
+  return for_each_sweep(member, through) && call_.barrier.wait();
+}
+
+template <class T>
+void BackwardPass<T>::bind(int member, const Record<const T>& record) {
+  if (call_.plan.split != Split::slices && member > 0) return;  // the sweep is shared
+  for_each_sweep(member, [&](BackwardSweep<T>& sweep, const Group&, Range) {
+    sweep.bind(record);
+    return true;
+  });
+}
+
+// Calls f(sweep, group, rows) for the groups in which a member takes part; false if f was once.
+template <class T>
+template <class F>
+bool BackwardPass<T>::for_each_sweep(int member, F&& f) {
+  const bool own = call_.plan.split == Split::slices;
+  Index sweep = !own ? 0 : in_segments_ ? call_.plan.first_group_of(member) : member;
   return for_each_group(call_.plan, member, [&](const Group& group, Range rows) {
-    return sweep.run(group, rows, own ? 0 : member);
+    BackwardSweep<T>& its = *sweeps_[static_cast<std::size_t>(sweep)];
+    if (in_segments_) ++sweep;
+    return f(its, group, rows);
   });
 }
 

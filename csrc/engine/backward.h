@@ -22,10 +22,18 @@ class BackwardPass {
  public:
   BackwardPass(const Call<T>& call, const Record<const T>& record,
                const StateGradients<T>& incoming, const Gradients<T>& gradients,
-               const Trace<T>& trace);
+               const Trace<T>& trace, bool in_segments = false);
 
-  // One member's part; all members of the plan call it at once. It ends early if interrupted.
-  void run(int member);
+  // One member's part of each; all members of the plan call it at once. First they begin; then they
+  // run, back through all steps or segment after segment from the last one; then they end. False if
+  // interrupted.
+  bool begin(int member);
+  bool run(int member);
+  bool run(int member, Range blocks);
+  void end(int member) { slices_.reduce({member, call_.plan.threads}); }
+
+  // The record of the segment that runs next: this member's part.
+  void bind(int member, const Record<const T>& record);
 
   // Of the objective, once all members have run.
   double loss() const { return slices_.loss(); }
@@ -34,7 +42,8 @@ class BackwardPass {
   void join_dstate();
   void add_last(Index t, Range rows);
   void pass_through(const T* dstate, Range rows, T* out) const;
-  bool sweep(int member);
+  template <class F>
+  bool for_each_sweep(int member, F&& f);
 
   const Call<T>& call_;
   const StateGradients<T> incoming_;
@@ -44,7 +53,9 @@ class BackwardPass {
   std::optional<Preactivations<T>> sums_;  // where a gated cell's gates were not saved
   SliceGradients<T> slices_;
   Buffer<T> last_;  // (B, padded H) dy + dstate at each row's last step
-  std::vector<std::unique_ptr<BackwardSweep<T>>> sweeps_;  // of all members, or of each
+  const bool in_segments_;
+  // Of all members; or of each, that goes on from group to group, or in segments of each group.
+  std::vector<std::unique_ptr<BackwardSweep<T>>> sweeps_;
 };
 
 }  // namespace bptt

@@ -25,6 +25,9 @@ class BlockInputs {
   BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows,
               Index batch);
 
+  // Other states, from the next block on.
+  void bind(const T* y) { states_ = problem_.states(y); }
+
   // One member's part; all are done before anything of the block is read.
   void pack(const Block& block, Member member);
 
@@ -42,7 +45,7 @@ class BlockInputs {
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
-  const States<T> states_;
+  States<T> states_;
   const bool ragged_;
   const bool whole_;  // a block has all rows of the batch
   Panels<T> x_[2];

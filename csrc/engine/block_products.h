@@ -17,6 +17,9 @@ class BlockProducts {
                 const Deltas<T>& deltas, Readout<T>* readout, const Gradients<T>& gradients,
                 const Trace<T>& trace, SliceGradients<T>& slices, Index block_rows);
 
+  // Other states, from the next block on.
+  void bind(const T* y) { inputs_.bind(y); }
+
   // One member's part: all pack before any of them computes.
   void pack(const Block& block, Member member);
   void run(const Block& block, Member member);

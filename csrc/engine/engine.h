@@ -7,6 +7,7 @@
 #include "engine/execution.h"
 #include "engine/interrupt.h"
 #include "engine/plan.h"
+#include "engine/segments.h"
 
 namespace bptt {
 
@@ -29,10 +30,10 @@ void backward(const Problem<T>& problem, const Record<const T>& record,
               const Trace<T>& trace, const Execution& execution, Interrupt& interrupt);
 
 // Returns the loss. `last`, whose parts may be null, gets the state after the last step whose loss
-// counts.
+// counts. `cut` says of how many steps the states are kept at a time.
 template <class T>
 double value_and_grad(const Problem<T>& problem, const Objective<T>& objective,
-                      const Gradients<T>& gradients, const State<T>& last,
+                      const Gradients<T>& gradients, const State<T>& last, const Cut& cut,
                       const Execution& execution, Interrupt& interrupt);
 
 // How `forward` and `backward` together are done, or, with outputs, `value_and_grad` with its loss
@@ -45,6 +46,6 @@ struct Forecast {
 };
 
 template <class T>
-Forecast forecast(CellId cell, const Shape& shape, int threads);
+Forecast forecast(CellId cell, const Shape& shape, const Cut& cut, int threads);
 
 }  // namespace bptt

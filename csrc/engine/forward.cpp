@@ -6,42 +6,45 @@ namespace bptt {
 
 template <class T>
 ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record)
-    : call_(call),
-      sums_(call.problem, call.kernels),
-      steps_(steps_of(call, sums_, record)),
-      block_rows_(call.plan.most_rows()) {
+    : call_(call), sums_(call.problem, call.kernels), block_rows_(call.plan.most_rows()) {
   if (call.plan.project_first) projected_ = Buffer<T>(2 * block_rows_ * sums_.padded());
+  bind(record);
 }
 
 template <class T>
-typename ForwardPass<T>::Steps ForwardPass<T>::steps_of(const Call<T>& call,
-                                                        const Preactivations<T>& sums,
-                                                        const Record<T>& record) {
-  if (call.problem.cell.gated()) return GatedForward<T>(call, sums, record);
-  return ElmanForward<T>(call, sums, record);
+void ForwardPass<T>::bind(const Record<T>& record) {
+  if (call_.problem.cell.gated()) {
+    steps_.emplace(std::in_place_type<GatedForward<T>>, call_, sums_, record);
+  } else {
+    steps_.emplace(std::in_place_type<ElmanForward<T>>, call_, sums_, record);
+  }
+}
+
+template <class T>
+bool ForwardPass<T>::pack(int member) {
+  sums_.pack({member, call_.plan.threads});
+  return call_.barrier.wait();
 }
 
 template <class T>
 bool ForwardPass<T>::run(int member) {
-  sums_.pack({member, call_.plan.threads});
-  if (!call_.barrier.wait()) return false;
-  const bool pipeline = call_.plan.split == Split::pipeline;
-  const bool done = pipeline ? run_pipeline(member) : run_blocks(member);
-  return done && call_.barrier.wait();
+  if (call_.plan.split == Split::pipeline) return run_pipeline(member) && call_.barrier.wait();
+  return run(member, {0, call_.plan.blocks()});
 }
 
 template <class T>
-bool ForwardPass<T>::run_blocks(int member) {
+bool ForwardPass<T>::run(int member, Range blocks) {
   const Plan& plan = call_.plan;
   const Range units = plan.units_of(member, call_.kernels.product_width);
-  return for_each_group(plan, member, [&](const Group& group, Range rows) {
-    for (Index number = 0; number < group.blocks(); ++number) {
+  const auto through = [&](const Group& group, Range rows) {
+    for (Index number = blocks.begin; number < blocks.end; ++number) {
       const Block block(group, number);
       if (plan.project_first) project(block, units);
       if (!recur(block, rows, units)) return false;
     }
     return true;
-  });
+  };
+  return for_each_group(plan, member, through) && call_.barrier.wait();
 }
 
 // One member recurs through a block, while the other projects the inputs of the next.
@@ -74,7 +77,7 @@ T* ForwardPass<T>::projected(Index block) {
 // Every step of a block, of some rows and units; false if interrupted.
 template <class T>
 bool ForwardPass<T>::recur(const Block& block, Range rows, Range units) {
-  return std::visit([&](const auto& policy) { return recur(policy, block, rows, units); }, steps_);
+  return std::visit([&](const auto& policy) { return recur(policy, block, rows, units); }, *steps_);
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 // sum; or of a gated cell, the sums of all its gates and then its step.
 #pragma once
 
+#include <optional>
 #include <variant>
 
 #include "engine/block.h"
@@ -14,25 +15,29 @@ class ForwardPass {
  public:
   ForwardPass(const Call<T>& call, const Record<T>& record);
 
-  // One member's part; all members of the plan call it at once. False if interrupted.
+  // One member's part of each; all members of the plan call it at once. `pack` comes first; `run`
+  // fills the record for all steps or, in no pipeline, for some blocks of them. False if
+  // interrupted.
+  bool pack(int member);
   bool run(int member);
+  bool run(int member, Range blocks);
+
+  // Another record to fill from now on; by one member, while no other runs.
+  void bind(const Record<T>& record);
 
  private:
   using Steps = std::variant<ElmanForward<T>, GatedForward<T>>;
 
-  bool run_blocks(int member);
   bool run_pipeline(int member);
   bool recur(const Block& block, Range rows, Range units);
   template <class Policy>
   bool recur(const Policy& policy, const Block& block, Range rows, Range units);
   void project(const Block& block, Range units);
   T* projected(Index block);
-  static Steps steps_of(const Call<T>& call, const Preactivations<T>& sums,
-                        const Record<T>& record);
 
   const Call<T>& call_;
   Preactivations<T> sums_;
-  const Steps steps_;
+  std::optional<Steps> steps_;
   Index block_rows_;
   Buffer<T> projected_;  // two of (block rows, padded sums), used in turn: b + W_x x_t
 };

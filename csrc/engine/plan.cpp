@@ -96,7 +96,8 @@ struct Model {
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
     const double packing =
         s.sequence.rows() > 0 ? 2 * static_cast<double>(weight_bytes()) / machine.l3_rate : 0;
-    if (passes != Passes::backward) {
+    const int forward = passes == Passes::backward ? 0 : passes == Passes::both_in_segments ? 2 : 1;
+    for (int i = 0; i < forward; ++i) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
       add(c, plan, steps * step(rows, units, k),
           steps * products(plan.project_first ? s.cell.gates * s.inputs : 0) + packing);
@@ -223,8 +224,8 @@ struct Model {
       const Plan plan = this->plan(split, static_cast<int>(members));
       if (plan.cost.total < best.cost.total) best = plan;
     };
-    // The other thread of a pipeline projects ahead.
-    if (batch() <= kFewRows) consider(Split::pipeline, 2);
+    // The other thread of a pipeline is at work on other blocks, which may be of another segment.
+    if (batch() <= kFewRows && passes != Passes::both_in_segments) consider(Split::pipeline, 2);
     for (Index members = threads; members > 1; members /= 2) {
       const Index panels = ceil_div(s.hidden, panel);
       const Index by_rows = std::min(members, ragged_slices() ? slices() : batch());
@@ -250,24 +251,24 @@ std::vector<Index> cuts(const Sequence& sequence, Index parts) {
   return begins;
 }
 
-// Rows of a ragged batch as a sequence of their own, up to the last step that one of them has.
+// Rows of a ragged batch as a sequence of their own.
 std::vector<Index> offsets_of(const Sequence& sequence, Range rows) {
   std::vector<Index> offsets{0};
   for (Index t = 0; t < sequence.steps; ++t) {
-    const Index active = sequence.active(t, rows).size();
-    if (active == 0) break;
-    offsets.push_back(offsets.back() + active);
+    offsets.push_back(offsets.back() + sequence.active(t, rows).size());
   }
   return offsets;
 }
 
-// The steps at which blocks of at least so many rows begin, and the end.
-std::vector<Index> begins_of(const std::vector<Index>& offsets, Index rows) {
+// The steps at which blocks begin, and the end: one ends when a slice has so many rows of it.
+std::vector<Index> begins_of(const std::vector<Plan::Slice>& slices, Index steps, Index rows) {
   std::vector<Index> begins{0};
-  const Index steps = static_cast<Index>(offsets.size()) - 1;
-  const auto at = [&](Index t) { return offsets[static_cast<std::size_t>(t)]; };
   for (Index t = 1; t <= steps; ++t) {
-    if (t == steps || at(t) - at(begins.back()) >= rows) begins.push_back(t);
+    const auto enough = [&](const Plan::Slice& slice) {
+      const auto at = [&](Index step) { return slice.offsets[static_cast<std::size_t>(step)]; };
+      return at(t) - at(begins.back()) >= rows;
+    };
+    if (t == steps || std::any_of(slices.begin(), slices.end(), enough)) begins.push_back(t);
   }
   return begins;
 }
@@ -275,15 +276,14 @@ std::vector<Index> begins_of(const std::vector<Index>& offsets, Index rows) {
 // What a plan knows of each row's steps.
 void cut_ragged(Plan& plan, Index slices, Index sum_rows) {
   const Sequence& sequence = plan.shape.sequence;
-  const std::vector<Index> begins = cuts(sequence, slices);
+  const std::vector<Index> parts = cuts(sequence, slices);
   plan.rows_at_once = 1;
-  for (std::size_t i = 0; i + 1 < begins.size(); ++i) {
-    const Range rows{begins[i], begins[i + 1]};
-    std::vector<Index> offsets = offsets_of(sequence, rows);
-    std::vector<Index> blocks = begins_of(offsets, sum_rows);
+  for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
+    const Range rows{parts[i], parts[i + 1]};
     plan.rows_at_once = std::max(plan.rows_at_once, rows.size());
-    plan.ragged.push_back({rows, std::move(offsets), std::move(blocks)});
+    plan.ragged.push_back({rows, offsets_of(sequence, rows)});
   }
+  plan.begins = begins_of(plan.ragged, sequence.steps, sum_rows);
   if (plan.split == Split::rows) plan.row_begins = cuts(sequence, plan.threads);
 }
 
@@ -349,6 +349,14 @@ Index Plan::slices() const {
 
 Range Plan::slices_of(int member) const { return share(slices(), 1, member, threads); }
 
+Index Plan::first_group_of(int member) const {
+  if (split != Split::slices) return member > 0 ? 1 : 0;
+  if (!ragged.empty()) return member < threads ? slices_of(member).begin : slices();
+  Index groups = 0;
+  for (int i = 0; i < member; ++i) groups += ceil_div(rows_of(i).size(), rows_at_once);
+  return groups;
+}
+
 Group Plan::group(Range rows) const {
   if (!ragged.empty()) return group_of_slice(0);
   return {rows, {shape.sequence.steps, rows.size()}, block_steps, {}, 0};
@@ -357,7 +365,7 @@ Group Plan::group(Range rows) const {
 Group Plan::group_of_slice(Index slice) const {
   const Slice& s = ragged[static_cast<std::size_t>(slice)];
   const Index steps = static_cast<Index>(s.offsets.size()) - 1;
-  return {s.rows, {steps, s.rows.size(), s.offsets.data()}, 0, s.begins, slice};
+  return {s.rows, {steps, s.rows.size(), s.offsets.data()}, 0, begins, slice};
 }
 
 Index Plan::most_rows() const {

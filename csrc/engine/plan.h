@@ -36,7 +36,7 @@ struct Machine {
 const Machine& this_machine();
 
 // What a call does.
-enum class Passes : int { forward, backward, both };
+enum class Passes : int { forward, backward, both, both_in_segments };
 
 // Predicted seconds.
 struct Cost {
@@ -61,8 +61,8 @@ struct Group {
 // Bits must depend neither on threads nor on caches, so what is summed up in which order is a
 // function of the shape alone: a weight gradient is the sum of those of slices of the batch, in
 // their order, and each is summed over time by pieces of sum_steps, from the last to the first. In
-// a ragged batch each slice goes through time alone, and its pieces are its blocks: they have as
-// many steps as it takes to make about the same number of rows.
+// a ragged batch each slice goes through time alone, and its pieces are the blocks: they have as
+// many steps as it takes one of the slices to come to so many rows.
 struct Plan {
   Shape shape;
   int threads;
@@ -78,14 +78,19 @@ struct Plan {
   struct Slice {
     Range rows;
     std::vector<Index> offsets;  // of its sequence
-    std::vector<Index> begins;   // of its blocks
   };
   std::vector<Slice> ragged;      // empty in a dense batch
+  std::vector<Index> begins;      // of its blocks, and the end; the same of all slices
   std::vector<Index> row_begins;  // of each member, in a split of a ragged batch by rows
 
   Index slices() const;
+  Index blocks() const { return group({0, shape.sequence.batch}).blocks(); }
   // The slices that are this member's, in a split by slices.
   Range slices_of(int member) const;
+  // How many groups of rows go through time one after the other, of members below this one; or in
+  // all.
+  Index first_group_of(int member) const;
+  int groups() const { return static_cast<int>(first_group_of(threads)); }
   // Rows of the batch that go through time together, of a slice or of several.
   Group group(Range rows) const;
   Group group_of_slice(Index slice) const;

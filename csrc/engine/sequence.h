@@ -58,10 +58,14 @@ struct Sequence {
       f(b, t);
     }
   }
-  // Calls f(t, rows) for the steps at which rows of the batch end, from -1 on.
+  // Calls f(t, rows) for the steps of [-1, T), or of some of them, at which rows of the batch end.
   template <class F>
   void for_each_ending(F&& f) const {
-    for (Index t = dense() ? steps - 1 : -1; t < steps; ++t) {
+    for_each_ending({-1, steps}, f);
+  }
+  template <class F>
+  void for_each_ending(Range some, F&& f) const {
+    for (Index t = dense() ? std::max(some.begin, steps - 1) : some.begin; t < some.end; ++t) {
       const Range rows = ending(t, {0, batch});
       if (rows.size() > 0) f(t, rows);
     }
@@ -81,9 +85,9 @@ struct States {
     return t == 0 ? initial + b * hidden : after(t - 1, b);
   }
   const T* after(Index t, Index b) const { return rest + (sequence.row(t) + b) * hidden; }
-  // The state after each row's own last step, (B, H).
-  void copy_last(T* out) const {
-    sequence.for_each_ending([&](Index t, Range rows) {
+  // The state after each row's own last step, (B, H), if that is one of some: of [-1, T).
+  void copy_last(Range steps, T* out) const {
+    sequence.for_each_ending(steps, [&](Index t, Range rows) {
       std::copy_n(before(t + 1, rows.begin), rows.size() * hidden, out + rows.begin * hidden);
     });
   }

@@ -47,6 +47,11 @@ class ElmanBackward {
   ElmanBackward(const BackwardReads<T>& reads, Deltas<T>& deltas, Index)
       : in_(reads), deltas_(deltas), states_(reads.call.problem.states(reads.record.y)) {}
 
+  void bind(const Record<const T>& record) {
+    in_.record = record;
+    states_ = in_.call.problem.states(record.y);
+  }
+
   bool begin(const Block&, Range, Range) { return true; }
 
   Step at(const Block& block, Index t, Range rows, Range units) {
@@ -103,9 +108,9 @@ class ElmanBackward {
     step.pointwise.next_ds = in_.incoming.at(block, t - 1, rows);
   }
 
-  const BackwardReads<T> in_;
+  BackwardReads<T> in_;
   Deltas<T>& deltas_;
-  const States<T> states_;
+  States<T> states_;
 };
 
 template <class T>
@@ -129,6 +134,11 @@ class GatedBackward {
         carry_(reads.call.plan.rows_at_once * padded_) {
     const Problem<T>& p = reads.call.problem;
     if (reads.sums) saved_ = Buffer<T>(block_rows * p.cell.saved * p.hidden);
+  }
+
+  void bind(const Record<const T>& record) {
+    in_.record = record;
+    carried_ = carried_states(problem_, record);
   }
 
   // Before the steps of a block; false if the call was interrupted.
@@ -281,12 +291,12 @@ class GatedBackward {
     return sequence.row(t + 1) - sequence.row(t);
   }
 
-  const BackwardReads<T> in_;
+  BackwardReads<T> in_;
   const Problem<T>& problem_;
   const Cell<T>& cell_;
   const Index lanes_;
   Deltas<T>& deltas_;
-  const States<T> carried_;
+  States<T> carried_;
   const Index padded_;
   Buffer<T> ds_;     // (rows at once, padded H) dL/dS_t
   Buffer<T> carry_;  // (rows at once, padded H) what goes straight from step to step

@@ -35,17 +35,24 @@ typename BackwardSweep<T>::Steps BackwardSweep<T>::steps_for(const BackwardReads
 }
 
 template <class T>
-bool BackwardSweep<T>::run(const Group& group, Range rows, int member) {
+bool BackwardSweep<T>::run(const Group& group, Range rows, Range blocks, int member) {
   if (call_.plan.split == Split::pipeline) return run_pipeline(group, member);
-  return run_blocks(group, rows, {member, barrier_.size()});
+  return run_blocks(group, rows, blocks, {member, barrier_.size()});
+}
+
+template <class T>
+void BackwardSweep<T>::bind(const Record<const T>& record) {
+  in_.record = record;
+  products_.bind(record.y);
+  std::visit([&](auto& policy) { policy.bind(record); }, steps_);
 }
 
 // All members recur through a block, meet, and do its products; who is done goes on to the block
 // before. What the products read is kept for two blocks, so nobody overwrites it meanwhile; or, of
 // the readout's, until all have met after the next block's.
 template <class T>
-bool BackwardSweep<T>::run_blocks(const Group& group, Range rows, Member member) {
-  for (Index number = group.blocks() - 1; number >= 0; --number) {
+bool BackwardSweep<T>::run_blocks(const Group& group, Range rows, Range blocks, Member member) {
+  for (Index number = blocks.end - 1; number >= blocks.begin; --number) {
     const Block block(group, number);
     if (readout_) {
       read_out(block, member);

@@ -30,13 +30,17 @@ class BackwardSweep {
   // `barrier` is of those who share it.
   BackwardSweep(const Sweeping<T>& sweeping, Barrier& barrier);
 
-  // Sweeps a group of rows, of which some are the member's. False if interrupted.
-  bool run(const Group& group, Range rows, int member);
+  // Sweeps a group of rows, of which some are the member's, back through some blocks; from there it
+  // goes on with those before. False if interrupted.
+  bool run(const Group& group, Range rows, Range blocks, int member);
+
+  // The record of what is swept next.
+  void bind(const Record<const T>& record);
 
  private:
   using Steps = std::variant<ElmanBackward<T>, GatedBackward<T>>;
 
-  bool run_blocks(const Group& group, Range rows, Member member);
+  bool run_blocks(const Group& group, Range rows, Range blocks, Member member);
   bool run_pipeline(const Group& group, int member);
   void read_out(const Block& block, Member member);
   void sum_losses(const Block& block);
@@ -47,7 +51,7 @@ class BackwardSweep {
   void trace_state(const Strips<T>& ds, Index t, Range rows, Range units) const;
   Steps steps_for(const BackwardReads<T>& reads);
 
-  const Sweeping<T> in_;
+  Sweeping<T> in_;
   const Call<T>& call_;
   Barrier& barrier_;
   Index block_rows_;

@@ -166,12 +166,20 @@ class Request:
         One of `WANTED`. What is not wanted need not be computed, and is then an empty array.
     trace : Trace or None
         Arrays for what passes by.
+    segment_steps : int
+        Of how many steps `value_and_grad` keeps the states at a time, at least; 0 for all. Others
+        are computed again, from those at the borders of segments.
+    group_segments : int
+        So many segments make a group: borders are kept of groups, and of the segments of one group
+        at a time. 0 for one group.
     """
 
     out: Grads | None = None
     accumulate: bool = False
     wanted: str = "all"
     trace: Trace | None = None
+    segment_steps: int = 0
+    group_segments: int = 0
 
 
 # All gradients, in new arrays.
