@@ -204,7 +204,8 @@ Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
   const auto ahead = [&] { const ForwardPass<T> pass(call, {}); };
   const auto behind = [&] {
     const T last{}, kept{};  // as if dstate were given and the gates saved
-    const BackwardPass<T> pass(call, {nullptr, nullptr, &kept}, {nullptr, nullptr, &last}, {}, {});
+    const BackwardPass<T> pass(call, {nullptr, nullptr, &kept},
+                               {nullptr, nullptr, &last, nullptr, nullptr}, {}, {});
   };
   const auto fused = [&] { const BothPasses<T> passes(call, objective, {}, cut); };
   const Index rows = s.sequence.rows();
