@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import checks, files, layouts
-from .cells import CELLS, Cell, get_cell
+from . import checks, files, layouts, param_arrays
+from .cells import Cell, get_cell
 from .checks import Array
+from .param_arrays import PARAM_NAMES
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["PARAM_NAMES", "Params"]
-
-PARAM_NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "w_ho", "b_o")
-_CELL = "cell"  # its name, beside them in a file
 
 
 @dataclass(eq=False)
@@ -59,8 +57,7 @@ class Params:
     _accepted: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        checked = self._checked()
-        for name, array in checked.items():
+        for name, array in self._checked().items():
             setattr(self, name, array)
 
     @property
@@ -136,40 +133,7 @@ class Params:
         return copied
 
     def _checked(self) -> dict[str, Array]:
-        """Every entry that is present, as an array of fitting dtype and shape."""
-        w_hh = checks.as_float_array("w_hh", self.w_hh)
-        checks.expect_shape("w_hh", w_hh, ("G*H", "H"))
-        rows, hidden = w_hh.shape
-        if hidden < 1 or rows < 1 or rows % hidden:
-            raise ValueError(f"w_hh: expected shape (G*H, H) with H at least 1, got {w_hh.shape}")
-        gates = sorted({cell.gates for cell in CELLS.values()})
-        if rows // hidden not in gates:
-            raise ValueError(
-                f"w_hh: expected shape (G*H, H) with G in {gates}, the numbers of gates that cells "
-                f"have, got {w_hh.shape}; are w_ih and w_hh swapped?"
-            )
-        arrays = {"w_hh": w_hh}
-        like = ("w_hh", w_hh.dtype)
-        for name, shape in (
-            ("w_ih", (rows, "I")),
-            ("b_ih", (rows,)),
-            ("b_hh", (rows,)),
-            ("w_ho", ("O", hidden)),
-            ("b_o", ("O",)),
-        ):
-            value = getattr(self, name)
-            if value is None and name != "w_ih":
-                continue
-            array = arrays[name] = checks.as_float_array(name, value, like)
-            checks.expect_shape(name, array, shape, lambda: f"w_hh of shape {w_hh.shape}")
-            if 0 in array.shape:
-                raise ValueError(f"{name}: expected sizes of at least 1, got {array.shape}")
-        if "b_o" in arrays:
-            if "w_ho" not in arrays:
-                raise ValueError("b_o: a readout bias needs the readout weights w_ho, got None")
-            outputs = arrays["w_ho"].shape[0]
-            checks.expect_shape("b_o", arrays["b_o"], (outputs,), "w_ho")
-        return arrays
+        return param_arrays.checked({name: getattr(self, name) for name in PARAM_NAMES})
 
     def astype(self, dtype: npt.DTypeLike) -> Params:
         """A copy with every array cast to `dtype`, a float dtype."""
@@ -197,13 +161,12 @@ class Params:
         OSError
             If the file cannot be written.
         """
-        named = {}
+        name = None
         if cell is not None:
             kind = get_cell(cell)
             self.readable_for(kind)
-            named = {_CELL: np.array(kind.name)}
-        with files.replacing(_with_suffix(path)) as file:
-            np.savez(file, **self.arrays(), **named)  # type: ignore[arg-type, unused-ignore]
+            name = kind.name
+        param_arrays.write(path, self.arrays(), name)
 
     @classmethod
     def load(cls, path: files.StrPath) -> Params:
@@ -227,7 +190,7 @@ class Params:
         ValueError, OSError
             As `load` does.
         """
-        arrays, cell = _read(path)
+        arrays, cell = param_arrays.read(path)
         try:
             return cls(**arrays), cell
         except (TypeError, ValueError) as error:
@@ -244,7 +207,7 @@ class Params:
         ValueError, OSError
             As `load` does.
         """
-        return _read(path)[1]
+        return param_arrays.read(path)[1]
 
     @classmethod
     def from_torch(
@@ -420,30 +383,3 @@ class Params:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
         return f"Params({shapes}, dtype={self.dtype})"
-
-
-def _with_suffix(path: files.StrPath) -> str:
-    name = os.fsdecode(path)
-    if os.path.basename(name) in ("", os.curdir, os.pardir):
-        raise ValueError(f"path: expected the name of a file, got {name!r}")
-    return name if name.endswith(".npz") else name + ".npz"
-
-
-def _read(path: files.StrPath) -> tuple[dict[str, Array], str | None]:
-    """The arrays of a file of parameters, and the name of the cell that it was saved with."""
-    suffixed = _with_suffix(path)
-    found = files.read_arrays(suffixed if os.path.exists(suffixed) else path)
-    cell = found.pop(_CELL, None)
-    unknown = sorted(set(found) - set(PARAM_NAMES))
-    missing = sorted({"w_ih", "w_hh"} - set(found))
-    if unknown or missing:
-        raise ValueError(
-            f"path: {os.fspath(path)!r} does not hold bptt.Params: "
-            f"unknown arrays {unknown}, missing arrays {missing}"
-        )
-    if cell is not None and (cell.dtype.kind != "U" or cell.shape):
-        raise ValueError(
-            f"path: {os.fspath(path)!r} does not hold bptt.Params: expected the name of a cell in "
-            f"{_CELL!r}, got an array of {cell.dtype} {cell.shape}"
-        )
-    return found, None if cell is None else str(cell)
