@@ -138,7 +138,7 @@ def test_no_gradient_at_all_is_refused_in_words() -> None:
 def test_minimal_saving_needs_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     params = bptt.init_params("lstm", input_size=I, hidden_size=256, rng=0)
     x = np.zeros((600, 128, I), np.float32)
-    monkeypatch.setattr("bptt.checks._available_memory", lambda: 350 << 20)
+    monkeypatch.setattr("bptt.memory._available", lambda: 350 << 20)
     with pytest.raises(MemoryError, match="the tape of 600 steps"):
         bptt.forward("lstm", params, x)
     tape = bptt.forward("lstm", params, x, save="minimal")

@@ -525,7 +525,7 @@ def test_a_loss_at_one_step_keeps_one_number_a_lag() -> None:
 
 def test_lags_that_do_not_fit_are_refused_before(monkeypatch: pytest.MonkeyPatch) -> None:
     params = bptt.init_params("tanh", input_size=1, hidden_size=2, output_size=2, rng=0)
-    monkeypatch.setattr("bptt.checks._available_memory", lambda: 20 << 20)
+    monkeypatch.setattr("bptt.memory._available", lambda: 20 << 20)
     x = np.zeros((10_000, 1, 1), np.float32)
     with pytest.raises(MemoryError, match=r"^10000 lags of 10000 steps needs"):
         bptt.lag_gradients("tanh", params, x, np.zeros((10_000, 1), int), loss="cross_entropy")
@@ -668,6 +668,6 @@ def test_terms_that_do_not_fit_are_refused_with_the_alternative(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     p = make_problem("tanh", 400, 2, 2, 400, dtype="float32")
-    monkeypatch.setattr("bptt.checks._available_memory", lambda: 20 << 20)
+    monkeypatch.setattr("bptt.memory._available", lambda: 20 << 20)
     with pytest.raises(MemoryError, match=r"terms of 400 lags; bptt.lag_terms holds one at a time"):
         bptt.lag_gradients("tanh", p.params, p.x, dy=p.dy, terms=True)

@@ -77,10 +77,71 @@ def test_forward_mode_asks_for_what_it_takes(save: str, monkeypatch: pytest.Monk
     x = np.zeros((200, 16, 4), np.float32)
     tape = bptt.forward("lstm", params, x, save=save)
     asked = []
-    monkeypatch.setattr("bptt.checks.require_memory", lambda nbytes, what: asked.append(nbytes))
+    monkeypatch.setattr("bptt.memory.require_memory", lambda nbytes, what: asked.append(nbytes))
     tape.jvp(dx=x)
     tracemalloc.start()
     tape.jvp(dx=x)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < max(asked) < 2.5 * peak
+
+
+LSTM = bptt.init_params("lstm", input_size=8, hidden_size=32, output_size=16, rng=0)
+SEQUENCES = np.zeros((100, 384, 8), np.float32)
+TARGETS = np.zeros((100, 384), int)
+
+# What makes a call ready, which is not measured.
+PREPARED: dict[str, Callable] = {
+    "backward": lambda backend: bptt.forward("lstm", LSTM, SEQUENCES, backend=backend),
+    "backward, gates anew": lambda backend: bptt.forward(
+        "lstm", LSTM, SEQUENCES, save="minimal", backend=backend
+    ),
+}
+WITHIN: dict[str, Callable] = {
+    "forward": lambda _, backend: bptt.forward("lstm", LSTM, SEQUENCES, backend=backend),
+    "forward, minimal": lambda _, backend: bptt.forward(
+        "lstm", LSTM, SEQUENCES, save="minimal", backend=backend
+    ),
+    "backward": lambda tape, backend: tape.backward(tape.y),
+    "backward, gates anew": lambda tape, backend: tape.backward(tape.y),
+    "value_and_grad": lambda _, backend: bptt.value_and_grad(
+        "lstm", LSTM, SEQUENCES, TARGETS, loss="cross_entropy", at="all", backend=backend
+    ),
+    "truncated": lambda _, backend: bptt.value_and_grad(
+        "lstm",
+        LSTM,
+        SEQUENCES,
+        TARGETS,
+        loss="cross_entropy",
+        at="all",
+        truncate=1,
+        backend=backend,
+    ),
+    "predict": lambda _, backend: bptt.predict("lstm", LSTM, SEQUENCES, backend=backend),
+    "lag_gradients": lambda _, backend: bptt.lag_gradients(
+        "lstm", LSTM, SEQUENCES, TARGETS[0], loss="cross_entropy", at="last", backend=backend
+    ),
+    "jacobian_norms": lambda _, backend: bptt.jacobian_norms(
+        "lstm", LSTM, SEQUENCES, distances=[100], iterations=2, tolerance=1e9, backend=backend
+    ),
+    "Grads.zeros": lambda _, backend: bptt.Grads.zeros(LSTM, 100, 384, cell="lstm"),
+}
+
+
+@pytest.mark.parametrize("call", WITHIN)
+def test_a_call_asks_once_and_for_what_it_takes(
+    call: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "bptt.memory.require_memory", lambda nbytes, what: asked.append((nbytes, what))
+    )
+    prepared = PREPARED.get(call, lambda _: None)(backend)
+    WITHIN[call](prepared, backend)  # Numba compiles, and holds what it compiled
+    asked.clear()
+    tracemalloc.start()
+    WITHIN[call](prepared, backend)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(asked) == 1, asked
+    assert peak < asked[0][0] + (2 << 20)  # of objects, and of single steps of the reference

@@ -9,6 +9,7 @@ Fused forward pass and BPTT of recurrent networks, on NumPy arrays (or anything 
 from .backends import BackendStatus, backends
 from .cells import CELLS, Cell
 from .custom_cell import CellDefinition, cell
+from .forward_pass import forward
 from .gradient import value_and_grad
 from .gradient_check import GradientCheck, check_gradients
 from .grads import Grads
@@ -28,7 +29,7 @@ from .params import Params
 from .plan import Plan, plan
 from .prediction import Prediction, predict
 from .subnormals import get_flush_subnormals, set_flush_subnormals
-from .tape import Tape, forward
+from .tape import Tape
 from .threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"

@@ -10,13 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import control_groups
+from . import memory
 
 __all__ = [
     "Array",
@@ -29,7 +28,6 @@ __all__ = [
     "float_dtype",
     "non_negative",
     "readable",
-    "require_memory",
     "rising",
     "size",
     "unknown",
@@ -116,7 +114,7 @@ def readable(array: Array) -> Array:
     flags = array.flags
     if flags.c_contiguous and flags.aligned and array.dtype.isnative:
         return array
-    require_memory(array.nbytes, f"a contiguous copy of an input of shape {array.shape}")
+    memory.require_memory(array.nbytes, f"a contiguous copy of an input of shape {array.shape}")
     return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
 
 
@@ -278,38 +276,3 @@ def float_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
         raise TypeError(f"{name}: expected a float dtype, got {dtype}")
     native: np.dtype[Any] = dtype.newbyteorder("=")
     return native
-
-
-# Below this no question is asked: the answer costs a system call.
-_ALWAYS_GRANTED = 1 << 28
-
-
-def require_memory(nbytes: int, what: str) -> None:
-    """Raise MemoryError if `nbytes` are more than the machine has free, before touching any."""
-    if nbytes <= _ALWAYS_GRANTED:
-        return
-    free = _available_memory()
-    if free is not None and nbytes > free:
-        raise MemoryError(
-            f"{what} needs {nbytes / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are available"
-        )
-
-
-def _available_memory() -> int | None:
-    """Bytes that can be allocated without swapping; None where the system does not tell."""
-    found = (_machine_memory(), control_groups.free_memory())
-    return min((free for free in found if free is not None), default=None)
-
-
-def _machine_memory() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as meminfo:
-            for line in meminfo:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -6,13 +6,14 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import checks
+from . import checks, memory
 from .backends import resolve
 from .backends.protocol import ALL, Layer, Request
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
-from .inputs import block_nbytes, read_inputs, states_nbytes
+from .holdings import value_and_grad_nbytes
+from .inputs import initial_state, read_inputs
 from .losses import At, make_objective
 from .outputs import check_grads
 from .params import Params
@@ -151,7 +152,7 @@ def value_and_grad(
     Ctrl-C during the call leaves `out` partly written.
     """
     kind = get_cell(cell)
-    params, x, initial = read_inputs(kind, params, x, state)
+    params, x, given = read_inputs(kind, params, x, state)
     if params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     steps, batch, _ = x.shape
@@ -159,6 +160,25 @@ def value_and_grad(
     return_state = checks.boolean("return_state", return_state)
     objective = make_objective(params, steps, batch, target, loss, at, reduction)
     chosen = resolve(backend, kind, x.dtype)
+    walked = steps if objective.step is None else objective.step + 1
+    kept, histories = walked, 0
+    if cut is not None and objective.step is None:
+        kept, histories = cut.kept(steps), cut.histories
+    elif cut is not None:
+        kept = walked - cut.first(walked - 1)
+    needed = value_and_grad_nbytes(
+        kind,
+        params,
+        steps,
+        batch,
+        chosen.beside(kind, "gates"),
+        kept=kept,
+        read=kept if objective.step is None else 1,
+        out=out is not None,
+        histories=histories,
+    )
+    memory.require_memory(needed, f"value_and_grad over {walked} steps")
+    initial = initial_state(kind, params, batch, given)
     if out is not None or accumulate is not False:
         read = {
             "x": x,
@@ -167,18 +187,6 @@ def value_and_grad(
             "at": objective.weights,
         }
         check_grads(out, accumulate, params, initial, read, readout=True)
-    walked = steps if objective.step is None else objective.step + 1
-    kept = walked
-    if cut is not None:
-        kept = cut.kept(steps) if objective.step is None else walked - cut.first(walked - 1)
-    states = states_nbytes(kind, params, kept, batch)
-    # The states and two packed copies of the weights; new gradients of x and the weights.
-    weights = params.nbytes
-    needed = states + 2 * weights + block_nbytes(params, batch)
-    needed += x.nbytes + weights if out is None else 0
-    if cut is not None and objective.step is None:
-        needed += cut.nbytes(states_nbytes(kind, params, steps, batch, "minimal"))
-    checks.require_memory(needed, f"value_and_grad over {walked} steps")
     last = tuple(map(np.empty_like, initial)) if return_state else None
     layer = Layer(kind, params, x, initial)
     request = ALL if out is None else Request(out, bool(accumulate))

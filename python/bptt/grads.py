@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import checks
+from . import checks, memory
 from .cells import Cell, get_cell
 from .checks import Array
+from .holdings import grads_nbytes
 from .params import PARAM_NAMES, Params
 from .states import GivenState, as_given, as_tuple, by_part
 
@@ -71,8 +72,7 @@ class Grads:
             kind = get_cell(cell)
             params.readable_for(kind)  # or an error
             parts = len(kind.states)
-        values = b * (t * params.input_size + parts * params.hidden_size)
-        checks.require_memory(values * dtype.itemsize + params.nbytes, f"gradients of {t} steps")
+        memory.require_memory(grads_nbytes(params, t, b, parts), f"gradients of {t} steps")
         return cls(
             x=np.zeros((t, b, params.input_size), dtype),
             state=as_given(tuple(np.zeros((b, params.hidden_size), dtype) for _ in range(parts))),

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 
-from . import checks
+from . import checks, memory
 from .cells import Cell, get_cell
 from .checks import Array
+from .holdings import drawn_nbytes
 from .params import Params
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def init_params(
     bias = checks.boolean("bias", bias)
     generator = generator_of(rng)
     _check_memory_bias(kind, bias, forget_bias, chrono, out_dtype)
-    checks.require_memory(16 * (gates * h * (i + h + 2) + o * (h + 1)), "drawing the parameters")
+    memory.require_memory(drawn_nbytes(gates, i, h, o), "drawing the parameters")
     bound = 1 / np.sqrt(h)
 
     def uniform(*shape: int) -> Array:

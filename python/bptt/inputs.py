@@ -1,4 +1,4 @@
-"""What every pass takes, parameters, x and a state, checked; and the memory that a pass needs."""
+"""What every pass takes, parameters, x and a state, checked."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from .cells import Cell
 from .checks import Array
 from .params import Params
 from .states import read_state
-from .threads import get_num_threads
 
-__all__ = ["block_nbytes", "read_inputs", "states_nbytes"]
+__all__ = ["initial_state", "read_inputs"]
 
 
 def read_inputs(
     cell: Cell, params: object, x: object, state: object
-) -> tuple[Params, Array, State]:
-    """Check what every pass takes: parameters, x (T, B, I), and the state or None."""
+) -> tuple[Params, Array, State | None]:
+    """Check what every pass takes: parameters, x (T, B, I), and the state or None.
+
+    A state that is not given is None until the call has asked for memory; see `initial_state`.
+    """
     if not isinstance(params, Params):
         raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
     params = params.readable_for(cell)
@@ -27,28 +29,15 @@ def read_inputs(
     checks.expect_shape(
         "x", array, ("T", "B", params.input_size), lambda: f"w_ih of shape {params.w_ih.shape}"
     )
-    shape = (array.shape[1], params.hidden_size)
-    if state is None:
-        parts = len(cell.states)
-        checks.require_memory(parts * shape[0] * shape[1] * array.itemsize, "the initial state")
-        zeros = tuple(np.zeros(shape, params.dtype) for _ in range(parts))
-        return params, checks.readable(array), zeros
-    initial = read_state("state", state, cell, shape, like, "x and w_hh")
-    return params, checks.readable(array), initial
+    given = None
+    if state is not None:
+        shape = (array.shape[1], params.hidden_size)
+        given = read_state("state", state, cell, shape, like, "x and w_hh")
+    return params, checks.readable(array), given
 
 
-def block_nbytes(params: Params, batch: int) -> int:
-    """Bytes that blocks of time take in the backward pass, at most about: inputs, states, gradients
-    of states and pre-activations, and outputs, most of them for two blocks, and sums of slices of
-    the batch. `plan` tells exactly what the native backend takes."""
-    gates = len(params.w_hh) // params.hidden_size
-    width = 2 * params.input_size + (4 + 4 * gates) * params.hidden_size
-    width += 3 * (params.output_size or 0)
-    rows = max(batch, 1024 * get_num_threads())
-    return int(rows * width * params.dtype.itemsize) + (16 << 20)
-
-
-def states_nbytes(cell: Cell, params: Params, steps: int, batch: int, save: str = "gates") -> int:
-    """Bytes of all states of a pass, and of what the cell saves beside."""
-    width = len(cell.states) + (cell.saved if save == "gates" else 0)
-    return int((steps + 2) * batch * width * params.hidden_size * params.dtype.itemsize)
+def initial_state(cell: Cell, params: Params, batch: int, given: State | None) -> State:
+    """S_0: what was given, or zeros."""
+    if given is not None:
+        return given
+    return tuple(np.zeros((batch, params.hidden_size), params.dtype) for _ in cell.states)

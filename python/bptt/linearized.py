@@ -21,11 +21,10 @@ import numpy as np
 from .backends.protocol import Incoming, Layer, Record, Request, State, Trace
 from .cells import Cell
 from .checks import Array
-from .params import Params
 from .recorded import Recorded, without_recurrence
 from .states import as_tuple
 
-__all__ = ["Linearized", "linearize", "linearized_nbytes", "sums_of_tangents"]
+__all__ = ["Linearized", "linearize", "sums_of_tangents"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,14 +141,6 @@ def linearize(recorded: Recorded) -> Linearized:
         for r, d in enumerate(as_tuple(grads.state)):
             direct[part, r] = d.reshape(steps, batch, hidden)
     return Linearized(cell, params.w_hh, slopes, direct)
-
-
-def linearized_nbytes(cell: Cell, params: Params, steps: int, batch: int) -> int:
-    """Bytes of a `Linearized`, and of what is held while it is made."""
-    parts = len(cell.states)
-    # The coefficients, what the sweeps leave, states before and after; tangents of sums and of y.
-    width = parts * (cell.sums + parts) + 2 * cell.sums + 6 * parts + 2
-    return int(steps * batch * width * params.hidden_size * params.dtype.itemsize)
 
 
 def sums_of_tangents(recorded: Recorded, dx: Array | None, dparams: Mapping[str, Array]) -> Array:

@@ -6,12 +6,13 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
-from . import checks
+from . import memory
 from .backends import resolve
 from .backends.protocol import Layer
 from .cells import Cell, get_cell
 from .checks import Array
-from .inputs import read_inputs, states_nbytes
+from .holdings import prediction_nbytes
+from .inputs import initial_state, read_inputs
 from .losses import read_step
 from .params import Params
 from .states import GivenState, as_given
@@ -92,7 +93,7 @@ def predict(
     True
     """
     kind = get_cell(cell)
-    params, x, initial = read_inputs(kind, params, x, state)
+    params, x, given = read_inputs(kind, params, x, state)
     if params.w_ho is None:
         raise ValueError("params: predict needs the readout weights w_ho, got None")
     steps, batch, _ = x.shape
@@ -101,10 +102,11 @@ def predict(
         raise ValueError('at: there are no steps (x has T = 0), got "last"')
     chosen = resolve(backend, kind, x.dtype)
     shape = (*((steps,) if step is None else ()), batch, len(params.w_ho))
-    held = states_nbytes(kind, params, min(steps, STEPS_AT_ONCE), batch, "minimal")
-    checks.require_memory(
-        int(np.prod(shape)) * x.itemsize + 2 * held, f"predict over {steps} steps"
-    )
+    read, at_once = steps if step is None else 1, min(steps, STEPS_AT_ONCE)
+    beside = chosen.beside(kind, "minimal")
+    needed = prediction_nbytes(kind, params, read, batch, at_once, beside)
+    memory.require_memory(needed, f"predict over {steps} steps")
+    initial = initial_state(kind, params, batch, given)
     outputs, final = np.empty(shape, x.dtype), tuple(s.copy() for s in initial)
     for start, y, after in stream(chosen, Layer(kind, params, x, initial)):
         final = after

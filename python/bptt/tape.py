@@ -1,4 +1,4 @@
-"""`forward` and the `Tape` that it records, which ``Tape.backward`` plays back."""
+"""`Tape`: the record of a forward pass, which ``Tape.backward`` plays back."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from . import checks
-from .backends import Backend, resolve
-from .backends.protocol import ALL, SAVE, Incoming, Layer, Record, Request, State
-from .cells import Cell, get_cell
+from . import checks, memory
+from .backends import Backend
+from .backends.protocol import ALL, Incoming, Layer, Record, Request, State
+from .cells import Cell
 from .checks import Array
 from .grads import Grads
-from .inputs import block_nbytes, read_inputs, states_nbytes
-from .linearized import linearize, linearized_nbytes, sums_of_tangents
+from .holdings import backward_nbytes, jvp_nbytes
+from .inputs import initial_state
+from .linearized import linearize, sums_of_tangents
 from .outputs import check_grads, expect_writable
 from .params import PARAM_NAMES, Params
 from .recorded import Recorded
 from .states import GivenState, as_given, by_part, read_state
 from .truncation import read_truncation, truncated_backward
 
-__all__ = ["Tape", "forward"]
+__all__ = ["Tape", "record_into"]
 
 
 class Tape:
@@ -175,15 +176,18 @@ class Tape:
                 **by_part("tape.state", record.state),
             }
             check_grads(out, accumulate, layer.params, layer.state, read, readout=False)
-        # A packed copy of the weights; new gradients of x and the weights.
-        weights = layer.params.nbytes
-        again = weights if self._save == "minimal" else 0  # packed for the gates
-        needed = again + weights + block_nbytes(layer.params, layer.x.shape[1])
-        needed += layer.x.nbytes + weights if out is None else 0
         steps, batch, _ = layer.x.shape
-        if cut is not None:
-            needed += cut.nbytes(sum(states.nbytes for states in record.history))
-        checks.require_memory(needed, f"BPTT through {steps} steps")
+        needed = backward_nbytes(
+            layer.cell,
+            layer.params,
+            steps,
+            batch,
+            self._save,
+            self._backend.beside(layer.cell, self._save),
+            out=out is not None,
+            histories=0 if cut is None else cut.histories,
+        )
+        memory.require_memory(needed, f"BPTT through {steps} steps")
         incoming = Incoming(dhistory[: len(record.history)], final)
         request = ALL if out is None else Request(out, bool(accumulate))
         if cut is not None and cut.cuts(steps, batch):
@@ -248,10 +252,9 @@ class Tape:
             shape = (batch, params.hidden_size)
             tangent = read_state("dstate", dstate, layer.cell, shape, like, "the initial state")
         changes = self._read_dparams(dparams, like)
-        needed = linearized_nbytes(layer.cell, params, steps, batch)
-        if self._save == "minimal":  # once more, with the gates
-            needed += 2 * states_nbytes(layer.cell, params, steps, batch)
-        checks.require_memory(needed, f"the derivatives of {steps} steps")
+        beside = self._backend.beside(layer.cell, "gates")
+        needed = jvp_nbytes(layer.cell, params, steps, batch, self._save, beside)
+        memory.require_memory(needed, f"the derivatives of {steps} steps")
         recorded = Recorded(
             self._backend,
             layer,
@@ -331,77 +334,22 @@ class Tape:
         return f"Tape({self.cell!r}, y={shape}, backend={self.backend!r}, nbytes={self.nbytes})"
 
 
-def forward(
-    cell: str | Cell,
+def record_into(
+    out: object,
+    backend: Backend,
+    save: str,
+    cell: Cell,
     params: Params,
     x: Array,
-    state: GivenState | None = None,
-    *,
-    backend: str = "auto",
-    save: str = "gates",
-    out: Tape | None = None,
+    given: State | None,
 ) -> Tape:
-    """Run a recurrent layer over a batch of sequences and record what BPTT needs.
-
-    Parameters
-    ----------
-    cell : {"linear", "tanh", "relu", "lstm", "gru"}, or Cell
-        Elman cells S_t = f(W_x x_t + b_ih + W_s S_{t-1} + b_hh), with f the identity, tanh or
-        max(0, .); or a gated one: ``bptt.CELLS[cell].equation``.
-    params : Params
-        A readout in it is ignored here.
-    x : (T, B, I) array
-        Time-major input, in the dtype of `params`.
-    state : (B, H) array, or pair of them, optional
-        The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
-    backend : {"auto", "native", "numba", "numpy"}
-        "auto" takes the first available one that knows the cell and the dtype; see
-        `bptt.backends`.
-    save : {"gates", "minimal"}
-        What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
-        nothing, so that `backward` computes them again. Elman cells have no gates.
-    out : Tape, optional
-        A tape to record into and return, in place of a new one. It must have the same cell,
-        backend, `save`, dtype and (T, B, H); what it held is overwritten. `state` may be its final
-        ``state`` or a part of its ``y``, which is copied first; `x` and `params` must not share
-        memory with it.
-
-    Returns
-    -------
-    Tape
-        With ``y``, the final ``state``, and ``backward``.
+    """Run a pass into the arrays of `out`, a tape of the same sizes, and return that.
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument has the wrong type, dtype, shape or value; `out` is then as it was.
-    RuntimeError, ImportError
-        If the backend is not available here; RuntimeError if `out` was released.
-    MemoryError
-        If the result does not fit the memory; nothing has been touched then.
-
-    Notes
-    -----
-    If the pass does not end (Ctrl-C, or lack of memory), `out` is left released.
+    TypeError, ValueError, RuntimeError
+        If it cannot be recorded there; `out` is then as it was.
     """
-    kind = get_cell(cell)
-    params, x, initial = read_inputs(kind, params, x, state)
-    save = checks.choice("save", save, SAVE)
-    chosen = resolve(backend, kind, x.dtype)
-    if out is not None:
-        initial = _check_tape(out, kind, chosen, save, params, x, initial)
-        return out._record_again(Layer(kind, params.snapshot(), x, initial))
-    steps, batch, _ = x.shape
-    needed = states_nbytes(kind, params, steps, batch, save) + params.nbytes  # packed
-    checks.require_memory(needed, f"the tape of {steps} steps")
-    layer = Layer(kind, params.snapshot(), x, initial)
-    return Tape(chosen, save, layer, chosen.forward(layer, save))
-
-
-def _check_tape(
-    out: object, cell: Cell, backend: Backend, save: str, params: Params, x: Array, state: State
-) -> State:
-    """Check that a pass over `x` can be recorded into `out`; return its state, apart from it."""
     if not isinstance(out, Tape):
         raise TypeError(f"out: expected bptt.Tape, got {type(out).__name__}")
     if out._record is None:
@@ -426,6 +374,8 @@ def _check_tape(
     for name, array in (("x", x), *params.arrays().items()):
         if any(np.may_share_memory(array, own) for own in held.values()):
             raise ValueError(f"{name}: expected memory apart from out, got a part of it; copy it")
-    return tuple(
-        s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s for s in state
+    state = tuple(  # that of `out` is read before it is written
+        s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s
+        for s in initial_state(cell, params, x.shape[1], given)
     )
+    return out._record_again(Layer(cell, params.snapshot(), x, state))

@@ -54,9 +54,10 @@ class Truncation:
         """How many steps of so many, with a loss at each, are kept at a time."""
         return min(steps, self.steps) if self.detach else steps
 
-    def nbytes(self, states: int) -> int:
-        """Bytes that it takes at most beside states of so many: see `_add_lags`."""
-        return 0 if self.detach else 6 * states
+    @property
+    def histories(self) -> int:
+        """Arrays like all states that it takes at most beside them: see `_add_lags`."""
+        return 0 if self.detach else 6
 
     def sweeps(self, loss_steps: list[int], steps: int) -> list[tuple[int, int]] | None:
         """Where to sweep, from the first step to behind the last; None if lag by lag is better."""

@@ -12,6 +12,7 @@ import numpy as np
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
+from ..holdings import Beside
 from ..losses import Objective
 from ..states import as_given
 from ..subnormals import get_flush_subnormals
@@ -69,6 +70,9 @@ class NativeBackend:
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return _core is not None and cell.name in _core.CELLS and dtype.char in "fd"
+
+    def beside(self, cell: Cell, save: str) -> Beside:
+        return Beside()
 
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         if out is None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
+from ..holdings import Beside
 from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
@@ -46,6 +46,17 @@ class NumbaBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return dtype.char in "fd" and _has_step(cell)
 
+    def beside(self, cell: Cell, save: str) -> Beside:
+        planes = cell.saved if save == "minimal" else 0  # in place of those that were not saved
+        return Beside(
+            forward=planes,
+            backward=planes or cell.sums,
+            fused=0 if cell.saved else 1,
+            outputs=1,
+            copies=5 * len(cell.states) + cell.saved,  # what may not be parts of one array
+            fresh=True,
+        )
+
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         cell, x, state = layer.cell, layer.x, layer.state
         planes = out.saved[0] if out is not None and out.saved else None
@@ -66,7 +77,6 @@ class NumbaBackend:
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
         cell, params, x, trace = layer.cell, layer.params, layer.x, request.trace
         y = record.y
-        checks.require_memory(x.nbytes + cell.sums * y.nbytes, f"BPTT through {len(x)} steps")
         read = _record(cell, x, layer.state, _stack(record.history), *record.saved)
         again = cell.saved > 0 and not record.saved
         delta = read.saved if again else np.empty((cell.sums, *y.shape), x.dtype)
@@ -103,9 +113,6 @@ class NumbaBackend:
         assert params.w_ho is not None
         # Steps after the only one of the loss have no part in it: their dx stays zero.
         steps = len(x) if objective.step is None else objective.step + 1
-        values = (len(state) + max(cell.saved, 1)) * params.hidden_size + len(params.w_ho)
-        needed = x.nbytes + steps * x.shape[1] * values * x.itemsize
-        checks.require_memory(needed, f"BPTT through {steps} steps")
         dx = np.zeros_like(x)
         record = _record(cell, x[:steps], state)
         delta = record.saved if cell.saved else np.empty_like(record.history[:1])

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
+from ..holdings import Beside
 from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
@@ -61,13 +61,15 @@ class NumpyBackend:
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         return cell.step is not None or cell.name in STEPS
 
+    def beside(self, cell: Cell, save: str) -> Beside:
+        kept = 0 if save == "minimal" else 1 if cell.gates == 1 else cell.gates + 2
+        forward = max(2 * kept - cell.saved, 0)  # twice while stacking
+        return Beside(forward, fused=forward + 1, outputs=4, fresh=True)  # 1: of dy
+
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
         record = Record.empty(layer, ()) if out is None else out
         history = record.history
-        kept = 0 if save == "minimal" else 1 if cell.gates == 1 else cell.gates + 2
-        needed = (len(state) + 2 * kept) * history[0].nbytes  # twice while stacking
-        checks.require_memory(needed, f"keeping {len(x)} steps")
         saved = []
         for t in range(len(x)):
             state, saved_t = _step(cell, params, x[t], state)
@@ -84,7 +86,6 @@ class NumpyBackend:
         _, step = step_of(cell)
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
         d_b_ih, d_b_hh = np.zeros_like(params.w_hh[:, 0]), np.zeros_like(params.w_hh[:, 0])
-        checks.require_memory(x.nbytes, "the gradient of x")
         dx = np.empty_like(x)
         ds = tuple(map(np.zeros_like, state)) if incoming.state is None else incoming.state
         for t in reversed(range(len(x))):
@@ -137,8 +138,6 @@ class NumpyBackend:
             np.copyto(target, s)
         steps = slice(None) if objective.step is None else objective.step
         y = record.y[steps]
-        outputs = y[..., 0].size * params.w_ho.shape[0]
-        checks.require_memory(4 * outputs * x.itemsize, f"{outputs} outputs of the readout")
         terms, do = _loss_rows(objective, params, y)
         do = do * x.dtype.type(objective.scale)
         dy = np.zeros_like(record.y)

@@ -10,6 +10,7 @@ import numpy as np
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
+from ..holdings import Beside
 from ..losses import Objective
 from ..params import Params
 
@@ -217,6 +218,9 @@ class Backend(Protocol):
 
     def supports(self, cell: Cell, dtype: np.dtype[Any]) -> bool:
         """Whether it computes `cell` in `dtype`, if it is available."""
+
+    def beside(self, cell: Cell, save: str) -> Beside:
+        """What its passes hold that another backend need not."""
 
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         """Run the recurrence over x from the initial state.

@@ -16,14 +16,15 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from .. import checks
+from .. import checks, memory
 from ..backends import Backend, resolve
 from ..backends.protocol import Layer, State
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..holdings import linearized_nbytes, states_nbytes, tangents_nbytes
 from ..initial import Seed, generator_of
-from ..inputs import read_inputs, states_nbytes
-from ..linearized import Linearized, linearize, linearized_nbytes
+from ..inputs import initial_state, read_inputs
+from ..linearized import Linearized, linearize
 from ..params import Params
 from ..progress import watched
 from ..recorded import Recorded
@@ -101,17 +102,17 @@ def lyapunov_exponents(
     True
     """
     kind = get_cell(cell)
-    params, x, initial = read_inputs(kind, params, x, state)
+    params, x, given = read_inputs(kind, params, x, state)
     steps, batch, _ = x.shape
     if batch < 1:
         raise ValueError("x: expected one sequence at least, got none")
-    size = len(initial) * params.hidden_size
+    size = len(kind.states) * params.hidden_size
     count = _read_count(k, size)
     growth = _read_intervals(skip, interval, steps)
     generator = generator_of(rng)
     chosen = resolve(backend, kind, x.dtype)
-    gates = kind.gates * params.hidden_size
-    checks.require_memory((8 * size + 3 * gates) * count * batch * 8, f"{count} tangents")
+    memory.require_memory(tangents_nbytes(kind, params, batch, count), f"{count} tangents")
+    initial = initial_state(kind, params, batch, given)
     tangents = _orthonormal(generator.standard_normal((batch, size, count)))[0].astype(x.dtype)
     passed = _steps(kind, chosen, params, x[: growth.steps], initial)
     complete = True

@@ -17,14 +17,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .. import checks
+from .. import checks, memory
 from ..backends import resolve
 from ..backends.protocol import Layer, State
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..holdings import norms_nbytes
 from ..initial import Seed, generator_of
-from ..inputs import read_inputs
-from ..linearized import Linearized, linearize, linearized_nbytes
+from ..inputs import initial_state, read_inputs
+from ..linearized import Linearized, linearize
 from ..params import Params
 from ..recorded import Recorded
 from ..states import GivenState
@@ -101,7 +102,7 @@ def jacobian_norms(
     [0.5, 0.25, 0.125]
     """
     kind = get_cell(cell)
-    params, x, initial = read_inputs(kind, params, x, state)
+    params, x, given = read_inputs(kind, params, x, state)
     end = _read_step(at, len(x))
     wanted = _read_distances(distances, end)
     most = checks.size("iterations", iterations)
@@ -109,10 +110,10 @@ def jacobian_norms(
     generator = generator_of(rng)
     chosen = resolve(backend, kind, x.dtype)
     first = end - wanted[-1]
-    batch, hidden = x.shape[1], params.hidden_size
-    vectors = 6 * len(wanted) * batch * len(initial) * hidden * 8
-    derivatives = 3 * linearized_nbytes(kind, params, int(wanted[-1]), batch)
-    checks.require_memory(vectors + derivatives, f"the Jacobians of {wanted[-1]} steps")
+    batch, beside = x.shape[1], chosen.beside(kind, "gates")
+    needed = norms_nbytes(kind, params, int(wanted[-1]), batch, len(wanted), beside)
+    memory.require_memory(needed, f"the Jacobians of {wanted[-1]} steps")
+    initial = initial_state(kind, params, batch, given)
     if first > 0:
         before = Layer(kind, params, x[:first], initial)
         initial = chosen.forward(before, "minimal").state

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import checks
 from ..cells import Cell
 from ..checks import Array
 from ..params import Params
 from ..progress import watched
-from .lag_sum import LagSum
 from .measures import Curves
 from .options import Options, expect_options, shows
 from .question import Question, read_question
@@ -137,9 +135,7 @@ def lag_terms(
 
 def measured(question: Question, *, terms: bool = False, progress: bool = False) -> LagGradients:
     """`lag_gradients`, whose caller the warnings point at."""
-    total = question.read()
-    if terms:
-        _require_memory_for_terms(total)
+    total = question.read(terms=terms)
     curves, kept, complete = Curves(total), [], True
     if terms or not curves.add_all():
         try:
@@ -163,17 +159,6 @@ def measured(question: Question, *, terms: bool = False, progress: bool = False)
 
 def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-
-def _require_memory_for_terms(total: LagSum) -> None:
-    weights = sum(g.nbytes for g in total.groups[0].total.values())
-    states = sum(d.nbytes for group in total.groups for d in group.total_dstates)
-    per_lag = weights + states // (2 if total.step is None else total.steps)
-    checks.require_memory(
-        len(total.lags) * per_lag,
-        f"the terms of {len(total.lags)} lags; bptt.lag_terms holds one at a time, and lags= "
-        "takes fewer",
-    )
 
 
 def _kept_term(parts: list[Term]) -> LagTerm:

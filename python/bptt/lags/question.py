@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import checks
+from .. import checks, memory
 from ..backends import resolve
 from ..backends.protocol import Layer
 from ..cells import Cell, get_cell
 from ..checks import Array
+from ..holdings import Beside, lags_nbytes, terms_nbytes
 from ..initial import Seed, generator_of
-from ..inputs import read_inputs, states_nbytes
+from ..inputs import initial_state, read_inputs
 from ..losses import At, Objective, make_objective, read_step
 from ..params import Params
 from ..recorded import Named, Recorded
@@ -103,8 +104,10 @@ class Question:
             state=tuple(cut("state", s, 0) for s in state) if pair else cut("state", state, 0),
         )
 
-    def read(self) -> LagSum:
+    def read(self, *, terms: bool = False) -> LagSum:
         """Check all arguments, run the forward pass and the sweep of all lags.
+
+        Where the `terms` of all lags will be kept, they are counted, too.
 
         Raises
         ------
@@ -112,7 +115,7 @@ class Question:
             Naming the argument that does not fit.
         """
         cell = get_cell(self.cell)
-        params, x, initial = read_inputs(cell, self.params, self.x, self.state)
+        params, x, given = read_inputs(cell, self.params, self.x, self.state)
         steps, batch, _ = x.shape
         if not steps or not batch:
             raise ValueError(f"x: expected at least one step and one sequence, got shape {x.shape}")
@@ -121,9 +124,10 @@ class Question:
         backend = resolve(self.backend, cell, x.dtype)
         step, walked = self.step, self.reach
         lags = _read_lags(self.max_lag, self.lags, walked)
-        nbytes = _nbytes(cell, params, walked, batch, len(lags), one_step=step is not None)
-        checks.require_memory(nbytes, f"{len(lags)} lags of {walked} steps")
         drawn, factor = _read_sample(self.sample, self.rng, batch)
+        rows = batch if self.sample is None else sum(map(len, drawn))
+        self._require_memory(cell, params, rows, backend.beside(cell, "gates"), lags, terms=terms)
+        initial = initial_state(cell, params, batch, given)
         found = []
         for rows in drawn:
             state = tuple(np.ascontiguousarray(s[rows]) for s in initial)
@@ -142,6 +146,22 @@ class Question:
             step=step,
             factor=None if self.sample is None else factor,
         )
+
+    def _require_memory(
+        self, cell: Cell, params: Params, batch: int, beside: Beside, lags: Array, *, terms: bool
+    ) -> None:
+        """For the work, and for all `terms` if they are kept."""
+        steps, count, one_step = self.reach, len(lags), self.step is not None
+        what = f"{count} lags of {steps} steps"
+        needed = lags_nbytes(cell, params, steps, batch, beside, lags=count, one_step=one_step)
+        if terms:
+            deltas = count if one_step else count * steps - int(lags.sum())
+            needed += terms_nbytes(cell, params, batch, lags=count, deltas=deltas)
+            what = (
+                f"the terms of {count} lags; bptt.lag_terms holds one at a time, and lags= takes "
+                "fewer"
+            )
+        memory.require_memory(needed, what)
 
     def _read_incoming(self, params: Params, x: Array) -> Objective | Array:
         """What gives the states their gradients: a loss of the readout, or an array."""
@@ -189,19 +209,6 @@ def _terms(
     loss, dy, readout = recorded.readout_gradient(incoming)
     kind = AtEveryStep if incoming.step is None else AtOneStep
     return kind(recorded, dy, lags, route), loss, readout
-
-
-def _nbytes(
-    cell: Cell, params: Params, steps: int, batch: int, lags: int, *, one_step: bool
-) -> int:
-    """Bytes of the recorded pass, of delta, and of what is kept of each lag."""
-    states = states_nbytes(cell, params, steps, batch, "minimal")
-    recorded = states_nbytes(cell, params, steps, batch) + states  # the states before, too
-    if not one_step:
-        return recorded + 5 * states + lags * steps * 8
-    deltas = cell.sums * states // len(cell.states)
-    sums = lags * 20 * 8 * cell.gates * (params.hidden_size // 16 + 1)
-    return recorded + states + deltas + sums
 
 
 def _check_route(cell: Cell, route: object) -> None:

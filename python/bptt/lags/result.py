@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import files
-from ..checks import Array, choice, non_negative, require_memory
+from .. import files, memory
+from ..checks import Array, choice, non_negative
+from ..holdings import signal_nbytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +135,8 @@ class LagGradients:
         """
         if self.every_signal is not None or self.step is None:
             return np.empty((0, self.steps)) if self.every_signal is None else self.every_signal
-        require_memory(len(self.lags) * self.steps * 8, f"the signal of {len(self.lags)} lags")
+        needed = signal_nbytes(len(self.lags), self.steps)
+        memory.require_memory(needed, f"the signal of {len(self.lags)} lags")
         signal = np.zeros((len(self.lags), self.steps))
         signal[np.arange(len(self.lags)), self.step - self.lags] = self.norm["state"]
         return signal
