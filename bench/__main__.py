@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-from .threads import set_environment
+from .options import set_environment
 
 COMMANDS = ("run", "builds", "ladder", "lags", "overhead", "report")
 

@@ -1,20 +1,9 @@
-"""The shapes of `cases.toml`, and how much work each one is.
+"""The shapes of `cases.toml`, and how much work each one is."""
 
-The floating-point operations of one call, forward pass and all gradients, with G gates:
-
-    forward    2 G T B H (I + H)     x_t W_x^T  and  S_{t-1} W_s^T
-    dx, dS     2 G T B H (I + H)     da_t W_x   and  da_t W_s
-    dW         2 G T B H (I + H)     da_t^T x_t and  da_t^T S_{t-1}
-
-so 6 G T B H (I + H) in all. Activations, biases and the sums over steps are not counted: every
-peer gets the same number, however it does the work.
-"""
-
-from __future__ import annotations
-
-import re
+import itertools
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,8 +13,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
-
-__all__ = ["Case", "Family", "load_families", "select", "titles"]
 
 
 @dataclass(frozen=True)
@@ -38,36 +25,30 @@ class Case:
     input_size: int
     hidden_size: int
 
-    @classmethod
-    def named(cls, name: str, family: str = "") -> Case:
-        """The inverse of `name`."""
-        return cls(family, *map(int, re.findall(r"\d+", name)))
-
     @property
     def name(self) -> str:
         """What ``--case`` matches, for example ``B1-T1000-I1-H64``."""
         return f"B{self.batch}-T{self.steps}-I{self.input_size}-H{self.hidden_size}"
 
     def flops(self, gates: int) -> int:
-        """Operations of a forward pass with all gradients: 6 G T B H (I + H)."""
+        """Operations of the products: 2 G T B H (I + H) forward, and as many for dx and dS, and
+        for dW. Every peer gets the same number, however it does the work."""
         rows, h = self.steps * self.batch, self.hidden_size
         return 6 * gates * rows * h * (self.input_size + h)
 
 
 @dataclass(frozen=True)
 class Family:
-    """Shapes that belong together; `is_grid` if they are every hidden size with every batch."""
+    """Shapes that belong together."""
 
     title: str
     cases: tuple[Case, ...]
-    is_grid: bool
 
 
 def load_families() -> dict[str, Family]:
     """Read `cases.toml`."""
-    with open(Path(__file__).with_name("cases.toml"), "rb") as file:
-        tables = tomllib.load(file)
-    return {name: _family(name, table) for name, table in tables.items()}
+    tables = tomllib.loads(Path(__file__).with_name("cases.toml").read_text("utf-8"))
+    return {name: _family(name, **table) for name, table in tables.items()}
 
 
 def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Case]:
@@ -77,21 +58,13 @@ def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Cas
     return [case for case in cases if any(fnmatchcase(case.name, p) for p in wanted)]
 
 
-def titles(cases: Iterable[Case]) -> dict[str, str]:
-    """The title of each family that one of `cases` is from."""
-    families = load_families()
-    return {case.family: families[case.family].title for case in cases}
+def _family(name: str, title: str, shapes: Sequence[Any] = (), **grid: Any) -> Family:
+    return Family(title, tuple(Case(name, *shape) for shape in shapes or _grid(**grid)))
 
 
-def _family(name: str, table: dict[str, Any]) -> Family:
-    is_grid = "shapes" not in table
-    shapes = [*_grid(**table)] if is_grid else table["shapes"]
-    return Family(table["title"], tuple(Case(name, *shape) for shape in shapes), is_grid)
-
-
-def _grid(
-    title: str, hidden: list[int], batch: list[int], steps: list[list[int]]
-) -> Iterator[tuple[int, int, int, int]]:
+def _grid(hidden: list[int], batch: list[int], flop: float) -> Iterator[tuple[int, ...]]:
     """(B, T, I, H) for every pair of H and B, with I = H."""
-    for h, row in zip(hidden, steps, strict=True):
-        yield from ((b, t, h, h) for b, t in zip(batch, row, strict=True))
+    for h, b in itertools.product(hidden, batch):
+        of_one_step = Case("", b, 1, h, h).flops(gates=1)
+        steps = 2 ** round(math.log2(flop / of_one_step))
+        yield b, min(max(steps, 16), 512), h, h

@@ -10,10 +10,10 @@
 The two of a pair take turns. Some three minutes; the third needs PyTorch.
 """
 
-from __future__ import annotations
-
+import itertools
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,53 +23,43 @@ from bptt.lags.question import read_question
 
 from . import session
 from .cases import Case
-from .options import make_parser, parse
-from .peers import all_peers, versions
+from .peers import all_peers
 from .problem import Problem, make_problem
 from .records import Row
 from .timing import Sample, Task, Timed, judged
 
-__all__ = ["main"]
-
 _CELLS = ("tanh", "lstm", "gru")
-_FAMILY = "lags"
 # B, T, I, H; the most that a lag may take of a sweep
 _ONE = {(32, 128, 128, 128): 0.8, (64, 128, 256, 256): 0.8, (32, 128, 1, 128): 1.05}
 _LAST = ((32, 128, 128, 128), (64, 128, 256, 256), (16, 256, 256, 256))
 _ALL_LAGS_GOAL, _MEMORY_GOAL, _BRUTE_FORCE_GOAL = 2.0, 2.5, 1 / 50
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit status is `session.run`'s."""
-    full, quick = {"rounds": 15, "min_time": 0.0}, {"rounds": 1, "min_time": 0.0}
-    options = parse(make_parser("lags", __doc__, full, quick), arguments)
-    found = versions("native", "numba", "numpy", "torch")
-    titles = {_FAMILY: "the gradient by lag"}
-    tasks = _tasks(options.rounds, options.threads, quick=options.quick)
-    return session.run(options, tasks, titles=titles, versions=found)
-
-
-def _tasks(rounds: int, threads: int, *, quick: bool) -> Iterator[Task]:
-    """All of them; if `quick`, of each kind the first shape, which is the smallest."""
-    most = 1 if quick else None
-    for cell in _CELLS:
-        for shape in list(_ONE)[:most]:
-            yield one_lag(_problem(cell, *shape), _ONE[shape], rounds)
-    for cell in _CELLS:
-        for last in _LAST[:most]:
-            yield all_lags(_problem(cell, *last), rounds)
+def _tasks(options: Namespace) -> Iterator[Task]:
+    """All of them; if quick, of each kind the first shape, which is the smallest."""
+    rounds, most = options.rounds, 1 if options.quick else None
+    for cell, shape in itertools.product(_CELLS, list(_ONE)[:most]):
+        yield one_lag(_problem(cell, *shape), _ONE[shape], rounds)
+    for cell, shape in itertools.product(_CELLS, _LAST[:most]):
+        yield all_lags(_problem(cell, *shape), rounds)
     if all_peers()["torch"].missing() is None:
-        steps, fewer = (10, 1) if quick else (100, max(3, rounds // 5))
-        yield against_autograd(_problem("tanh", 16, steps, 64, 64), fewer, threads)
-    yield memory(_problem("lstm", 32, 100 if quick else 1000, 128, 128))
+        steps, fewer = (10, 1) if options.quick else (100, max(3, rounds // 5))
+        yield against_autograd(_problem("tanh", 16, steps, 64, 64), fewer, options.threads)
+    yield memory(_problem("lstm", 32, 100 if options.quick else 1000, 128, 128))
+
+
+_PEERS = ("native", "numba", "numpy", "torch")
+main = session.command(
+    "lags", __doc__, "the gradient by lag", _tasks, *_PEERS, rounds=(15, 1), min_time=(0, 0)
+)
 
 
 def _problem(cell: str, *shape: int) -> Problem:
-    return make_problem(Case(_FAMILY, *shape), cell, "float32")
+    return make_problem(Case("lags", *shape), cell, "float32")
 
 
 def _row(work: str, p: Problem, unit: str = "ms") -> Row:
-    return Row(_FAMILY, work, f"{p.cell} {p.case.name}", unit=unit)
+    return Row("lags", work, f"{p.cell} {p.case.name}", unit=unit)
 
 
 def one_lag(p: Problem, goal: float, rounds: int) -> Task:
@@ -77,11 +67,11 @@ def one_lag(p: Problem, goal: float, rounds: int) -> Task:
     tape = bptt.forward(p.cell, p.params, p.x)
     grads = bptt.Grads.zeros(p.params, *p.x.shape[:2], cell=p.cell)
     (terms,) = read_question(p.cell, p.params, p.x, dy=p.dy).groups
-    recorded = terms.recorded
-    deltas = (p.dy, *(np.zeros_like(p.dy) for _ in recorded.after[1:]))
+    deltas = (p.dy, *(np.zeros_like(p.dy) for _ in terms.recorded.after[1:]))
     into = tuple(map(np.empty_like, deltas))
+    lag = partial(terms.recorded.pull_back, deltas, p.params, weights=True, into=into)
     turns = {
-        "one lag": Timed(lambda: recorded.pull_back(deltas, p.params, weights=True, into=into)),
+        "one lag": Timed(lag),
         "Tape.backward": Timed(lambda: tape.backward(p.dy, out=grads)),
     }
     return judged(_row("one lag over a backward pass", p), goal, turns, rounds)
@@ -106,28 +96,23 @@ def against_autograd(p: Problem, rounds: int, threads: int) -> Task:
 
     torch.set_num_threads(threads)
     bare = bptt.Params(p.params.w_ih, p.params.w_hh)
-    inputs, incoming = torch.tensor(p.x), torch.tensor(p.dy)
-
-    def by_lag() -> Any:
-        return bptt.lag_gradients("tanh", bare, p.x, dy=p.dy)
+    by_lag = partial(bptt.lag_gradients, "tanh", bare, p.x, dy=p.dy)
 
     def autograd() -> list[float]:
-        weights = [tuple(map(torch.tensor, (bare.w_ih, bare.w_hh))) for _ in p.x]
-        for copies in weights:
-            for copy in copies:
-                copy.requires_grad_()
-        s, states = torch.zeros(p.case.batch, bare.hidden_size), []
-        for (w_ih, w_hh), x_t in zip(weights, inputs, strict=True):
-            s = torch.tanh(x_t @ w_ih.T + s @ w_hh.T)
-            states.append(s)
-        terms = [tuple(map(torch.zeros_like, pair)) for pair in weights]
-        for t, s in enumerate(states):
-            wanted = [copy for copies in weights[: t + 1] for copy in copies]
-            found = torch.autograd.grad(s, wanted, incoming[t], retain_graph=True)
-            for k in range(t + 1):
-                for term, part in zip(terms[t - k], found[2 * k :], strict=False):
-                    term.add_(part)
-        return [float(term.norm()) for _, term in terms]
+        def leaf(array: Any) -> Any:
+            return torch.tensor(array, requires_grad=True)
+
+        copies: list[Any] = []  # w_ih and w_hh of step 0, of step 1, ...
+        terms = [torch.zeros(len(p.x), *w.shape) for w in (bare.w_ih, bare.w_hh)]
+        s = torch.zeros(p.case.batch, bare.hidden_size)
+        for x_t, dy_t in zip(torch.tensor(p.x), torch.tensor(p.dy), strict=True):
+            copies += map(leaf, (bare.w_ih, bare.w_hh))
+            s = torch.tanh(x_t @ copies[-2].T + s @ copies[-1].T)
+            found = torch.autograd.grad(s, copies, dy_t, retain_graph=True)
+            for lag, (d_w_ih, d_w_hh) in enumerate(zip(found[-2::-2], found[::-2], strict=True)):
+                terms[0][lag] += d_w_ih
+                terms[1][lag] += d_w_hh
+        return [float(term.norm()) for term in terms[1]]
 
     np.testing.assert_allclose(by_lag().norm["w_hh"], autograd(), rtol=1e-3)
     turns = {"lag_gradients": Timed(by_lag), "autograd": Timed(autograd)}

@@ -1,12 +1,15 @@
-"""Where and from what the figures come: machine, versions, commit. No host names, no paths."""
+"""Where and from what the figures come: machine, versions, commit. No host names, no paths.
 
-from __future__ import annotations
+And what other processes take away: load, and the time that threads waited for a CPU.
+"""
 
-import argparse
 import contextlib
 import hashlib
+import math
+import os
 import platform
 import subprocess
+from argparse import Namespace
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,49 +19,38 @@ import bptt
 import numpy as np
 from bptt.backends import native
 
-from .threads import available_cpus, load_average
+from .options import available_cpus
 
-__all__ = ["cpu_name", "describe", "fma_peak", "now"]
-
-_REPOSITORY = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def describe(
-    options: argparse.Namespace, titles: Mapping[str, str], versions: Mapping[str, str]
-) -> dict[str, Any]:
-    """The head of a results file: titles of its families, versions of whoever competes."""
+def describe(options: Namespace, **more: Any) -> dict[str, Any]:
+    """The head of a results file."""
+    info, core, commit = (
+        bptt.info(),
+        getattr(native._core, "__file__", None),
+        git("rev-parse", "HEAD"),
+    )
+    machine = {**_processor(), "cpus": available_cpus(), "caches": _caches(), "isa": info.isa}
+    software = {
+        "bptt": info.version,
+        "commit": commit and commit.decode().strip(),
+        # A commit says nothing about changes that are not in it, results aside.
+        "dirty": bool(git("status", "--porcelain", "--", ".", ":!bench/results")),
+        # The compiled module may be older than the commit.
+        "core_sha256": core and hashlib.sha256(Path(core).read_bytes()).hexdigest()[:16],
+        "compiler": info.compiler,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
     threads = options.threads if isinstance(options.threads, tuple) else (options.threads,)
-    info, core = bptt.info(), getattr(native._core, "__file__", None)
     return {
-        "command": options.command,
-        "begun": now(),
-        "ended": None,
-        "interrupted": True,
-        "quick": options.quick,
+        **{name: getattr(options, name) for name in ("command", "quick", "rounds", "min_time")},
         "threads": threads[0] if len(threads) == 1 else ",".join(map(str, threads)),
-        "rounds": options.rounds,
-        "min_time": options.min_time,
-        "titles": dict(titles),
-        "load": load_average(),
-        "machine": {
-            **_processor(),
-            "cpus": available_cpus(),
-            "caches": _caches(),
-            "isa": info.isa,
-            "system": f"{platform.system()} {platform.machine()}",
-        },
-        "software": {
-            "bptt": info.version,
-            "commit": _git("rev-parse", "HEAD"),
-            # A commit says nothing about changes that are not in it, results aside.
-            "dirty": bool(_git("status", "--porcelain", "--", ".", ":!bench/results")),
-            # The compiled module may be older than the commit.
-            "core_sha256": core and hashlib.sha256(Path(core).read_bytes()).hexdigest()[:16],
-            "compiler": info.compiler,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-        },
-        "versions": dict(versions),
+        **{"begun": now(), "ended": None, "interrupted": True, "load": load_average()},
+        "machine": {**machine, "system": f"{platform.system()} {platform.machine()}"},
+        "software": software,
+        **more,
     }
 
 
@@ -67,9 +59,30 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
-def fma_peak(dtype: str, threads: int) -> float:
-    """The FMA peak in flop/s, measured now; needs the native backend."""
-    return float(native._core.fma_peak(dtype, threads)) * 1e9
+def load_average() -> float | None:
+    """Runnable processes, averaged over the last minute; None where the system does not tell."""
+    with contextlib.suppress(AttributeError, OSError):
+        return os.getloadavg()[0]
+    return None
+
+
+def waiting_time() -> float:
+    """Seconds that this process's threads were ready to run and had no CPU; NaN if unknown.
+
+    Second field of ``schedstat`` (Linux, Documentation/scheduler/sched-stats.rst).
+    """
+    found = []
+    for task in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            found.append(int((task / "schedstat").read_text().split()[1]))
+    return sum(found) * 1e-9 if found else math.nan
+
+
+def git(*arguments: str) -> bytes | None:
+    """Output of a git command in this repository; None if it fails."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(("git", "-C", ROOT, *arguments), stderr=subprocess.DEVNULL)
+    return None
 
 
 def cpu_name(machine: Mapping[str, Any]) -> str:
@@ -81,32 +94,20 @@ def cpu_name(machine: Mapping[str, Any]) -> str:
 def _processor() -> dict[str, Any]:
     """Name and numbers of the CPU. A hypervisor may hide the name, not the numbers."""
     wanted = {"model name": "cpu", "cpu family": "family", "model": "model", "stepping": "stepping"}
-    found: dict[str, Any] = {}
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as cpuinfo:
-        for line in cpuinfo:
-            key, _, value = line.partition(":")
-            if key.strip() in wanted:
-                found.setdefault(wanted[key.strip()], value.strip())
-    return {"cpu": platform.processor() or platform.machine(), **found}
-
-
-_KINDS = {"Data": "d", "Instruction": "i"}
+    found: dict[str, Any] = {"cpu": platform.processor() or platform.machine()}
+    with contextlib.suppress(OSError):
+        first, *_ = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")
+        pairs = (line.partition(":") for line in first.splitlines())
+        fields = {key.strip(): value.strip() for key, _, value in pairs}
+        found.update({name: fields[key] for key, name in wanted.items() if key in fields})
+    return found
 
 
 def _caches() -> dict[str, str]:
     """Sizes of the caches that the first CPU sees, such as {"L1d": "32K", "L2": "1024K"}."""
-    caches = {}
+    caches, kinds = {}, {"Data": "d", "Instruction": "i"}
     for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         with contextlib.suppress(OSError):
             level, kind, size = ((cache / n).read_text().strip() for n in ("level", "type", "size"))
-            caches[f"L{level}{_KINDS.get(kind, '')}"] = size
+            caches[f"L{level}{kinds.get(kind, '')}"] = size
     return caches
-
-
-def _git(*arguments: str) -> str | None:
-    """Output of a git command in this repository; None outside one."""
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        command = ["git", "-C", str(_REPOSITORY), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-    return None

@@ -1,34 +1,60 @@
-"""The command line: what all commands share, and the shapes that some of them choose from."""
+"""The command line that all commands share, and the number of threads, the same for everybody.
 
-from __future__ import annotations
+BLAS, Numba and JAX read the environment when they are loaded, bptt and PyTorch can be told later.
+What does as it likes shows in the CPU time that is recorded beside the wall time.
+"""
 
 import argparse
+import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from .cases import Case, Family, load_families, select
-from .threads import default_threads, positive
-
-__all__ = ["add_cases", "choose", "make_parser", "names", "parse"]
+from .cases import Case, load_families, select
 
 T = TypeVar("T")
 
+# XLA has no option for it: its CPU client sizes its pool by the first two (xla/pjrt/utils.cc).
+_VARIABLES = (
+    *("PJRT_NPROC", "NPROC", "NUMBA_NUM_THREADS"),
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+)
 _OUT = "write quartiles, the table as FILE.txt and a run's charts as FILE-*.png"
 
 
+def available_cpus() -> int:
+    """CPUs that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS if it holds a number, else the CPUs this process may run on."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() and int(text) > 0 else available_cpus()
+
+
+def set_environment(arguments: Sequence[str]) -> None:
+    """Limit what is not loaded yet to ``--threads``, the largest of them if there are several.
+
+    JAX is kept on the CPU, like everybody else. NumPy must not be loaded yet: it reads this once.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bench", add_help=False)
+    parser.add_argument("--threads", type=numbers, default=(default_threads(),))
+    threads = max(parser.parse_known_args(arguments)[0].threads)
+    os.environ.update(dict.fromkeys(_VARIABLES, str(threads)), JAX_PLATFORMS="cpu")
+
+
 def make_parser(
-    command: str,
-    text: str | None,
-    full: Mapping[str, float],
-    quick: Mapping[str, float],
+    command: str, text: str | None, *, rounds: tuple[int, int], min_time: tuple[float, float]
 ) -> argparse.ArgumentParser:
     """A parser of the options of every command that measures.
 
-    `text` says what is measured, and is printed as it stands. `full` and `quick` have the default
-    of ``rounds`` and ``min_time`` without and with ``--quick``; `parse` fills them in.
+    `text` says what is measured, and is printed as it stands. Of `rounds` and `min_time` the second
+    is the default with ``--quick``; `parse` fills them in.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m bench {command}".strip(),
@@ -36,12 +62,11 @@ def make_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         conflict_handler="resolve",
     )
-    parser.set_defaults(full=full, quick_defaults=quick)
-    add = parser.add_argument
-    text = "of every contestant (as many as CPUs)"
-    add("--threads", type=positive, default=default_threads(), metavar="N", help=text)
-    add("--rounds", type=positive, metavar="N", help=f"samples of each ({full['rounds']})")
-    seconds = f"seconds of a sample at least; 0 is one call ({full['min_time']:g})"
+    parser.set_defaults(max_call=math.inf, defaults={"rounds": rounds, "min_time": min_time})
+    add, cpus = parser.add_argument, default_threads()
+    add("--threads", type=_positive, default=cpus, metavar="N", help="of everybody (all CPUs)")
+    add("--rounds", type=_positive, metavar="N", help=f"samples of each ({rounds[0]})")
+    seconds = f"seconds of a sample at least; 0 is one call ({min_time[0]:g})"
     add("--min-time", type=float, metavar="S", help=seconds)
     add("--quick", action="store_true", help="does it run? Small sizes, few and short samples")
     add("--out", type=_json, metavar="FILE.json", help=_OUT)
@@ -61,11 +86,11 @@ def add_cases(parser: argparse.ArgumentParser, cells: tuple[str, ...] = ()) -> N
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; exit with a message if it makes no sense."""
     given = parser.parse_args(arguments)
-    for name, default in (given.quick_defaults if given.quick else given.full).items():
+    for name, (full, quick) in given.defaults.items():
         if getattr(given, name) is None:
-            setattr(given, name, default)
+            setattr(given, name, quick if given.quick else full)
     if hasattr(given, "family"):
-        given.case = _cases(parser, given)
+        given.case, given.titles = _cases(parser, given)
         given.dtype = [*choose(parser, "--dtype", given.dtype, {"float32": 0, "float64": 0})]
     isa = os.environ.get("BPTT_ISA")
     no_paths = (word for word in arguments or () if not os.path.isabs(word))
@@ -75,16 +100,19 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     return given
 
 
-def _cases(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[Case]:
+def _cases(
+    parser: argparse.ArgumentParser, given: argparse.Namespace
+) -> tuple[list[Case], dict[str, str]]:
+    """The cases that are wanted, and the titles of their families."""
     known = load_families()
-    wanted = given.family or (("quick",) if given.quick else ("design",))
+    wanted = given.family or ("quick" if given.quick else "design",)
     if wanted == ("all",):
         wanted = tuple(name for name in known if name != "quick")
-    families: Iterable[Family] = choose(parser, "--family", wanted, known).values()
-    cases = select(families, given.case)
+    families = choose(parser, "--family", wanted, known)
+    cases = select(families.values(), given.case)
     if not cases:
         parser.error(f"--case: nothing in {', '.join(wanted)} matches {', '.join(given.case)}")
-    return cases
+    return cases, {case.family: known[case.family].title for case in cases}
 
 
 def choose(
@@ -100,6 +128,17 @@ def choose(
 def names(text: str) -> tuple[str, ...]:
     """Of an option as ``--cell tanh,lstm``."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Of an option as ``--threads 1,2``."""
+    return tuple(_positive(number) for number in text.split(","))
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return number
 
 
 def _json(text: str) -> Path:

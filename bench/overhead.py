@@ -10,30 +10,26 @@
 A minute; nothing but this package is needed.
 """
 
-from __future__ import annotations
-
 import compileall
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import bptt
 import numpy as np
 
 from . import session
 from .cases import Case
-from .options import make_parser, parse
-from .peers import versions
 from .problem import Array, make_problem, run_bptt
 from .records import Row
 from .timing import Sample, Task, Timed, judged
 
-__all__ = ["main"]
-
-_FAMILY = "overhead"
 _CALL_GOAL = 25e-6  # seconds
 _IMPORT_GOAL = 1.3  # times NumPy's
 _FADING_GOAL = 1.1
@@ -43,28 +39,22 @@ _RADIUS = {"float32": 0.5, "float64": 0.2}  # of w_hh, so that both fade to zero
 _TIME_AN_IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit status is `session.run`'s."""
-    full, quick = {"rounds": 15, "min_time": 0.05}, {"rounds": 2, "min_time": 0.002}
-    options = parse(make_parser("overhead", __doc__, full, quick), arguments)
-    tasks = _tasks(options.rounds, options.min_time)
-    titles = {_FAMILY: "what a call costs beside its arithmetic"}
-    return session.run(options, tasks, titles=titles, versions=versions(), count=16)
-
-
-def _tasks(rounds: int, min_time: float) -> Iterator[Task]:
+def _tasks(options: Namespace) -> Iterator[Task]:
     for cell in bptt.CELLS:
-        yield smallest_call(cell, rounds, min_time)
-    yield imports(rounds)
-    for dtype in _RADIUS:
-        for cell in bptt.CELLS:
-            yield fading(cell, dtype, rounds)
+        yield smallest_call(cell, options.rounds, options.min_time)
+    yield imports(options.rounds)
+    for dtype, cell in itertools.product(_RADIUS, bptt.CELLS):
+        yield fading(cell, dtype, options.rounds)
+
+
+_TITLE = "what a call costs beside its arithmetic"
+main = session.command("overhead", __doc__, _TITLE, _tasks, rounds=(15, 2), min_time=(0.05, 0.002))
 
 
 def smallest_call(cell: str, rounds: int, min_time: float) -> Task:
     """Forward and backward of the smallest useful network, by the backend that "auto" takes."""
-    problem = make_problem(Case(_FAMILY, 1, 1, 8, 8), cell, "float32")
-    row = Row(_FAMILY, "forward and backward", f"{cell} {problem.case.name}", unit="us")
+    problem = make_problem(Case("overhead", 1, 1, 8, 8), cell, "float32")
+    row = Row("overhead", "forward and backward", f"{cell} {problem.case.name}", unit="us")
     turn = Timed(lambda: run_bptt(problem, "auto"), min_time)
     return judged(row, _CALL_GOAL, {"bptt": turn}, rounds)
 
@@ -76,7 +66,7 @@ def imports(rounds: int) -> Task:
     turns = {f"import {module}": partial(_import, module) for module in ("bptt", "numpy")}
     for turn in turns.values():
         turn()  # reads the files from the disk
-    return judged(Row(_FAMILY, "import", ""), _IMPORT_GOAL, turns, rounds)
+    return judged(Row("overhead", "import", ""), _IMPORT_GOAL, turns, rounds)
 
 
 def _import(module: str) -> Sample:
@@ -84,35 +74,26 @@ def _import(module: str) -> Sample:
     paths = [str(Path(bptt.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", _TIME_AN_IMPORT.format(module)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return Sample(float(done.stdout))
+    return Sample(float(subprocess.check_output(command, env=environment)))
 
 
 def fading(cell: str, dtype: str, rounds: int) -> Task:
     """A loss at the last step, whose gradient fades to zero, over a loss at every step."""
     params, x, ids = fading_problem(cell, dtype)
     run = partial(bptt.value_and_grad, cell, params, x, loss="cross_entropy")
-    everywhere = np.tile(ids, (len(x), 1))
     turns = {
         "loss at the last step": Timed(partial(run, target=ids, at="last")),
-        "loss at every step": Timed(partial(run, target=everywhere, at="all")),
+        "loss at every step": Timed(partial(run, target=np.tile(ids, (len(x), 1)), at="all")),
     }
-    row = Row(_FAMILY, "gradient that fades, T=500", f"{cell} {dtype}")
+    row = Row("overhead", "gradient that fades, T=500", f"{cell} {dtype}")
     return judged(row, _FADING_GOAL, turns, rounds)
 
 
 def fading_problem(cell: str, dtype: str) -> tuple[bptt.Params, Array, Array]:
     """Parameters, x (500, 12, 16) and class ids (12,); the gradient at lag 500 is zero."""
-    rng = np.random.default_rng(0)
-    params = bptt.init_params(
-        cell,
-        input_size=16,
-        hidden_size=64,
-        output_size=10,
-        spectral_radius=_RADIUS[dtype],
-        rng=rng,
-        dtype=dtype,
-    )
+    rng, radius = np.random.default_rng(0), _RADIUS[dtype]
+    sizes: dict[str, Any] = {"input_size": 16, "hidden_size": 64, "output_size": 10}
+    params = bptt.init_params(cell, **sizes, spectral_radius=radius, rng=rng, dtype=dtype)
     if bptt.CELLS[cell].gates > 1 and params.b_hh is not None:
         # The second gate, the LSTM's f and the GRU's z, would carry the state on.
         params.b_hh[64:128] = -4

@@ -1,11 +1,12 @@
-"""The data of one case, the same for every peer, and the answer they must agree with."""
+"""The data of one case, the answer that all peers must agree with, and what a peer is."""
 
-from __future__ import annotations
-
+import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil, inf, log2, sqrt
-from typing import Any
+from importlib import metadata
+from math import ceil, inf, isnan, log2, sqrt
+from typing import Any, NamedTuple
 
 import bptt
 import numpy as np
@@ -14,11 +15,10 @@ from bptt.states import as_given, as_tuple
 
 from .cases import Case
 
-__all__ = ["Array", "Outputs", "Problem", "disagreement", "make_problem", "run_bptt", "tolerance"]
-
 Array = npt.NDArray[Any]
-# y, and the gradients x, state (of an LSTM also c), w_ih, w_hh, b_ih, b_hh: what all compute.
+# y, and the gradients x, state (of an LSTM also c) and `WEIGHTS`: what all compute.
 Outputs = dict[str, Array]
+WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,11 @@ class Problem:
         """The state as `bptt.forward` takes it."""
         return as_given(self.state)
 
+    @property
+    def weights(self) -> list[Array]:
+        """In the order of `WEIGHTS`."""
+        return [getattr(self.params, name) for name in WEIGHTS]
+
     def reference(self) -> Outputs:
         """The outputs in float64, by the NumPy backend."""
         x, dy, *state = (a.astype(np.float64) for a in (self.x, self.dy, *self.state))
@@ -46,31 +51,72 @@ class Problem:
         return run_bptt(exact, "numpy")
 
 
+class Workload(NamedTuple):
+    """A problem in a peer's own data types, ready to be run any number of times."""
+
+    # Does all the work and returns when it is done: forward pass, then the gradients. Only this is
+    # timed.
+    call: Callable[[], Any]
+    # Turns what `call` returned into NumPy arrays by name, to check them.
+    outputs: Callable[[Any], Outputs]
+
+
+class Peer:
+    """One way to compute the gradients."""
+
+    name: str  # in tables and for --peers
+    package: str  # what has to be installed for it
+    is_own = False  # whether it is a backend of this package
+    cells: tuple[str, ...] = ()  # what it computes
+    threads: int | None = None  # its own number of threads, whatever --threads says
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None if it can. Loads nothing heavy."""
+        if importlib.util.find_spec(self.package) is None:
+            return f"{self.package} is not installed (pip install {self.package})"
+        return None
+
+    def refuses(self, cell: str, dtype: str) -> str | None:
+        """Why it does not compute `cell` in `dtype`; None if it does."""
+        return None if cell in self.cells else f"{self.name} has no {cell} cell"
+
+    def version(self) -> str:
+        """What runs, for the record."""
+        return metadata.version(self.package)
+
+    def prepare(self, problem: Problem, threads: int) -> Workload:
+        """Convert the arrays, outside the time that is measured; use at most `threads`."""
+        raise NotImplementedError
+
+
 def make_problem(case: Case, cell: str, dtype: str, *, seed: int = 0) -> Problem:
     """Draw weights as PyTorch initialises them, and standard normal x, S_0 and dy."""
     rng = np.random.default_rng(seed)
     t, b, i, h = case.steps, case.batch, case.input_size, case.hidden_size
     params = bptt.init_params(cell, input_size=i, hidden_size=h, rng=rng, dtype=dtype)
-
-    def normal(*shape: int) -> Array:
-        return rng.standard_normal(shape).astype(dtype)
-
-    x, state = normal(t, b, i), tuple(normal(b, h) for _ in bptt.CELLS[cell].states)
-    return Problem(case, cell, dtype, params, x, state, normal(t, b, h))
+    shapes = ((t, b, i), *((b, h) for _ in bptt.CELLS[cell].states), (t, b, h))
+    x, *state, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    return Problem(case, cell, dtype, params, x, tuple(state), dy)
 
 
 def run_bptt(
-    problem: Problem, backend: str, tape: bptt.Tape | None = None, grads: bptt.Grads | None = None
+    p: Problem, backend: str, tape: bptt.Tape | None = None, grads: bptt.Grads | None = None
 ) -> Outputs:
     """Forward and backward through the public API, as a user calls it.
 
     Into the arrays of an earlier call if `tape` and `grads` are given, as a training loop may.
     """
-    p = problem
     tape = bptt.forward(p.cell, p.params, p.x, p.given_state, backend=backend, out=tape)
     grads = tape.backward(p.dy, out=grads)
     states = dict(zip(("state", "c"), as_tuple(grads.state), strict=False))
     return {"y": tape.y, "x": grads.x, **states, **grads.arrays()}
+
+
+def named(y: Any, dx: Any, dstate: Any, dweights: Any) -> Outputs:
+    """Outputs by name, of whatever kind of array; the gradients in the order of `WEIGHTS`."""
+    arrays = {"y": y, "x": dx, **dict(zip(WEIGHTS, dweights, strict=True))}
+    arrays.update(zip(("state", "c"), dstate, strict=False))
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def tolerance(problem: Problem) -> float:
@@ -88,14 +134,14 @@ def tolerance(problem: Problem) -> float:
     return max(error, sqrt(error)) if problem.cell == "relu" else error
 
 
-def disagreement(got: Outputs, want: Outputs) -> dict[str, float]:
-    """||got - want|| / ||want|| for each output; infinite if it is missing or misshapen."""
-    return {name: _relative_error(got.get(name), array) for name, array in want.items()}
+def worst_output(got: Outputs, want: Outputs) -> tuple[str, float]:
+    """The output with the largest ||got - want|| / ||want||, infinite if missing or misshapen."""
+    errors = {name: _relative_error(got.get(name), array) for name, array in want.items()}
+    return max(errors.items(), key=lambda item: item[1])
 
 
 def _relative_error(got: Array | None, want: Array) -> float:
     if got is None or got.shape != want.shape:
         return inf
-    # NaN compares false to everything: an error of NaN must not pass for a small one.
     error = float(np.linalg.norm((got - want).ravel()) / max(np.linalg.norm(want.ravel()), 1e-300))
-    return error if error == error else inf
+    return inf if isnan(error) else error  # NaN would pass for a small one

@@ -4,18 +4,15 @@
 it has a `Record`. Samples are not kept: their quartiles are.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Quartiles", "Record", "Results", "Row", "confidence", "quartiles", "replace"]
+import numpy as np
 
 SCHEMA = 2
 
@@ -28,11 +25,10 @@ class Quartiles(NamedTuple):
     high: float
 
 
-def quartiles(values: Sequence[float]) -> Quartiles:
-    """Quartiles by linear interpolation between the samples."""
-    if len(values) == 1:
-        return Quartiles(values[0], values[0], values[0])
-    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))
+def quartiles(values: Sequence[float]) -> Quartiles | None:
+    """By linear interpolation between the samples; None without any (NaN is none)."""
+    known = [value for value in values if not math.isnan(value)]
+    return Quartiles(*np.quantile(known, (0.25, 0.5, 0.75)).tolist()) if known else None
 
 
 def confidence(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -41,14 +37,9 @@ def confidence(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     By order statistics, of whatever distribution: the number of samples below the median is
     binomial (Conover, Practical Nonparametric Statistics, 3.2). Fewer than six never suffice.
     """
-    n, below, outside = len(values), 0, 0.0
-    while below < n // 2:
-        outside += 2 * math.comb(n, below) / 2**n
-        if outside > 1 - level:
-            break
-        below += 1
-    ordered = sorted(values)
-    cut = max(below - 1, 0)
+    n, ordered = len(values), sorted(values)
+    outside = 2 * np.cumsum([math.comb(n, below) / 2**n for below in range(n // 2)])
+    cut = max(int(np.sum(outside <= 1 - level)) - 1, 0)
     return ordered[cut], ordered[n - 1 - cut]
 
 
@@ -110,6 +101,10 @@ class Results:
     head: dict[str, Any]
     rows: list[Row] = field(default_factory=list)
 
+    def records(self) -> list[Record]:
+        """Those of all rows."""
+        return [record for row in self.rows for record in row.records.values()]
+
     def write(self, path: Path) -> None:
         """Write JSON, one line a row."""
         head = json.dumps(_plain(self.head), indent=1, allow_nan=False)
@@ -117,7 +112,7 @@ class Results:
         replace(path, f'{{\n"schema": {SCHEMA},\n"head": {head},\n"rows": [\n{rows}\n]\n}}\n')
 
     @classmethod
-    def read(cls, path: Path) -> Results:
+    def read(cls, path: Path) -> "Results":
         """The inverse of `write`; ValueError if the file is something else."""
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.get("schema") != SCHEMA:
@@ -136,9 +131,8 @@ def replace(path: Path, text: str) -> None:
 
 
 def _record(**found: Any) -> Record:
-    for name in {"value", "ratio", "share"} & {*found}:
-        found[name] = Quartiles(*found[name])
-    return Record(**found)
+    triples = {"value", "ratio", "share"} & {*found}
+    return Record(**{**found, **{name: Quartiles(*found[name]) for name in triples}})
 
 
 _DEFAULTS = {f.name: f.default for f in (*fields(Record), *fields(Row))}

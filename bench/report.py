@@ -1,7 +1,5 @@
 """Table and charts of a results file, printed and written beside it: nothing is measured."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +7,6 @@ from pathlib import Path
 from .chart import draw
 from .records import Results, replace
 from .table import format_table
-
-__all__ = ["main", "write"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,16 +16,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = parser.parse_args(arguments).name
     path = Path(name) if name.endswith(".json") else Path(__file__).parent / f"results/{name}.json"
     try:
-        results = Results.read(path)
+        show(Results.read(path), path)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(format_table(results))
-    write(results, path)
     return 0
 
 
-def write(results: Results, path: Path) -> None:
-    """Write the table and the charts beside the results file `path`."""
-    replace(path.with_suffix(".txt"), format_table(results) + "\n")
-    for drawn in draw(results, path):
-        print(f"wrote {drawn.name}")
+def show(results: Results, path: Path | None) -> None:
+    """Print the table; write it and the charts beside the results file `path`."""
+    table = format_table(results)
+    print(table)
+    if path is not None:
+        replace(path.with_suffix(".txt"), table + "\n")
+        for drawn in draw(results, path):
+            print(f"wrote {drawn.name}")

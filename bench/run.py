@@ -3,8 +3,6 @@ all gradients of a recurrent layer. All cells at ten shapes take about twenty mi
 or more names, separated by commas.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import itertools
 import runpy
@@ -17,13 +15,10 @@ from pathlib import Path
 import bptt
 
 from . import session
-from .cases import titles
 from .options import add_cases, choose, make_parser, names, parse
 from .peers import Peer, all_peers, versions
 from .problem import make_problem
 from .timing import contest
-
-__all__ = ["main"]
 
 _MORE = """Other measurements have a --help of their own: python -m bench builds, ladder, lags,
 overhead. 'python -m bench report NAME' prints a results file again."""
@@ -46,11 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runpy.run_path(str(definitions))
     peers = choose(parser, "--peers", options.peers, all_peers())
     cells = choose(parser, "--cell", options.cell, bptt.CELLS)
-    baseline = _baseline(peers, itertools.product(cells, options.dtype))
-    plan = list(itertools.product(options.dtype, cells, options.case))
-    families = titles(options.case)
+    baseline = _baseline(peers, [*itertools.product(cells, options.dtype)])
+    plan = [*itertools.product(options.dtype, cells, options.case)]
     if options.out is None:
-        name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{'-'.join(families)}.json"
+        name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{'-'.join(options.titles)}.json"
         options.out = Path(__file__).parent / "results" / name
     return session.run(
         options,
@@ -58,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             contest(make_problem(case, cell, dtype), peers.values(), options, baseline)
             for dtype, cell, case in plan
         ),
-        titles=families,
+        titles=options.titles,
         versions=versions(*peers),
         count=len(plan),
         # Another way to call the baseline, as native-reuse is, is no other backend.
@@ -68,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> ArgumentParser:
-    full, quick = {"rounds": 7, "min_time": 0.1}, {"rounds": 7, "min_time": 0.01}
-    parser = make_parser("", __doc__, full, quick)
+    parser = make_parser("", __doc__, rounds=(7, 7), min_time=(0.1, 0.01))
     parser.epilog = _MORE
     add_cases(parser)
     add = parser.add_argument
@@ -82,9 +75,8 @@ def _parser() -> ArgumentParser:
 
 def _baseline(peers: Mapping[str, Peer], work: Iterable[tuple[str, str]]) -> str | None:
     """The first of the package's backends that can do any of the work, each a cell and a dtype."""
-    wanted = list(work)
     for name, peer in peers.items():
         able = peer.is_own and peer.missing() is None
-        if able and any(peer.refuses(cell, dtype) is None for cell, dtype in wanted):
+        if able and any(peer.refuses(cell, dtype) is None for cell, dtype in work):
             return name
     return None

@@ -1,16 +1,11 @@
 """What a run comes to: mean ratios by family, rows where somebody else is faster, goals, noise."""
 
-from __future__ import annotations
-
 import itertools
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from .records import Quartiles, Record, Results, Row
-
-__all__ = ["FEWEST", "Block", "Comparison", "blocks", "conclusions"]
+from .records import Quartiles, Results, Row
 
 FEWEST = 6  # rounds that give an interval of 95 % confidence
 
@@ -31,39 +26,32 @@ def blocks(rows: Iterable[Row]) -> Iterator[Block]:
 
 def conclusions(results: Results) -> Iterator[str]:
     """The sentences below the table: of peers, of goals and of intervals, where there are any."""
-    if "others" in results.head:
+    head, records = results.head, results.records()
+    if "others" in head:
         yield from Comparison(results).sentences()
-    records = [record for row in results.rows for record in row.records.values()]
     goals = [record.meets_goal for record in records if record.goal is not None]
-    if goals and results.head["quick"]:
+    if goals and head["quick"]:
         yield "Quick: samples are too short and too few to judge anything."
     elif goals:
         yield f"{sum(goals)} of {len(goals)} goals are met, by the third quartile, unrounded."
-    if compared := [record for record in records if record.interval]:
-        yield from _noise(compared, results.head["rounds"])
-
-
-def _noise(records: Sequence[Record], rounds: int) -> Iterator[str]:
-    yield f"Geometric mean of the ratios: {_geomean(r.ratio for r in records if r.ratio):.3f}"
-    if rounds < FEWEST:
-        yield f"Too few rounds to tell the noise: it takes {FEWEST}."
-        return
-    noise = statistics.median((r.interval[1] - r.interval[0]) / 2 for r in records if r.interval)
-    yield f"Noise: a difference below {noise:.1%} is not seen at a typical row."
+    compared = [(r.ratio, r.interval) for r in records if r.ratio and r.interval]
+    if compared:
+        widths = [most - least for _, (least, most) in compared]
+        noise = f"a difference below {statistics.median(widths) / 2:.1%} is not seen"
+        yield f"Geometric mean of the ratios: {_geomean(ratio for ratio, _ in compared):.3f}"
+        if head["rounds"] >= FEWEST:
+            yield f"Noise: {noise} at a typical row."
+        else:
+            yield f"Too few rounds to tell the noise: it takes {FEWEST}."
 
 
 def _geomean(ratios: Iterable[Quartiles]) -> float:
-    return math.exp(statistics.fmean(math.log(ratio.median) for ratio in ratios))
+    return statistics.geometric_mean(ratio.median for ratio in ratios)
 
 
 class Comparison:
-    """The baseline of a run, to which its ratios refer, against all other peers.
-
-    Attributes
-    ----------
-    own, others : list of str
-        The package's other backends, and the peers from elsewhere, as far as they were timed.
-    """
+    """The baseline of a run, to which its ratios refer, against all other peers that were timed:
+    the package's `own` and the `others`."""
 
     def __init__(self, results: Results) -> None:
         self.rows = results.rows
@@ -72,20 +60,11 @@ class Comparison:
         self.own = [name for name in results.head["own"] if name in timed]
         self.others = [name for name in results.head["others"] if name in timed]
 
-    @property
-    def rivals(self) -> list[str]:
-        """Peers from elsewhere; where none was timed, the package's own."""
-        return self.others or self.own
-
     def best_ratio(self, row: Row, names: Sequence[str]) -> tuple[str, Quartiles] | None:
         """The fastest of `names` in `row`, and its time over the baseline's."""
-        found = [
-            (record.value.median, name, record.ratio)
-            for name, record in row.timed().items()
-            if name in names and record.value
-        ]
-        _, best, ratio = min(found, default=(0.0, "", None))
-        return None if ratio is None else (best, ratio)
+        found = [(r.value, name, r.ratio) for name, r in row.timed().items() if name in names]
+        known = [(value.median, name, ratio) for value, name, ratio in found if value and ratio]
+        return min(known)[1:] if known else None
 
     def geomean(self, rows: Sequence[Row], names: Sequence[str]) -> tuple[float, int] | None:
         """Geometric mean over `rows` of the ratio of the fastest of `names`, and their number."""
@@ -94,10 +73,9 @@ class Comparison:
 
     def columns(self) -> dict[str, tuple[str, ...]]:
         """Groups of peers by title, for a table of geometric means."""
-        groups: dict[str, tuple[str, ...]] = {name: (name,) for name in (*self.others, *self.own)}
-        if len(self.others) < 2:
-            return groups
-        return {f"fastest of {', '.join(self.others)}": tuple(self.others), **groups}
+        single = {name: (name,) for name in (*self.others, *self.own)}
+        together = {f"fastest of {', '.join(self.others)}": tuple(self.others)}
+        return {**together, **single} if len(self.others) > 1 else {**single}
 
     def sentences(self) -> Iterator[str]:
         """Means; then how often the baseline is faster, with the rows that are exceptions."""

@@ -1,7 +1,5 @@
 """Results as text: where and how it was measured, a block for each kind of work, conclusions."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,8 +7,6 @@ from typing import Any
 from .machine import cpu_name
 from .records import Record, Results, Row
 from .summary import FEWEST, Block, blocks, conclusions
-
-__all__ = ["count", "format_table", "one_line"]
 
 _UNITS = {"ms": 1e-3, "us": 1e-6, "MB": 1e6}
 _WORDS = ("shape", "peer", "[quartiles]", "goal", "difference", "note")  # to the left
@@ -20,7 +16,7 @@ _COLUMNS = (*_WORDS[:2], *_FIGURES, *_WORDS[2:])
 
 def format_table(results: Results) -> str:
     """Everything that there is to read of `results`."""
-    lines = [*_preamble(results), *_warnings(results)]
+    lines = [*_preamble(results), *_conditions(results), *_warnings(results)]
     for block in blocks(results.rows):
         lines += ["", *_block(block, results.head)]
     return "\n".join([*lines, "", *conclusions(results)]).rstrip()
@@ -43,16 +39,19 @@ def count(number: int | str, noun: str) -> str:
 
 
 def _preamble(results: Results) -> Iterator[str]:
-    head, rows = results.head, results.rows
-    found, software = head["machine"], head["software"]
-    caches = ", ".join(f"{name} {size}" for name, size in found["caches"].items())
+    head, software = results.head, results.head["software"]
+    caches = ", ".join(f"{name} {size}" for name, size in head["machine"]["caches"].items())
     commit = (software["commit"] or "unknown")[:12] + (" + changes" if software["dirty"] else "")
     when = " to ".join(filter(None, (head["begun"], head["ended"])))
-    yield f"{cpu_name(found)}, {caches}; {count(head['threads'], 'thread')}"
+    yield f"{cpu_name(head['machine'])}, {caches}; {count(head['threads'], 'thread')}"
     yield ", ".join(filter(None, (f"bptt {software['bptt']} ({commit})", when)))
     width = max(map(len, head["versions"]), default=0)
     yield from (f"  {name:<{width}} {version}" for name, version in head["versions"].items())
     yield f"Command: {head['command']}"
+
+
+def _conditions(results: Results) -> Iterator[str]:
+    head, rows = results.head, results.rows
     if any(row.flops for row in rows):
         yield (
             "Work: y and all gradients: 6 G T B H (I + H) flop a call, the same for every peer; "
@@ -60,14 +59,15 @@ def _preamble(results: Results) -> Iterator[str]:
         )
     least = f", each of at least {head['min_time']:g} s" if head["min_time"] else ""
     yield f"Times: median of {head['rounds']} rounds in alternation{least}; IQR in % of the median."
-    if any(record.cores for row in rows for record in row.records.values()):
+    if any(record.cores for record in results.records()):
         yield "Cores: CPU time over wall time. Waits: time without a CPU over wall time."
     if any(row.peak for row in rows):
+        isa = head["machine"]["isa"]
         yield (
-            f"Peak: the most that fused multiply-adds (FMA) with {found['isa']}, the instruction "
-            "set native uses, reach on these threads, measured"
+            f"Peak: the most that fused multiply-adds (FMA) with {isa}, the instruction set "
+            "native uses, reach on these threads, measured\n"
+            "in every round. Peers use whatever the CPU has, and may pass it."
         )
-        yield "in every round. Peers use whatever the CPU has, and may pass it."
     if baselines := dict.fromkeys(row.baseline for row in rows if row.baseline):
         yield (
             f"Ratio: time of the peer over time of {' or '.join(baselines)} in the same round, "
@@ -76,28 +76,26 @@ def _preamble(results: Results) -> Iterator[str]:
 
 
 def _warnings(results: Results) -> Iterator[str]:
-    head, rows, at_start = results.head, results.rows, results.head.get("load")
+    head, at_start = results.head, results.head.get("load")
     if at_start is not None:
-        later = [row.load for row in rows if row.load is not None]
+        later = [row.load for row in results.rows if row.load is not None]
         at_most = f", at most {max(later):.2f} later" if later else ""
         own = f"(the run itself adds up to {str(head['threads']).split(',')[-1]})"
         yield f"Load average: {at_start:.2f} at the start{at_most} {own}."
-    if head["interrupted"]:
-        yield "INTERRUPTED: the rows below are all there is."
-    if at_start is not None and at_start > 0.5:
-        yield "WARNING: the machine was not idle at the start."
-    waits = [row.waits for row in rows for _ in row.timed() if row.waits is not None]
-    if waits and statistics.fmean(waits) > 0.02:
-        yield (
-            f"WARNING: threads waited for a CPU for {statistics.fmean(waits):.0%} of the time: "
-            "other processes were running."
-        )
-    if head["rounds"] < 7:
-        yield "WARNING: fewer than 7 rounds: not for publication."
-    if head["software"]["dirty"]:
-        yield "WARNING: the working tree has changes that are not committed."
-    if head["machine"]["isa"] is None:
-        yield "WARNING: the native backend is not built; the FMA peak is not known."
+    waits = [row.waits for row in results.rows for _ in row.timed() if row.waits is not None]
+    waited = statistics.fmean(waits) if waits else 0
+    others = f"threads waited for a CPU for {waited:.0%} of the time: other processes were running."
+    remarks = {
+        "INTERRUPTED: the rows below are all there is.": head["interrupted"],
+        "WARNING: the machine was not idle at the start.": (at_start or 0) > 0.5,
+        f"WARNING: {others}": waited > 0.02,
+        "WARNING: fewer than 7 rounds: not for publication.": head["rounds"] < 7,
+        "WARNING: the working tree has changes that are not committed.": head["software"]["dirty"],
+        "WARNING: the native backend is not built; the FMA peak is not known.": (
+            head["machine"]["isa"] is None
+        ),
+    }
+    yield from (text for text, holds in remarks.items() if holds)
 
 
 def _block(block: Block, head: Mapping[str, Any]) -> Iterator[str]:
@@ -149,12 +147,12 @@ def _cells(row: Row, record: Record, head: Mapping[str, Any]) -> dict[str, str]:
         cells[row.unit] = f"{median / unit:.4g}"
         cells["IQR"] = f"{(high - low) / median:.1%}"
         cells["GF/s"] = f"{row.flops / median / 1e9:.2f}" if row.flops else ""
-    if record.share is not None:
-        cells["% peak"] = f"{record.share.median:.1%}"
-    if record.cores is not None:
-        cells["cores"] = f"{record.cores:.2f}"
-    if record.waits is not None:
-        cells["waits"] = f"{record.waits:.0%}"
+    plain = {
+        "% peak": (record.share and record.share.median, ".1%"),
+        "cores": (record.cores, ".2f"),
+        "waits": (record.waits, ".0%"),
+    }
+    cells.update({name: f"{v:{form}}" for name, (v, form) in plain.items() if v is not None})
     if record.ratio is not None:
         low, median, high = record.ratio
         digits = ".3f" if record.interval or median < 0.2 else ".2f"

@@ -1,36 +1,29 @@
 """Check that contestants do equal work, then time them in alternation.
 
-Each peer is first run once, and its outputs are compared with the float64 reference: who disagrees
-is not timed. Then come the rounds. In each round everybody has one turn, and the order is rotated
-from round to round, so that nobody always follows the same moment of the machine. A turn is
+In each round everybody has one turn, and the order is rotated from round to round, so that nobody
+always follows the same moment of the machine. A turn is
 
     a pause    in which the threads of the one before fall asleep,
     a call     that is not timed and brings caches and the peer's own threads back, and
     calls      that are timed together: as many as last for `min_time`, at least one.
-
-The FMA peak of the machine is measured at the start of each round, where it is asked for.
 """
-
-from __future__ import annotations
 
 import gc
 import math
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import NamedTuple
 
 import bptt
+from bptt.backends import native
 
 from . import machine
 from .peers import Peer
-from .problem import Outputs, Problem, disagreement, tolerance
+from .problem import Outputs, Problem, tolerance, worst_output
 from .records import Record, Row, confidence, quartiles
-from .threads import waiting_time
-
-__all__ = ["Peak", "Sample", "Task", "Timed", "alternate", "contest", "judged"]
 
 # Workers of OpenBLAS spin for 26 ms after a call, those of PyTorch for some, and would take a core.
 _PAUSE = 0.04
@@ -40,12 +33,12 @@ _WARMS_ITSELF = 0.5
 
 
 class Sample(NamedTuple):
-    """What one turn found: seconds of a call, or bytes; and the other figures of a `Record`."""
+    """What one turn found: seconds of a call, or bytes; the others as in `Record`, NaN unknown."""
 
     value: float
-    cores: float | None = None
-    waits: float | None = None
-    share: float | None = None
+    cores: float = math.nan
+    waits: float = math.nan
+    share: float = math.nan
 
 
 Turns = Mapping[str, Callable[[], Sample]]
@@ -62,7 +55,7 @@ class Peak:
 
     def take_turn(self) -> None:
         time.sleep(_PAUSE)
-        self.found.append(machine.fma_peak(self.dtype, self.threads))
+        self.found.append(native._core.fma_peak(self.dtype, self.threads) * 1e9)
 
 
 @dataclass
@@ -87,13 +80,11 @@ class Timed:
         time.sleep(_PAUSE)
         if self.seconds < _WARMS_ITSELF:
             self.call()
-        waited = waiting_time()
+        waited = machine.waiting_time()
         wall, cpu = self._clock()
-        waits = None
-        if waited is not None:
-            waits = ((waiting_time() or 0.0) - waited) / (wall * self.calls)
-        share = self.flops / wall / self.peak.found[-1] if self.peak else None
-        return Sample(wall, cpu / wall, waits, share)
+        waited = (machine.waiting_time() - waited) / self.calls
+        share = self.flops / wall / self.peak.found[-1] if self.peak else math.nan
+        return Sample(wall, cpu / wall, waited / wall, share)
 
     def _clock(self) -> tuple[float, float]:
         """Wall time and CPU time (of all threads) of one call, as the mean of `calls`."""
@@ -118,27 +109,20 @@ class Task:
         row, rounds = self.row, list(self.rounds)
         for name in rounds[0] if rounds else ():
             record = row.records.setdefault(name, Record())
-            _summarise(record, [round_[name] for round_ in rounds])
+            value, cores, waits, share = map(
+                quartiles, zip(*(round_[name] for round_ in rounds), strict=True)
+            )
+            record.value, record.share = value, share
+            record.cores, record.waits = cores and cores.median, waits and waits.median
             baseline = row.baseline or name
             if baseline != name and baseline in rounds[0]:
                 ratios = [round_[name].value / round_[baseline].value for round_ in rounds]
                 record.ratio = quartiles(ratios)
                 record.interval = confidence(ratios) if self.with_interval else None
-        waits = [s.waits for round_ in rounds for s in round_.values() if s.waits is not None]
-        row.waits = fmean(waits) if waits else None
+        waited = [s.waits for found in rounds for s in found.values() if s.waits >= 0]
+        row.waits = fmean(waited) if waited else None
         row.peak = median(self.peak.found) if self.peak and self.peak.found else None
         return row
-
-
-def _summarise(record: Record, samples: Sequence[Sample]) -> None:
-    record.value = quartiles([sample.value for sample in samples])
-    shares, cores, waits = (
-        [found for sample in samples if (found := getattr(sample, name)) is not None]
-        for name in ("share", "cores", "waits")
-    )
-    record.share = quartiles(shares) if shares else None
-    record.cores = median(cores) if cores else None
-    record.waits = median(waits) if waits else None
 
 
 def alternate(turns: Turns, rounds: int, peaks: Iterable[Peak] = ()) -> Rounds:
@@ -172,50 +156,42 @@ def contest(
     `options` has ``threads``, ``rounds``, ``min_time`` and ``max_call``, the seconds of one call
     above which a peer is left out.
     """
-    case, want = problem.case, problem.reference()
-    flops = case.flops(bptt.CELLS[problem.cell].gates)
-    records: dict[str, Record] = {}
+    case, want, allowed = problem.case, problem.reference(), tolerance(problem)
+    row = Row(case.family, f"{problem.cell} {problem.dtype}", case.name, baseline=baseline)
+    row.flops, row.tolerance = case.flops(bptt.CELLS[problem.cell].gates), allowed
     turns: dict[str, Timed] = {}
     peaks: dict[int, Peak] = {}
     for peer in peers:
-        record = records[peer.name] = Record()
+        record = row.records[peer.name] = Record()
         threads = peer.threads or options.threads
         if bptt.backends()["native"].available:
             peaks.setdefault(threads, Peak(problem.dtype, threads))
         try:
-            call = _checked(peer, problem, threads, want, record)
-            turn = Timed(call, options.min_time, flops, peaks.get(threads))
-            if turn.seconds > options.max_call:
-                raise _UnfitError("skipped", f"{turn.seconds:.3g} s a call")
-            turns[peer.name] = turn
-        except _UnfitError as unfit:
-            record.status, record.reason = unfit.args
+            if call := _checked(peer, problem, threads, want, record):
+                turn = Timed(call, options.min_time, row.flops, peaks.get(threads))
+                if turn.seconds > options.max_call:
+                    record.status, record.reason = "skipped", f"{turn.seconds:.3g} s a call"
+                else:
+                    turns[peer.name] = turn
         except Exception as error:  # a peer's failure is a result, not the end of the run
             record.status, record.reason = "failed", f"{type(error).__name__}: {error}"
-    row = Row(case.family, f"{problem.cell} {problem.dtype}", case.name, records)
-    row.baseline, row.flops, row.tolerance = baseline, flops, tolerance(problem)
     peak = peaks[max(peaks)] if peaks else None
     return Task(row, alternate(turns, options.rounds, list(peaks.values())), peak)
 
 
-class _UnfitError(Exception):
-    """Why a peer is not timed: a status and a reason."""
-
-
 def _checked(
     peer: Peer, problem: Problem, threads: int, want: Outputs, record: Record
-) -> Callable[[], object]:
-    """The peer's call, when its outputs have been found right."""
-    if (reason := peer.missing()) is not None:
-        raise _UnfitError("missing", reason)
-    if (reason := peer.refuses(problem.cell, problem.dtype)) is not None:
-        raise _UnfitError("refused", reason)
-    workload = peer.prepare(problem, threads)
-    errors = disagreement(workload.outputs(workload.call()), want)
-    worst = max(errors, key=lambda name: errors[name])
-    record.error, allowed = errors[worst], tolerance(problem)
-    if not errors[worst] <= allowed:
-        raise _UnfitError(
-            "wrong", f"{worst} is off by {errors[worst]:.1e}, allowed is {allowed:.1e}"
-        )
-    return workload.call
+) -> Callable[[], object] | None:
+    """The peer's call, when its outputs have been found right; else `record` says why not."""
+    if reason := peer.missing():
+        record.status, record.reason = "missing", reason
+    elif reason := peer.refuses(problem.cell, problem.dtype):
+        record.status, record.reason = "refused", reason
+    else:
+        workload, allowed = peer.prepare(problem, threads), tolerance(problem)
+        worst, record.error = worst_output(workload.outputs(workload.call()), want)
+        if record.error <= allowed:
+            return workload.call
+        record.status = "wrong"
+        record.reason = f"{worst} is off by {record.error:.1e}, allowed is {allowed:.1e}"
+    return None

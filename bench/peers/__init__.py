@@ -1,10 +1,8 @@
 """Who is compared. A peer is one class in this folder and one entry of `all_peers`."""
 
-from __future__ import annotations
-
 import bptt
 
-from .contract import Peer, Workload
+from ..problem import Peer, Workload
 from .jax import JaxBptt, JaxVjp
 from .own import OwnBackend
 from .torch import Torch
@@ -21,9 +19,5 @@ def all_peers() -> dict[str, Peer]:
 
 def versions(*names: str) -> dict[str, str]:
     """What runs of these peers, as far as they are there; of the package's backends if none."""
-    found = [peer for name, peer in all_peers().items() if name in names or not names]
-    return {
-        peer.name: peer.version()
-        for peer in found
-        if peer.missing() is None and (names or peer.is_own)
-    }
+    wanted = {name: p for name, p in all_peers().items() if (name in names if names else p.is_own)}
+    return {name: peer.version() for name, peer in wanted.items() if peer.missing() is None}

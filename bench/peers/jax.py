@@ -5,14 +5,9 @@ that by itself, but it is up to twice as fast, and it is the best that we know h
 an opponent that should not be hidden. It is written for Elman cells.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-from ..problem import Problem
-from .contract import WEIGHTS, Peer, Workload, named
-
-__all__ = ["JaxBptt", "JaxVjp"]
+from ..problem import Peer, Problem, Workload, named
 
 
 class JaxVjp(Peer):
@@ -20,26 +15,19 @@ class JaxVjp(Peer):
 
     name = package = "jax"
     cells: tuple[str, ...] = ("linear", "tanh", "relu", "lstm", "gru")
-    by_hand = False
-
-    def version(self) -> str:
-        import jax
-
-        return f"{jax.__version__}"
+    differentiated = "by_vjp"
 
     def prepare(self, problem: Problem, threads: int) -> Workload:
-        # `threads` cannot be set any more: see bench.threads.set_environment.
+        # `threads` cannot be set any more: see bench.options.set_environment.
         import jax
-        import jax.numpy as jnp
 
-        from .jax_passes import by_hand, by_vjp
+        from . import jax_passes
 
         # A setting of the process: every prepared call of one problem has the same dtype.
         jax.config.update("jax_enable_x64", problem.dtype == "float64")
-        weights = [jnp.array(getattr(problem.params, name)) for name in WEIGHTS]
-        state = tuple(map(jnp.array, problem.state))
-        inputs = (jnp.array(problem.dy), jnp.array(problem.x), state, *weights)
-        compiled = jax.jit((by_hand if self.by_hand else by_vjp)(problem.cell))
+        arrays = (problem.dy, problem.x, problem.state, *problem.weights)
+        inputs = jax.tree.map(jax.numpy.array, arrays)
+        compiled = jax.jit(getattr(jax_passes, self.differentiated)(problem.cell))
 
         def call() -> Any:
             return jax.block_until_ready(compiled(*inputs))
@@ -48,8 +36,8 @@ class JaxVjp(Peer):
 
 
 class JaxBptt(JaxVjp):
-    """The backward pass by hand: a scan for da_t, then dW_x, dW_s, dx and db over all steps."""
+    """A second scan backwards for da_t; then dW_x, dW_s, dx and db over all steps at once."""
 
     name = "jax-bptt"
     cells = ("linear", "tanh", "relu")
-    by_hand = True
+    differentiated = "by_hand"

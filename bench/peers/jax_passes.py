@@ -4,8 +4,6 @@ arrays of `WEIGHTS` to y, dx, the state's gradients and those of the weights.
 All inputs are projected in one product before the scan. Importing this imports JAX.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -13,19 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["by_hand", "by_vjp"]
 
-Pass = Callable[..., tuple[Any, Any, Any, Any]]
-
-# da from dS and S
-_CHAINS: dict[str, Callable[[Any, Any], Any]] = {
-    "linear": lambda ds, s: ds,
-    "tanh": lambda ds, s: ds * (1 - s * s),
-    "relu": lambda ds, s: jnp.where(s > 0, ds, 0),
-}
-
-
-def by_vjp(cell: str) -> Pass:
+def by_vjp(cell: str) -> Callable[..., Any]:
     """The cell in a ``lax.scan``, differentiated by ``jax.vjp``."""
 
     def both(dy: Any, *inputs: Any) -> Any:
@@ -36,7 +23,7 @@ def by_vjp(cell: str) -> Pass:
     return both
 
 
-def by_hand(cell: str) -> Pass:
+def by_hand(cell: str) -> Callable[..., Any]:
     """A second scan backwards; the products for dW and dx are taken once over all steps."""
 
     def both(dy: Any, x: Any, state: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
@@ -94,4 +81,10 @@ _STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "relu": lambda g_i, g_h, state: (jax.nn.relu(g_i + g_h),),
     "lstm": _lstm,
     "gru": _gru,
+}
+# da from dS and S
+_CHAINS: dict[str, Callable[[Any, Any], Any]] = {
+    "linear": lambda ds, s: ds,
+    "tanh": lambda ds, s: ds * (1 - s * s),
+    "relu": lambda ds, s: jnp.where(s > 0, ds, 0),
 }

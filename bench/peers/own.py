@@ -1,29 +1,34 @@
 """This package's own backends, called as users call them."""
 
-from __future__ import annotations
-
 from importlib import metadata
 
 import bptt
 import numpy as np
-from bptt.backends import REGISTRY
+from bptt.backends import REGISTRY, native
 
-from ..problem import Outputs, Problem, run_bptt
-from .contract import Peer, Workload
-
-__all__ = ["OwnBackend"]
+from ..problem import Outputs, Peer, Problem, Workload, run_bptt
 
 
 class OwnBackend(Peer):
     """``bptt.forward(..., backend=name)`` and ``Tape.backward``.
 
-    If it `reuses`, with ``out=``: into the tape and the gradients of the call before.
+    If it `reuses`, with ``out=``: into the tape and the gradients of the call before. A rung of the
+    ladder has a `label`, and threads and an instruction set of its own.
     """
 
     is_own = True
 
-    def __init__(self, backend: str, *, reuses: bool = False) -> None:
-        self.name = f"{backend}-reuse" if reuses else backend
+    def __init__(
+        self,
+        backend: str,
+        label: str = "",
+        threads: int | None = None,
+        isa: str | None = None,
+        *,
+        reuses: bool = False,
+    ) -> None:
+        self.name = label or (f"{backend}-reuse" if reuses else backend)
+        self.threads, self._isa = threads, isa
         self._backend, self._reuses = backend, reuses
 
     def missing(self) -> str | None:
@@ -50,6 +55,10 @@ class OwnBackend(Peer):
             grads = bptt.Grads.zeros(problem.params, *problem.x.shape[:2], cell=problem.cell)
 
         def call() -> Outputs:
+            if self.threads:
+                bptt.set_num_threads(self.threads)
+            if self._isa:
+                native._core.select_isa(self._isa)
             return run_bptt(problem, self._backend, tape, grads)
 
         return Workload(call, outputs=lambda outputs: outputs)
