@@ -1,8 +1,8 @@
 """One turn of one installation of `bptt`: ``python build_worker.py FOLDER < REQUEST > ANSWER``.
 
 `bench.builds` starts it. The request is a pickled dict with a problem's arrays, answered with the
-outputs and the seconds of the fastest call, or an empty dict, answered with what the build is. It
-keeps to what every commit of the package understands, and imports nothing of `bench`.
+outputs and the seconds of the fastest call. It keeps to what every commit of the package
+understands, and imports nothing of `bench`.
 """
 
 import os
@@ -23,14 +23,6 @@ def import_from(folder: str) -> Any:
     if not os.path.samefile(found, folder):
         sys.exit(f"expected bptt in {folder}, found it in {found}")
     return bptt
-
-
-def describe(bptt: Any) -> str:
-    """Version and instruction set. Loads Numba too, so it is not for every turn."""
-    native = bptt.backends()["native"]
-    if not native.available:
-        sys.exit(f"its native backend is not available: {native.reason}")
-    return f"bptt {bptt.__version__}, {bptt.info().isa}"
 
 
 def take_turn(bptt: Any, p: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -57,5 +49,4 @@ if __name__ == "__main__":
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints must not come between the answers
     request = pickle.load(sys.stdin.buffer)
-    bptt = import_from(sys.argv[1])
-    pickle.dump(take_turn(bptt, request) if request else describe(bptt), answers)
+    pickle.dump(take_turn(import_from(sys.argv[1]), request), answers)

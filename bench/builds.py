@@ -27,6 +27,7 @@ import bptt
 import numpy as np
 
 from . import session
+from .cases import Case
 from .machine import git
 from .options import add_cases, choose, default_threads, make_parser, numbers, parse
 from .problem import Outputs, Problem, make_problem, tolerance, worst_output
@@ -56,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(str(error))
         builds = {who: found[name] for who, name in names.items()}
         tasks = (_task(builds, *work, options) for work in plan)
-        versions = {who: _version(names[who], builds[who]) for who in names}
+        versions = {who: _version(name) for who, name in names.items()}
         more = {"titles": options.titles, "versions": versions}
         return session.run(options, tasks, count=len(plan), **more)
 
 
 def _task(
-    builds: Builds, cell: str, dtype: str, threads: int, case: Any, options: Namespace
+    builds: Builds, cell: str, dtype: str, threads: int, case: Case, options: Namespace
 ) -> Task:
     problem, work = make_problem(case, cell, dtype), f"{cell} {dtype} {count(threads, 'thread')}"
     row = Row(case.family, work, case.name, {name: Record() for name in builds}, baseline="old")
@@ -102,11 +103,10 @@ def _ask(folder: Path, request: Mapping[str, Any]) -> Any:
     return pickle.loads(done.stdout)
 
 
-def _version(name: str, folder: Path) -> str:
+def _version(name: str) -> str:
     """What a build is, for the record: of a folder its own name, of a revision its commit too."""
     revision = None if Path(name).exists() else git("rev-parse", name)
-    commit = f" ({revision.decode()[:12]})" if revision else ""
-    return f"{Path(name).name or '.'}{commit}, {_ask(folder, {})}"
+    return f"{name} ({revision.decode()[:12]})" if revision else Path(name).name or "."
 
 
 def _installed(name: str, scratch: Path) -> Path:

@@ -92,11 +92,10 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     if hasattr(given, "family"):
         given.case, given.titles = _cases(parser, given)
         given.dtype = [*choose(parser, "--dtype", given.dtype, {"float32": 0, "float64": 0})]
-    isa = os.environ.get("BPTT_ISA")
+    isa = [f"BPTT_ISA={value}"] if (value := os.environ.get("BPTT_ISA")) else []
     no_paths = (word for word in arguments or () if not os.path.isabs(word))
     words = [w for w in no_paths if not w.startswith("--out") and w != str(given.out)]
-    prefix = [f"BPTT_ISA={isa}"] if isa else []
-    given.command = " ".join([*prefix, parser.prog, *map(shlex.quote, words)])
+    given.command = " ".join([*isa, parser.prog, *map(shlex.quote, words)])
     return given
 
 
