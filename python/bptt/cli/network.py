@@ -170,7 +170,7 @@ class Network:
         target = self.target
         if target.dtype.kind == "f":  # not the ids of classes
             target = target.astype("float64")
-        return self.cell, self.params.astype("float64"), self.x.astype("float64"), target
+        return (self.cell, self.params.astype("float64"), self.x.astype("float64"), target)
 
     @property
     def checks(self) -> list[float]:
@@ -180,15 +180,8 @@ class Network:
 
     def to_dict(self) -> dict[str, Any]:
         """What is known of it, without the arrays that this was computed from."""
-        arrays = ("params", "x", "target")
-        found = {name: value for name, value in vars(self).items() if name not in arrays}
-        return {**found, "parameters": self.parameters}
-
-
-def where(networks: Iterable[Network], **attributes: Any) -> list[Network]:
-    """Those of the networks with these attributes."""
-    wanted = attributes.items()
-    return [n for n in networks if all(getattr(n, name) == value for name, value in wanted)]
+        found = {**vars(self), "parameters": self.parameters}
+        return {name: v for name, v in found.items() if name not in ("params", "x", "target")}
 
 
 def grouped(networks: Iterable[Network], by: str) -> dict[Any, list[Network]]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..network import Network
+from ..network import Network, grouped
 from ..results import Results
 from ..tasks.adding import BASELINE, Adding
 from . import panels
 from .page import Report
-from .panels import Row, curves, line
+from .panels import Panel, line
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -21,26 +20,19 @@ def draw_learning(networks: list[Network], task: Adding) -> Figure:
     error = line(
         lambda n: n.course.held_out[task.score_name], panels.by_cell, x=lambda n: n.course.evaluated
     )
-
-    def steps(axis: Axes, members: list[Network]) -> None:
-        axis.set_xlim(0, task.training_steps)
-        axis.set_xlabel("training step")
-
-    row = Row("T = {}", "held-out mean squared error", [error], (BASELINE, "always 1"))
-    return curves(networks, "steps", [row], steps, height=3.9, legend=panels.cells(networks))
+    look = {"xlim": (0, task.training_steps), "xlabel": "training step"}
+    look["ylabel"] = "held-out mean squared error"
+    panel = Panel("T = {}", [error], look, (BASELINE, "always 1"))
+    return panels.figure(grouped(networks, "steps"), [panel], 3.9, panels.cells(networks))
 
 
 def draw_distance(networks: list[Network], task: Adding) -> Figure:
     """||dL/dS_k|| / ||dL/dS_T|| by distance, one panel for each T."""
-
-    def distances(axis: Axes, members: list[Network]) -> None:
-        steps = members[0].steps
-        panels.distance_axis(axis, steps, "distance $T-k$  (steps)", every=steps // 5)
-
+    draws = [*panels.RELATIVE, panels.distances("distance $T-k$  (steps)", parts=5)]
     label = r"$\|\partial L/\partial S_k\|$ / $\|\partial L/\partial S_T\|$"
-    row, legend = Row("T = {}", label, panels.RELATIVE), panels.cells(networks)
-    legend += panels.BEFORE_AND_AFTER
-    return curves(networks, "steps", [row], distances, height=3.9, legend=legend)
+    panel = Panel("T = {}", draws, {"ylabel": label})
+    legend = panels.cells(networks) + panels.BEFORE_AND_AFTER
+    return panels.figure(grouped(networks, "steps"), [panel], 3.9, legend)
 
 
 def facts(results: Results) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..network import Moment, Network, grouped, where
+from ..network import Network, grouped
 from ..results import Results
 from ..tasks.digits import Digits
 from . import panels
 from .page import Report, number
-from .panels import Row, curves, line
+from .panels import Panel, line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,45 +26,50 @@ if TYPE_CHECKING:
 # Line widths where both cells share a panel.
 _CELL_WIDTH = {"linear": 3.2, "tanh": 1.6}
 _RELATIVE = r"$\|\partial L/\partial S_k\|$ / $\|\partial L/\partial S_t\|$"
-_POWERS: panels.Entries = [(r"formula $\rho^{\,t-k}$", panels.DASHED)]
-_DISTANCE = "distance $t-k$ from the loss  (steps)"
+_POWERS = [(r"formula $\rho^{\,t-k}$", panels.DASHED)]
+_DISTANCES = panels.distances("distance $t-k$ from the loss  (steps)")
 
 
 def elman(networks: list[Network]) -> list[Network]:
     """The networks of the text, which differ in cell and radius."""
-    return where(networks, gated=False)
+    return [network for network in networks if not network.gated]
+
+
+def compared(networks: list[Network]) -> list[Network]:
+    """Those of equal size, start and data."""
+    return [network for network in networks if network.compared]
 
 
 def best_tanh(networks: list[Network]) -> list[Network]:
     """The one that classifies best."""
-    tanh = where(networks, cell="tanh")
+    tanh = [network for network in networks if network.cell == "tanh"]
     return sorted(tanh, key=lambda n: -n.course.last["accuracy"])[:1]
 
 
 def draw_learning(networks: list[Network], task: Digits) -> Figure:
     """Training loss, held-out accuracy and the reach of the gradient, epoch by epoch."""
     per_epoch = task.steps_per_evaluation
-
-    def epochs(axis: Axes, members: list[Network]) -> None:
-        axis.set_xlabel("epoch (pass over the training images)")
-        axis.set_xlim(0, task.epochs)
-        axis.locator_params(axis="x", integer=True)
-
     loss = line(
         lambda n: n.course.recent_losses(per_epoch),
         x=lambda n: np.arange(1, n.course.steps + 1) / per_epoch,
     )
     reach = line(lambda n: n.course.held_out["far_over_near"], x=task.epochs_of)
     accuracy = line(task.accuracies, x=task.epochs_of, log=False)
-    ratio = r"$\|\partial L/\partial S_1\|$ / $\|\partial L/\partial S_t\|$"
     guessing = np.log(task.outputs), "guessing: ln 10"
+    ratio = r"$\|\partial L/\partial S_1\|$ / $\|\partial L/\partial S_t\|$"
+    epochs = {"xlabel": "epoch (pass over the training images)", "xlim": (0, task.epochs)}
     rows = [
-        Row("{} cell", "training loss\n(nats)", [loss], guessing),
-        Row("", "held-out accuracy\n(%)", [accuracy], _guessed(task), (0, 102)),
-        Row("", f"{ratio}\n(dotted: equal)", [reach], (1,)),
+        Panel("{} cell", [loss], {"ylabel": "training loss\n(nats)"}, guessing),
+        Panel(
+            "", [accuracy], {"ylabel": "held-out accuracy\n(%)", "ylim": (0, 102)}, _guessed(task)
+        ),
+        Panel("", [reach], {"ylabel": f"{ratio}\n(dotted: equal)", **epochs}, (1,)),
     ]
-    legend = panels.radii(networks)
-    return curves(networks, "cell", rows, epochs, height=7.6, legend=legend, sharey="row")
+    of_cell = grouped(networks, "cell")
+    figure = panels.figure(of_cell, rows, 7.6, panels.radii(networks), sharey="row")
+    for axis in figure.axes:
+        axis.locator_params(axis="x", integer=True)
+    return figure
 
 
 def draw_regimes(networks: list[Network], task: Digits) -> Figure:
@@ -73,34 +78,35 @@ def draw_regimes(networks: list[Network], task: Digits) -> Figure:
     def width(network: Network) -> panels.Style:
         return {**panels.by_radius(network), "lw": _CELL_WIDTH[network.cell]}
 
-    def distances(axis: Axes, members: list[Network]) -> None:
-        radius = float(members[0].radius or 0)
+    def regime(radius: float) -> str:
         word = "vanishing" if radius < 1 else "steady" if radius == 1 else "exploding"
-        axis.set_title(f"{word}: $\\rho$ = {radius}")
-        panels.distance_axis(axis, task.steps, _DISTANCE)
+        return f"{word}: $\\rho$ = {radius}"
 
-    relative = line(lambda n: n.before.relative, width)
-    seen = grouped(networks, "cell")
-    legend = [(f"{c} cell", {"color": panels.GREY, "lw": _CELL_WIDTH[c]}) for c in seen] + _POWERS
-    row = Row("", _RELATIVE, [relative, _formula(lambda network: 1)])
-    return curves(networks, "radius", [row], distances, height=3.7, legend=legend)
+    regimes = {regime(radius): those for radius, those in grouped(networks, "radius").items()}
+    draws = [line(lambda n: n.before.relative, width), _formula(lambda n: 1), _DISTANCES]
+    cells = grouped(networks, "cell")
+    legend = [(f"{c} cell", {"color": panels.GREY, "lw": _CELL_WIDTH[c]}) for c in cells]
+    return panels.figure(
+        regimes, [Panel("{}", draws, {"ylabel": _RELATIVE})], 3.7, legend + _POWERS
+    )
 
 
 def draw_distance(networks: list[Network], task: Digits) -> Figure:
     """||dL/dS_k|| by distance t - k, before and after training."""
     label = "$\\|\\partial L/\\partial S_k\\|$\n(nats per unit of state)"
-    formula = _formula(lambda network: network.before.state[0])
-    return _early_and_late(
-        networks, task, lambda moment: moment.state, label, also_early=[formula], legend=_POWERS
-    )
+    early = [line(lambda n: n.before.state), _formula(lambda n: n.before.state[0]), _DISTANCES]
+    late = [line(lambda n: n.after.state), _DISTANCES]
+    return _early_and_late(networks, early, late, label, legend=_POWERS)
 
 
 def draw_share(networks: list[Network], task: Digits) -> Figure:
     """The share of each distance in dL/dW_s: the norm of its term over the sum of all norms."""
+    early = line(lambda n: 100 * n.before.w_hh / n.before.w_hh.sum(), log=False)
+    late = line(lambda n: 100 * n.after.w_hh / n.after.w_hh.sum(), log=False)
     return _early_and_late(
         networks,
-        task,
-        lambda moment: 100 * moment.w_hh / moment.w_hh.sum(),
+        [early, _DISTANCES],
+        [late, _DISTANCES],
         "share in $\\partial L/\\partial W_s$\n(%)",
         level=(100 / (task.steps - 1),),
         legend=[("all distances equal", panels.DOTTED)],
@@ -110,110 +116,93 @@ def draw_share(networks: list[Network], task: Digits) -> Figure:
 
 def draw_cut(networks: list[Network], task: Digits) -> Figure:
     """The error of dL/dW_s if the terms beyond a distance are left out."""
-    return _early_and_late(
-        networks,
-        task,
-        lambda moment: 100 * moment.w_hh_error,
-        "error of $\\partial L/\\partial W_s$\n(% of its norm)",
-        level=(5, "5 %", "left"),
-        xlabel="largest distance $t-k$ that is kept  (steps)",
-    )
+    kept = panels.distances("largest distance $t-k$ that is kept  (steps)")
+    early = [line(lambda n: 100 * n.before.w_hh_error, log=False), kept]
+    late = [line(lambda n: 100 * n.after.w_hh_error, log=False), kept]
+    label = "error of $\\partial L/\\partial W_s$\n(% of its norm)"
+    return _early_and_late(networks, early, late, label, level=(5, "5 %", "left"))
 
 
 def draw_horizon(networks: list[Network], task: Digits) -> Figure:
     """How far back the gradient has to be followed, in the course of training."""
     shown = {f"{cell} cell": those for cell, those in grouped(elman(networks), "cell").items()}
-    if where(networks, gated=True):
-        shown["equal size"] = where(networks, compared=True)
-    figure, axes = panels.grid(1, len(shown), 3.9)
-    for axis, (title, those) in zip(axes[0], shown.items(), strict=True):
+    if len(elman(networks)) < len(networks):
+        shown["equal size"] = compared(networks)
+    figure = panels.figure(shown, [Panel("{}", [])], 3.9, panels.radii(elman(networks)))
+    for axis, (title, those) in zip(figure.axes, shown.items(), strict=True):
         style = panels.by_cell if title == "equal size" else panels.by_radius
         for network in those:
             look = panels.marked(style(network))
             network.monitor.draw(axis, label=network.cell, lw=1.2, **look)
-        axis.set_title(title)
+        axis.set_ylim(0, 1.05 * task.steps)
         axis.label_outer()
-    axes[0, 0].set_ylim(0, 1.05 * task.steps)
     if "equal size" in shown:
-        axes[0, -1].legend(loc="lower right")
-    panels.add_legend(figure, panels.radii(elman(networks)))
+        figure.axes[-1].legend(loc="lower right")
     return figure
 
 
 def draw_readout(networks: list[Network], task: Digits) -> Figure:
     """The oldest term of dL_t/dW_s beside dL_t/dW_o, as the loss moves along the sequence."""
-    of_cell = grouped(networks, "cell")
-    figure, axes = panels.grid(len(of_cell), 2, 6, "row")
-    for (oldest, w_ho), (cell, those) in zip(axes, of_cell.items(), strict=True):
-        for network in those:
-            moved, style = network.by_loss_step, panels.by_radius(network)
-            oldest.semilogy(moved["step"], moved["oldest"], **style, marker="o")
-            w_ho.semilogy(moved["step"], moved["w_ho"], **style, marker="o")
-            w_ho.semilogy(moved["step"], moved["state"], **style, lw=1.2, ls=":")
-            oldest.set_xticks(moved["step"])
-        oldest.set_title(f"{cell} cell, oldest term of $\\partial L_t/\\partial W_s$")
-        w_ho.set_title(f"{cell} cell, $\\partial L_t/\\partial W_o$ (dotted: $\\|S_t\\|$)")
-        oldest.set_ylabel("gradient norm\n(nats per unit of weight)")
-    for axis in axes[-1]:
-        axis.set_xlabel("step $t$ of the loss")
-    panels.add_legend(figure, panels.radii(networks))
-    return figure
+
+    def moved(name: str, **style: Any) -> panels.Draw:
+        return line(lambda n: n.by_loss_step[name], x=lambda n: n.by_loss_step["step"], **style)
+
+    w_hh, w_ho = moved("oldest", marker="o"), moved("w_ho", marker="o")
+    state = moved("state", lw=1.2, ls=":")
+    x = {"xlabel": "step $t$ of the loss", "xticks": task.loss_steps}
+    left = {"ylabel": "gradient norm\n(nats per unit of weight)", **x}
+    columns = [
+        Panel("{} cell, oldest term of $\\partial L_t/\\partial W_s$", [w_hh], left),
+        Panel("{} cell, $\\partial L_t/\\partial W_o$ (dotted: $\\|S_t\\|$)", [w_ho, state], x),
+    ]
+    of_cell, legend = grouped(networks, "cell"), panels.radii(networks)
+    return panels.figure(of_cell, columns, 6, legend, across=True, sharey="row")
 
 
 def draw_gated(networks: list[Network], task: Digits) -> Figure:
     """The cells of equal size: accuracy, time, and how the gradient depends on the distance."""
-    figure, axes = panels.grid(1, 3, 3.9, "none", sharex=False)
-    accuracy, seconds, reach = axes[0]
-    for row, network in enumerate(networks):
-        line(task.accuracies, panels.by_cell, x=task.epochs_of, log=False)(accuracy, network)
-        seconds.barh(row, 1000 * network.course.median_seconds, **panels.by_cell(network))
-        for draw in panels.RELATIVE:
-            draw(reach, network)
-    panels.reference_line(accuracy, *_guessed(task))
-    accuracy.set(title="held-out accuracy (%)", xlabel="epoch", ylim=(0, 102))
-    accuracy.set_xlim(0, task.epochs)
-    per_epoch = f"{task.steps_per_evaluation} steps (median)"
-    seconds.set(title="milliseconds per epoch", xlabel=per_epoch)
-    seconds.set_yticks(range(len(networks)), [network.cell for network in networks])
-    seconds.invert_yaxis()
-    reach.set_title(_RELATIVE)
-    panels.distance_axis(reach, task.steps, "distance $t-k$  (steps)", every=16)
-    panels.add_legend(figure, panels.cells(networks) + panels.BEFORE_AND_AFTER)
+
+    def seconds(axis: Axes, network: Network) -> None:
+        milliseconds = 1000 * network.course.median_seconds
+        axis.barh(networks.index(network), milliseconds, **panels.by_cell(network))
+
+    accuracy = line(task.accuracies, panels.by_cell, x=task.epochs_of, log=False)
+    epochs = {"xlabel": "epoch", "xlim": (0, task.epochs), "ylim": (0, 102)}
+    bars = {"xlabel": f"{task.steps_per_evaluation} steps (median)", "yticks": range(len(networks))}
+    bars["yticklabels"] = [network.cell for network in networks]
+    reach = [*panels.RELATIVE, panels.distances("distance $t-k$  (steps)", parts=4)]
+    columns = [
+        Panel("held-out accuracy (%)", [accuracy], epochs, _guessed(task)),
+        Panel("milliseconds per epoch", [seconds], bars),
+        Panel(_RELATIVE, reach),
+    ]
+    legend = [*panels.cells(networks), *panels.BEFORE_AND_AFTER]
+    figure = panels.figure({"": networks}, columns, 3.9, legend, across=True, sharey="none")
+    figure.axes[1].invert_yaxis()
     return figure
 
 
 def _early_and_late(
     networks: list[Network],
-    task: Digits,
-    y: Callable[[Moment], Any],
+    early: list[panels.Draw],
+    late: list[panels.Draw],
     ylabel: str,
     *,
-    xlabel: str = _DISTANCE,
     level: tuple[Any, ...] = (),
-    also_early: Sequence[panels.Draw] = (),
     legend: Sequence[panels.Entry] = (),
     sharey: Literal["all", "row"] = "all",
 ) -> Figure:
     """One panel for each cell (columns), early and late in training (rows), by distance.
 
-    With a `level` the axis is linear, from zero on.
+    With a `level` the axis begins at zero.
     """
-    log, limits = not level, (0, None) if level else None
-    early = line(lambda network: y(network.before), log=log)
-    late = line(lambda network: y(network.after), log=log)
+    look = {"ylabel": ylabel, **({"ylim": (0, None)} if level else {})}
     rows = [
-        Row("{} cell, before training", ylabel, [early, *also_early], level, limits),
-        Row("{} cell, after training", ylabel, [late], level, limits),
+        Panel("{} cell, before training", early, look, level),
+        Panel("{} cell, after training", late, look, level),
     ]
-    return curves(
-        networks,
-        "cell",
-        rows,
-        lambda axis, members: panels.distance_axis(axis, task.steps, xlabel),
-        height=5.8,
-        legend=[*panels.radii(networks), *legend],
-        sharey=sharey,
-    )
+    legend = [*panels.radii(networks), *legend]
+    return panels.figure(grouped(networks, "cell"), rows, 5.8, legend, sharey=sharey)
 
 
 def _formula(scale: Callable[[Network], float]) -> panels.Draw:
@@ -248,10 +237,9 @@ def facts(results: Results) -> dict[str, Any]:
         "overhead": f"{max(overheads):.1%}" if overheads else "",
         "example": example.name,
         "cell": example.cell,
-        "first_over_last": "‖∂L/∂S<sub>1</sub>‖ / ‖∂L/∂S<sub>t</sub>‖",
         "shares": ", ".join(
             f"{number(n.before.oldest_over_nearest)} in the {n.cell} cell"
-            for n in where(networks, compared=True)
+            for n in compared(networks)
         ),
     }
 
@@ -264,7 +252,7 @@ def row(network: Network, task: Digits) -> dict[str, Any]:
         "clipped": f"{np.mean(norms > task.clip_norm):.0%}" if len(norms) else "&ndash;",
         "formula": number(_powers(network)[-1]) if network.cell == "linear" else "&ndash;",
         "time": "&ndash;" if math.isnan(seconds) else f"{1000 * seconds:.1f} ms",
-        "gate": {"lstm": "f<sub>t</sub>", "gru": "z<sub>t</sub>"}.get(network.cell, ""),
+        "gate": {"lstm": "`f_t`", "gru": "`z_t`"}.get(network.cell, ""),
         "near": {name: values[0] for name, values in network.by_loss_step.items()},
         "far": {name: values[-1] for name, values in network.by_loss_step.items()},
     }
@@ -278,8 +266,8 @@ DIGITS = Report(
         "all": list,
         "elman": elman,
         "best_tanh": best_tanh,
-        "gated": lambda networks: where(networks, gated=True),
-        "compared": lambda networks: where(networks, compared=True),
+        "gated": lambda networks: [network for network in networks if network.gated],
+        "compared": compared,
     },
     figures={
         "learning": ("elman", draw_learning),

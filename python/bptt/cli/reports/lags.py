@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..measure import Options
-from ..network import Network
+from ..network import Network, grouped
 from ..results import Results
 from . import panels
 from .page import Report, number
+from .panels import Panel
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 TOLERANCE = 0.05  # of the horizon
@@ -30,77 +32,81 @@ def heat(networks: list[Network], options: Options) -> Figure:
     """||delta|| over the step of the loss and the lag, one panel for each cell, in one scale."""
     from matplotlib.colors import LogNorm
 
-    figure, axes = panels.grid(1, len(networks), 3.5)
     norms = np.concatenate([network.every_step.signal.ravel() for network in networks])
     norms = norms[np.isfinite(norms) & (norms > 0)]
     largest, smallest = norms.max(initial=0) or 1.0, norms.min(initial=1)
     scale = LogNorm(max(smallest, largest * _DARKEST), largest)
-    for axis, network in zip(axes[0], networks, strict=True):
-        mesh = network.every_step.draw_signal(axis, norm=scale)
-        axis.set_title(network.cell)
+    panel = Panel("{}", [lambda axis, n: n.every_step.draw_signal(axis, norm=scale)])
+    figure = panels.figure(grouped(networks, "cell"), [panel], 3.5)
+    axes = list(figure.axes)
+    for axis in axes:
         axis.grid(visible=False)
-        axis.label_outer()
-    figure.colorbar(mesh, ax=axes[0].tolist(), extend="min", label=r"$\|\delta\|$")
+    figure.colorbar(axes[-1].collections[0], ax=axes, extend="min", label=r"$\|\delta\|$")
     return figure
 
 
 def error(networks: list[Network], options: Options) -> Figure:
     """The error of the gradient if it is cut, and its share, by lag; horizons are dots."""
-    figure, axes = panels.grid(1, 2, 3.9, "none")
-    cut, share = axes[0]
-    for network in networks:
-        style = panels.by_cell(network)
-        network.lags.draw(cut, "error", tolerance=TOLERANCE, **style)
-        network.lags.draw(share, "share", tolerance=TOLERANCE, **style)
-    panels.reference_line(cut, TOLERANCE, "5 %", end="left")
-    panels.reference_line(share, 1)
-    cut.set(title="relative error of the gradient", ylabel="")
-    cut.set_ylim(bottom=max(cut.get_ylim()[0], _LEAST_ERROR))
-    share.set(title="share of the gradient up to a lag", ylabel="")
-    panels.add_legend(figure, panels.cells(networks))
+
+    def curve(name: str) -> panels.Draw:
+        return lambda axis, n: n.lags.draw(axis, name, tolerance=TOLERANCE, **panels.by_cell(n))
+
+    columns = [
+        Panel(
+            "relative error of the gradient",
+            [curve("error")],
+            {"ylabel": ""},
+            (TOLERANCE, "5 %", "left"),
+        ),
+        Panel("share of the gradient up to a lag", [curve("share")], {"ylabel": ""}, (1,)),
+    ]
+    legend = panels.cells(networks)
+    figure = panels.figure({"": networks}, columns, 3.9, legend, across=True, sharey="none")
+    left = figure.axes[0]
+    left.set_ylim(bottom=max(left.get_ylim()[0], _LEAST_ERROR))
     return figure
 
 
 def routes(networks: list[Network], options: Options) -> Figure:
     """||delta|| by lag of the whole and of each route, one panel for each gated cell."""
-    figure, axes = panels.grid(1, len(networks), 3.7)
-    for axis, network in zip(axes[0], networks, strict=True):
+
+    def draw(axis: Axes, network: Network) -> None:
         style = panels.by_cell(network)
         network.lags.draw(axis, "norm", "state", **style, label="whole")
         for route, dashes in _ROUTES.items():
             if hasattr(network, route):
-                found, label = getattr(network, route), {"label": route}
-                found.draw(axis, "norm", "state", **style, **dashes, **label)
-        axis.set(title=network.cell, ylabel=r"$\|\delta\|$")
-        axis.label_outer()
+                getattr(network, route).draw(axis, "norm", "state", **style, **dashes, label=route)
+
+    panel = Panel("{}", [draw], {"ylabel": r"$\|\delta\|$"})
+    figure = panels.figure(grouped(networks, "cell"), [panel], 3.7)
+    for axis in figure.axes:
         axis.legend()
     return figure
 
 
 def lyapunov(networks: list[Network], options: Options) -> Figure:
     """The Lyapunov exponents of each cell from the largest on."""
-    figure, axes = panels.grid(1, 1, 3.7, "none")
-    for network in networks:
+
+    def draw(axis: Axes, network: Network) -> None:
         found = network.lyapunov
         order = np.arange(1, len(found.exponents) + 1) / found.size
         finite = np.isfinite(found.exponents)
         known = order[finite], found.exponents[finite], found.standard_error[finite]
-        axes[0, 0].errorbar(*known, **panels.by_cell(network), fmt=".-", ms=3, lw=1.2)
-    panels.reference_line(axes[0, 0], 0)
-    axes[0, 0].set(xlabel="rank of the exponent / their number")
-    axes[0, 0].set(ylabel="exponent (nats per step)")
-    panels.add_legend(figure, panels.cells(networks))
-    return figure
+        axis.errorbar(*known, **panels.by_cell(network), fmt=".-", ms=3, lw=1.2)
+
+    look = {"xlabel": "rank of the exponent / their number", "ylabel": "exponent (nats per step)"}
+    panel = Panel("", [draw], look, (0,))
+    return panels.figure({"": networks}, [panel], 3.7, panels.cells(networks))
 
 
 def training(networks: list[Network], options: Options) -> Figure:
     """The horizon in the course of training."""
-    figure, axes = panels.grid(1, 1, 3.3, "none")
-    for network in networks:
-        network.monitor.draw(axes[0, 0], lw=1.4, **panels.marked(panels.by_cell(network)))
-    axes[0, 0].set_ylim(bottom=0)
-    panels.add_legend(figure, panels.cells(networks))
-    return figure
+
+    def draw(axis: Axes, network: Network) -> None:
+        network.monitor.draw(axis, lw=1.4, **panels.marked(panels.by_cell(network)))
+
+    panel = Panel("", [draw], {"ylim": (0, None)})
+    return panels.figure({"": networks}, [panel], 3.3, panels.cells(networks))
 
 
 def shown(networks: list[Network]) -> list[Network]:

@@ -3,10 +3,13 @@
 A text is an HTML file beside this one, in which there may be
 - ``$name``: a fact;
 - ``<figure id="name">caption</figure>``: a figure, left out if it has nothing to show;
-- ``<each id="group">The {n.cell} network ...</each>``: repeated for each network of a group, as is
-  the last row of a ``<table id="group">``; ``{n.seconds!n}`` is a number to two or three digits;
+- ``<each id="group">The {n.cell} network ...</each>``: repeated for each network of a group;
+  ``{n.seconds!n}`` is a number to two or three digits;
+- ``<table id="group">``: a line of headings and one that is repeated for each network, such as
+  ``network | seconds`` and ``{n.cell} | {n.seconds!n}``; they go on after a ``|`` at their end;
 - ``<section id="name">...</section>``: left out if that figure, group or fact is empty;
-- ``<math>S_t = S_{t-1} + [dL|dW]</math>``: a formula, with subscripts and fractions.
+- ``<math>S_t = S_{t-1} + [dL|dW]</math>``: a formula, with subscripts and fractions; and one within
+  a sentence, `S_{t-1}`, in backquotes.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import base64
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -85,8 +88,7 @@ def number(value: float) -> str:
 
 def _facts(results: Results) -> dict[str, Any]:
     """What every text may mention: settings, data, how far the run came, how exact it is."""
-    known = {f.name: getattr(results.settings, f.name) for f in fields(results.settings)}
-    known |= results.data
+    known = {**vars(results.settings), **results.data}
     checks = [check for n in results.networks for check in n.checks if math.isfinite(check)]
     return {
         **{name: f"{v:.5g}" if isinstance(v, float) else v for name, v in known.items()},
@@ -117,7 +119,8 @@ def _filled(
     text = _each("table").sub(lambda m: _table(m["inside"], rows[m["id"]]), text)
     text = _each("each").sub(lambda m: _repeated(m["inside"], rows[m["id"]]), text)
     text = _each("figure").sub(lambda m: _figure(m["inside"], images.get(m["id"])), text)
-    return _each("math").sub(lambda m: _formula(m["inside"]), text)
+    text = _each("math").sub(lambda m: _formula(m["inside"]), text)
+    return re.sub("`([^`]*)`", lambda m: _inline(m[1]), text)
 
 
 def _read(name: str) -> str:
@@ -139,9 +142,14 @@ def _repeated(template: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(_Row().format(template, **row) for row in rows)
 
 
-def _table(inside: str, rows: list[dict[str, Any]]) -> str:
-    head, _, template = inside.partition("</tr>\n")
-    return f"<table>\n{head}</tr>\n{_repeated(template, rows)}\n</table>" if rows else ""
+def _table(lines: str, rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head, template = (line.split("|") for line in lines.replace("|\n", "|").splitlines())
+    cells = "".join(f"<td>{cell.strip()}</td>" for cell in template)
+    names = "".join(f"<th>{cell.strip()}</th>" for cell in head)
+    body = _repeated(f"<tr>{cells}</tr>", rows)
+    return f"<table>\n<tr>{names}</tr>\n{body}\n</table>"
 
 
 def _figure(caption: str, png: bytes | None) -> str:
@@ -173,3 +181,10 @@ def _formula(text: str) -> str:
     for short, long in _NOTATION.items():
         text = re.sub(short, long, text)
     return f'<math display="block"><mrow>{text}</mrow></math>'
+
+
+def _inline(text: str) -> str:
+    """HTML of a short formula, which is not broken at a minus sign."""
+    text = re.sub(r"([^\W\d_])", r"<var>\1</var>", text)
+    text = re.sub(r"_(<var>.</var>|\d)|_\{(.*?)\}", r"<sub>\1\2</sub>", text)
+    return re.sub("\\s\u2212\\s", "&nbsp;&minus;&nbsp;", text)

@@ -8,14 +8,15 @@ style is ``figures.mplstyle``.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..network import Network, grouped
+from ..network import Network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,81 +24,69 @@ if TYPE_CHECKING:
 
 Style = dict[str, Any]  # how a line looks
 Entry = tuple[str, Style]  # of a legend
-Entries = list[Entry]
-Draw = Callable[["Axes", Network], None]  # a network into a panel
+Entries = Sequence[Entry]
+Draw = Callable[["Axes", Network], Any]  # a network into a panel
 
 GREY = "#444444"
 DASHED: Style = {"color": "black", "ls": (0, (3, 3)), "lw": 1.3}  # a formula
 DOTTED: Style = {"color": GREY, "ls": ":", "lw": 1.2}  # a level
 BEFORE: Style = {"ls": (0, (1, 1)), "lw": 1.6}  # an untrained network beside the trained one
-BEFORE_AND_AFTER: Entries = [
-    ("before", {"color": GREY, **BEFORE}),
-    ("after training", {"color": GREY}),
-]
-# Black, orange and blue, of the cells that are compared, no radius has; and of what is shown
-# together, no marker hides another in the same place.
+BEFORE_AND_AFTER = [("before", {"color": GREY, **BEFORE}), ("after training", {"color": GREY})]
+# No radius has black, orange or blue of the cells that are compared, and of what is shown together
+# no marker hides another in the same place.
 _CELLS = {"tanh": "#000000", "gru": "#E69F00", "lstm": "#56B4E9", "linear": "#009E73"}
 _OTHER_CELL = "#CC79A7"
 _VANISHING, _STEADY, _EXPLODING = "#0072B2", "#009E73", "#D55E00"
-_CIRCLE, _SQUARE, _TRIANGLE = ("o", 5), ("s", 6), ("^", 7)
 _MARKERS = {
-    **dict.fromkeys((_CELLS["tanh"], _VANISHING), _CIRCLE),
-    **dict.fromkeys((_CELLS["gru"], _STEADY), _SQUARE),
-    **dict.fromkeys((_CELLS["lstm"], _EXPLODING), _TRIANGLE),
+    **dict.fromkeys((_CELLS["tanh"], _VANISHING), ("o", 5)),
+    **dict.fromkeys((_CELLS["gru"], _STEADY), ("s", 6)),
+    **dict.fromkeys((_CELLS["lstm"], _EXPLODING), ("^", 7)),
 }
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of panels, each for a group of networks."""
+class Panel:
+    """What is drawn of each network of a group."""
 
-    title: str  # of each panel; {} is the group
-    ylabel: str
+    title: str  # {} is the name of the group
     draws: Sequence[Draw]
+    look: Style = field(default_factory=dict)  # what `Axes.set` takes, when all is drawn
     level: tuple[Any, ...] = ()  # of a `reference_line`
-    limits: tuple[float, float | None] | None = None  # of the vertical axis
 
 
-def curves(
-    networks: list[Network],
-    by: str,
-    rows: Sequence[Row],
-    across: Callable[[Axes, list[Network]], None],
-    *,
+def figure(
+    groups: Mapping[Any, list[Network]],
+    panels: Sequence[Panel],
     height: float,
-    legend: Entries,
-    sharey: Literal["all", "row"] = "all",
+    legend: Entries = (),
+    *,
+    across: bool = False,
+    sharey: Literal["all", "row", "none"] = "all",
 ) -> Figure:
-    """One column for each group of networks with the same attribute `by`; `across` is their x."""
-    groups = grouped(networks, by)
-    figure, axes = grid(len(rows), len(groups), height, sharey, sharex=by != "steps")
-    for row, line in zip(rows, axes, strict=True):
-        for axis, (group, members) in zip(line, groups.items(), strict=True):
-            for network in members:
-                for draw in row.draws:
-                    draw(axis, network)
-            axis.set_title(row.title.format(group))
-        for axis in line:  # when all is drawn, since the panels share an axis
-            if row.limits is not None:
-                axis.set_ylim(row.limits)
-            if row.level:
-                reference_line(axis, *row.level)
-        line[0].set_ylabel(row.ylabel)
-    for axis, members in zip(axes[-1], groups.values(), strict=True):
-        across(axis, members)
-    add_legend(figure, legend)
-    return figure
+    """One column of panels for each group of networks, or, with `across`, one row.
 
-
-def grid(
-    rows: int, columns: int, height: float, sharey: str = "all", sharex: bool = True
-) -> tuple[Figure, Any]:
-    """A figure as wide as a report, `height` inches high, and its (rows, columns) panels."""
+    It is as wide as a report, and `height` inches high. What shares an axis has its labels once.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(9.0, height))  # the report shows it 900 pixels wide
-    given: Any = {"sharex": sharex, "sharey": sharey}
-    return figure, figure.subplots(rows, columns, squeeze=False, **given)
+    made = Figure(figsize=(9.0, height))  # the report shows it 900 pixels wide
+    shape = (len(groups), len(panels)) if across else (len(panels), len(groups))
+    axes = made.subplots(*shape, squeeze=False, sharex="col", sharey=sharey)
+    places = list(zip((axes if across else axes.T).flat, product(groups, panels), strict=True))
+    for axis, (group, panel) in places:
+        for network, draw in product(groups[group], panel.draws):
+            draw(axis, network)
+    for axis, (group, panel) in places:  # when all is drawn, since they share axes
+        axis.set(title=panel.title.format(group), **panel.look)
+        if panel.level:
+            reference_line(axis, *panel.level)
+        if sharey != "none":
+            axis.label_outer()
+    if legend:
+        handles = [Line2D([], [], label=label, **style) for label, style in legend]
+        made.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return made
 
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
@@ -158,11 +147,14 @@ RELATIVE: tuple[Draw, Draw] = (
 )
 
 
-def distance_axis(axes: Axes, steps: int, label: str, *, every: int = 8) -> None:
-    """The distances 0 .. steps - 1; ticks are a row of pixels apart if not said otherwise."""
-    axes.set_xlim(0, steps - 1)
-    axes.set_xticks(range(0, steps, every))
-    axes.set_xlabel(label)
+def distances(label: str, parts: int = 8) -> Draw:
+    """Makes x the distances 0 .. T - 1, with ticks that divide it into `parts`."""
+
+    def draw(axes: Axes, network: Network) -> None:
+        steps = network.steps
+        axes.set(xlim=(0, steps - 1), xticks=range(0, steps, steps // parts), xlabel=label)
+
+    return draw
 
 
 def reference_line(axes: Axes, y: float, text: str = "", end: str = "right") -> None:
@@ -171,7 +163,7 @@ def reference_line(axes: Axes, y: float, text: str = "", end: str = "right") -> 
     axes.annotate(
         text,
         (0.99 if end == "right" else 0.01, y),
-        (0, 3),
+        (0, 3),  # points
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         ha=end,
@@ -181,22 +173,14 @@ def reference_line(axes: Axes, y: float, text: str = "", end: str = "right") -> 
     )
 
 
-def add_legend(figure: Figure, entries: Entries) -> None:
-    """One line above the panels."""
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], label=label, **style) for label, style in entries]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
-
-
-def radii(networks: Iterable[Network]) -> Entries:
+def radii(networks: Iterable[Network]) -> list[Entry]:
     """Which colour is which spectral radius."""
     known = {n.radius: by_radius(n) for n in networks}
     title = ("spectral radius of $W_s$ at the start:", {"color": "none"})
     return [title, *((f"$\\rho$ = {radius}", style) for radius, style in known.items())]
 
 
-def cells(networks: Iterable[Network]) -> Entries:
+def cells(networks: Iterable[Network]) -> list[Entry]:
     """Which colour is which cell, and how many parameters it has."""
     known = {f"{n.cell} ({n.parameters})": by_cell(n) for n in networks}
     return [("parameters:", {"color": "none"}), *known.items()]

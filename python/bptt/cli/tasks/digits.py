@@ -16,7 +16,7 @@ import numpy as np
 import bptt
 from bptt.checks import Array
 
-from ..network import Network, where
+from ..network import Network
 from .task import Task
 
 
@@ -118,7 +118,7 @@ class Digits(Task):
         }
 
     def summary(self, networks: list[Network]) -> str:
-        linear = where(networks, cell="linear")
+        linear = [network for network in networks if network.cell == "linear"]
         if not linear:
             return ""
         factors = ", ".join(f"{n.before.relative[-1]:.2g}" for n in linear)
