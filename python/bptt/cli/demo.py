@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .interrupt import Interrupt
 from .measure import measure_loss_steps, measure_moment
 from .network import Network
 from .options import TRAINING, add_common_options, backends_used, open_folder, require
 from .reports.adding import ADDING
 from .reports.digits import DIGITS
 from .reports.page import write_report
-from .results import Results, run_each
+from .results import Bar, Results, run_each
 from .tasks import TASKS, Task
-from .terminal import Interrupt, ProgressBar
 from .training import train
 
 DEFAULT_FOLDER = "bptt-demo"
@@ -48,8 +48,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 def file_names() -> list[str]:
     """Every file that the demo writes of any task, relative to its folder."""
     networks = [network for task in TASKS.values() for network in task().networks()]
-    figures = [name for report in _REPORTS.values() for name in report.files()]
-    return [*figures, *(_params_file(network) for network in networks)]
+    reports = [name for report in _REPORTS.values() for name in report.files()]
+    return [*reports, *(_params_file(network) for network in networks)]
 
 
 def _params_file(network: Network) -> str:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train_and_measure(
-    task: Task, interrupt: Interrupt, folder: Path, network: Network, progress: ProgressBar
+    task: Task, interrupt: Interrupt, folder: Path, network: Network, bar: Bar
 ) -> str:
     """Train it, and measure its gradients before and after; the line that is printed of it."""
     began = time.perf_counter()
@@ -85,12 +85,12 @@ def _train_and_measure(
     network.before = measure_moment(network, task.backend)
     if task.loss_steps:
         network.by_loss_step = measure_loss_steps(network, task.loss_steps, task.backend)
-    train(network, task, progress, interrupt, monitored=task.follows_reach, evaluated=True)
+    train(network, task, bar, interrupt, monitored=task.follows_reach, evaluated=True)
     network.after = measure_moment(network, task.backend)
     network.seconds = time.perf_counter() - began
     network.params_file = _params_file(network)
     network.params.save(folder / network.params_file, cell=network.cell)
-    course, line = network.course, f"{network.title:<19}{network.parameters} parameters   "
+    course, line = (network.course, f"{network.title:<19}{network.parameters} parameters   ")
     line += f"loss {course.recent_loss(task.steps_per_evaluation):<8.3g} "
     for name, values in course.held_out.items():
         line += f"{name.replace('_', ' ')} {values[0]:.2g} -> {values[-1]:<8.2g} "

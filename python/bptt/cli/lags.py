@@ -10,6 +10,7 @@ from typing import Any
 
 import bptt
 
+from .interrupt import Interrupt
 from .measure import Options, check, measure_lags
 from .network import Network
 from .options import (
@@ -18,6 +19,7 @@ from .options import (
     CommandError,
     add_common_options,
     backends_used,
+    expecting,
     open_folder,
     path,
     require,
@@ -25,16 +27,27 @@ from .options import (
 from .own_network import read_network
 from .reports.lags import LAGS
 from .reports.page import write_report
-from .results import Results, run_each
+from .results import Bar, Results, run_each
 from .tasks import TASKS, Task
-from .terminal import Interrupt, ProgressBar
 from .training import train
 
 DEFAULT_FOLDER = "bptt-lags"
 _CELLS = ("tanh", "gru", "lstm")
-# Options of one of the two kinds of networks, by their names in argparse.
-_OF_FILES = {"cell": "--cell", "data": "--data", "loss": "--loss", "at": "--at"}
-_OF_TASKS = {"task": "--task", "cells": "--cells", "quick": "--quick", "untrained": "--untrained"}
+_NAMES = ",".join(_CELLS)
+# Options of one of the two kinds of networks.
+_OF_FILES = ("cell", "data", "loss", "at")
+_OF_TASKS = ("task", "cells", "quick", "untrained")
+
+
+_cells = expecting(
+    f"some of {_NAMES}",
+    lambda text: tuple(text.split(",")),
+    lambda cells: set(cells) <= set(_CELLS) and len(set(cells)) == len(cells),
+)
+_integers = expecting(
+    "integers such as 0,1,2,5", lambda text: tuple(int(part) for part in text.split(","))
+)
+_at = expecting("all, last or a step", lambda text: text if text in ("all", "last") else int(text))
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -46,45 +59,34 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         "report.html. With a built-in task it takes about half a minute on two cores that do "
         "nothing else.",
     )
-    tasks = parser.add_argument_group("networks of a built-in task")
-    tasks.add_argument(
-        "--task", choices=tuple(TASKS), help="those of `bptt demo` (default: digits)"
-    )
-    tasks.add_argument(
-        "--cells", type=_cells, metavar="A,B", help=f"some of {','.join(_CELLS)} (default: all)"
-    )
-    length = tasks.add_mutually_exclusive_group()
-    length.add_argument("--quick", action="store_true", help="train a tenth as long")
-    length.add_argument("--untrained", action="store_true", help="do not train")
-    files = parser.add_argument_group("a network of your own")
-    files.add_argument(
-        "--params", type=path, metavar="FILE.npz", help="what bptt.Params.save wrote"
-    )
-    files.add_argument(
-        "--cell", choices=tuple(bptt.CELLS), help="default: the one saved with the parameters"
-    )
-    files.add_argument(
-        "--data",
-        type=path,
-        metavar="FILE.npz",
-        help="arrays x (T, B, I) and target, as value_and_grad has it",
-    )
-    files.add_argument(
-        "--loss",
-        choices=("squared_error", "cross_entropy"),
-        help="default: cross_entropy for a target of integers, else squared_error",
-    )
-    files.add_argument(
-        "--at", type=_at, help="all (the default), last, or a step: where the loss is read"
-    )
+    _add_networks(parser)
     lags = parser.add_mutually_exclusive_group()
     lags.add_argument("--max-lag", type=int, metavar="N", help="the largest lag (default: T - 1)")
     lags.add_argument("--lags", type=_integers, metavar="0,1,2,5", help="these lags alone")
-    parser.add_argument(
-        "--sample", type=int, metavar="N", help="measure N of the sequences, drawn at random"
-    )
+    sample = "measure N of the sequences, drawn at random"
+    parser.add_argument("--sample", type=int, metavar="N", help=sample)
     add_common_options(parser, DEFAULT_FOLDER, "report")
     parser.set_defaults(run=run)
+
+
+def _add_networks(parser: argparse.ArgumentParser) -> None:
+    """What is measured; each option is None, or False, where it is not given."""
+    tasks = parser.add_argument_group("networks of a built-in task")
+    add = tasks.add_argument
+    add("--task", choices=tuple(TASKS), help="those of `bptt demo` (default: digits)")
+    add("--cells", type=_cells, metavar="A,B", help=f"some of {_NAMES} (default: all)")
+    add = tasks.add_mutually_exclusive_group().add_argument
+    add("--quick", action="store_true", help="train a tenth as long")
+    add("--untrained", action="store_true", help="do not train")
+    add = parser.add_argument_group("a network of your own").add_argument
+    add("--params", type=path, metavar="FILE.npz", help="what bptt.Params.save wrote")
+    saved = "default: the one saved with the parameters"
+    add("--cell", choices=tuple(bptt.CELLS), help=saved)
+    arrays = "arrays x (T, B, I) and target, as value_and_grad has it"
+    add("--data", type=path, metavar="FILE.npz", help=arrays)
+    default = "default: cross_entropy for a target of integers, else squared_error"
+    add("--loss", choices=("squared_error", "cross_entropy"), help=default)
+    add("--at", type=_at, help="all (the default), last, or a step: where the loss is read")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -115,10 +117,10 @@ def run(args: argparse.Namespace) -> int:
 def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
     """The networks that are asked for, and the task that they belong to, if any."""
     foreign, where = (_OF_TASKS, "with") if args.params is not None else (_OF_FILES, "without")
-    for name, option in foreign.items():
+    for name in foreign:
         given = getattr(args, name)
         if given is not None and given is not False:  # 0 is a step
-            raise CommandError(f"{option}: has no meaning {where} --params")
+            raise CommandError(f"--{name}: has no meaning {where} --params")
     if args.params is not None:
         if args.data is None:
             raise CommandError("--data: expected it beside --params")
@@ -134,16 +136,12 @@ def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
 
 
 def _train_and_measure(
-    task: Task | None,
-    options: Options,
-    interrupt: Interrupt,
-    network: Network,
-    progress: ProgressBar,
+    task: Task | None, options: Options, interrupt: Interrupt, network: Network, bar: Bar
 ) -> str:
     """Train it if there is a `task`, and measure it; the line that is printed of it."""
     if task is not None:
         with interrupt.listen():
-            train(network, task, progress, interrupt, monitored=True, evaluated=False)
+            train(network, task, bar, interrupt, monitored=True, evaluated=False)
         network.finished &= not interrupt.requested
     began = time.perf_counter()
     measure_lags(network, options)
@@ -155,25 +153,3 @@ def _train_and_measure(
         line += f", after {network.monitor.steps} steps of training, "
         line += f"{network.monitor.overhead:.1%} of it for the monitor"
     return line
-
-
-def _cells(text: str) -> tuple[str, ...]:
-    found = tuple(text.split(","))
-    if not set(found) <= set(_CELLS) or len(set(found)) < len(found):
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(_CELLS)}, got {text!r}")
-    return found
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, text.split(",")))
-    except ValueError:
-        expected = "expected integers such as 0,1,2,5"
-        raise argparse.ArgumentTypeError(f"{expected}, got {text!r}") from None
-
-
-def _at(text: str) -> str | int:
-    try:
-        return text if text in ("all", "last") else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected all, last or a step, got {text!r}") from None

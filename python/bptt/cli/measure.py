@@ -29,11 +29,14 @@ def measure_moment(network: Network, backend: str = "auto") -> Moment:
     found = bptt.lag_gradients(*question, loss=network.loss, at="last", backend=backend)
     norms = _norms_by_sequence(question, loss=network.loss, backend=backend)
     low, median, high = np.percentile(norms, (10, 50, 90), axis=1)
-    gate = memory_gate(*question[:3], backend=backend) if network.gated else None
+    gate, product = None, None
+    if network.gated:
+        gates = memory_gate(*question[:3], backend=backend)
+        gate, product = float(gates.mean()), float(gates[1:].prod(axis=0).mean())
     return Moment(
         radius=_spectral_radius(question[1]),
-        gate=None if gate is None else float(gate.mean()),
-        gate_product=None if gate is None else float(gate[1:].prod(axis=0).mean()),
+        gate=gate,
+        gate_product=product,
         state=median,
         state_low=low,
         state_high=high,
@@ -85,16 +88,15 @@ def far_over_near(network: Network, backend: str = "auto") -> float:
 
 def memory_gate(cell: str, params: bptt.Params, x: Array, *, backend: str = "auto") -> Array:
     """(T, B, H), the gate that keeps the memory of a gated cell at every step."""
-    kind, hidden = bptt.CELLS[cell], params.hidden_size
+    kind, y = bptt.CELLS[cell], bptt.forward(cell, params, x, backend=backend).y
     assert kind.keeps is not None
-    assert params.b_ih is not None
-    assert params.b_hh is not None
-    first = kind.gate_names.index(kind.keeps) * hidden
-    rows = slice(first, first + hidden)
-    y = bptt.forward(cell, params, x, backend=backend).y
+    gate = kind.gate_names.index(kind.keeps)
+    w_ih, w_hh, b_ih, b_hh = (
+        np.split(params.arrays()[name], kind.gates)[gate]
+        for name in ("w_ih", "w_hh", "b_ih", "b_hh")
+    )
     before = np.concatenate((np.zeros_like(y[:1]), y[:-1]))
-    a = x @ params.w_ih[rows].T + before @ params.w_hh[rows].T
-    return np.asarray(1 / (1 + np.exp(-(a + params.b_ih[rows] + params.b_hh[rows]))))
+    return np.asarray(1 / (1 + np.exp(-(x @ w_ih.T + before @ w_hh.T + b_ih + b_hh))))
 
 
 def _norms_by_sequence(question: tuple[Any, ...], **asked: Any) -> Array:
@@ -174,7 +176,7 @@ def _measurements(network: Network, options: Options) -> Iterator[tuple[str, Cal
     if network.at != "all":
         everywhere = np.ascontiguousarray(np.broadcast_to(target, (len(x), *target.shape)))
         all_steps = (cell, params, x, everywhere)
-        yield "every_step", partial(bptt.lag_gradients, *all_steps, **{**asked, "at": "all"})
+        yield ("every_step", partial(bptt.lag_gradients, *all_steps, **{**asked, "at": "all"}))
     if network.gated:
         for route in ("direct", "recurrent"):
             yield route, partial(bptt.lag_gradients, *question, **asked, route=route)
@@ -183,7 +185,7 @@ def _measurements(network: Network, options: Options) -> Iterator[tuple[str, Cal
         some = np.ascontiguousarray(x[:, :_SEQUENCES])
         of_state: Any = {"k": min(size, _MOST_EXPONENTS), "rng": options.seed}
         of_state["backend"] = options.backend
-        yield "lyapunov", partial(bptt.lyapunov_exponents, cell, params, some, **of_state)
+        yield ("lyapunov", partial(bptt.lyapunov_exponents, cell, params, some, **of_state))
 
 
 def _asked(network: Network, options: Options) -> dict[str, Any]:

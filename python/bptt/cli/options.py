@@ -6,21 +6,23 @@ import argparse
 import importlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 import bptt
 
 # What is imported of the extra ``bptt[demo]``, and the names that pip knows.
-_PACKAGES = {
-    "matplotlib.figure": "matplotlib",
-    "sklearn.datasets": "scikit-learn",
-    "tqdm": "tqdm",
-}
+_PACKAGES = {"matplotlib.figure": "matplotlib", "tqdm": "tqdm", "sklearn.datasets": "scikit-learn"}
 TRAINING = tuple(_PACKAGES)
 DRAWING = ("matplotlib.figure", "tqdm")
+
+
+T = TypeVar("T")
 
 
 class CommandError(Exception):
@@ -31,27 +33,28 @@ class CommandError(Exception):
         self.exit_code = exit_code
 
 
-def path(text: str) -> str:
-    """A path that names something; an empty one would be taken as the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("expected a path, got ''")
-    return text
+def expecting(
+    what: str, parse: Callable[[str], T], valid: Callable[[T], bool] = lambda value: True
+) -> Callable[[str], T]:
+    """The type of an option, which says what is expected where it cannot be parsed or is wrong."""
+
+    def parsed(text: str) -> T:
+        with suppress(ValueError):
+            value = parse(text)
+            if valid(value):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}")
+
+    return parsed
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected an integer from 0, got {text!r}")
-    return int(text)
+path = expecting("a path", str, bool)  # an empty one would be taken as the current folder
+_seed = expecting("an integer from 0", int, lambda seed: seed >= 0)
 
 
 def add_common_options(parser: argparse.ArgumentParser, folder: str, written: str) -> None:
     """Where random numbers begin, where results go, what computes; `folder` is the default one."""
-    parser.add_argument(
-        "--seed",
-        type=_seed,
-        default=0,
-        help="an integer from 0 (default: 0)",
-    )
+    parser.add_argument("--seed", type=_seed, default=0, help="an integer from 0 (default: 0)")
     parser.add_argument(
         "--out",
         type=path,
@@ -71,30 +74,24 @@ def add_common_options(parser: argparse.ArgumentParser, folder: str, written: st
 def require(modules: Iterable[str]) -> None:
     """Import some packages that the commands need beyond NumPy, before anything is created.
 
-    Raises
-    ------
-    CommandError
-        If one cannot be imported, with the command that installs it.
+    For one that cannot be imported, a `CommandError` has the command that installs it.
     """
     for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
+            package = _PACKAGES[module]
             raise CommandError(
-                f"needs {_PACKAGES[module]}, which cannot be imported ({error}); "
-                f"install it with: pip install {_PACKAGES[module]}"
+                f"needs {package}, which cannot be imported ({error}); "
+                f"install it with: pip install {package}"
             ) from None
 
 
 def backends_used(name: str, cells: Iterable[str]) -> str:
     """The backends that `name` stands for here, which differ if ``auto`` finds another for a cell.
 
-    An empty call to each lets it say what is wrong before any work is done.
-
-    Raises
-    ------
-    CommandError
-        If it is not available, or does not know a cell.
+    An empty call to each lets it say, as a `CommandError`, that it is not available or does not
+    know a cell, before any work is done.
     """
     nothing = np.empty((0, 0, 1), np.float32)
     found = []
@@ -112,12 +109,8 @@ def open_folder(out: str | None, *, force: bool, names: Iterable[str], default: 
 
     Without `out` it is `default`, such as ``bptt-demo``, or the first free one of ``bptt-demo-2``,
     ... so that a second run loses nothing. A folder that is named must be new or empty, unless
-    `force` allows to replace the files called `names`; others in it are never touched.
-
-    Raises
-    ------
-    CommandError
-        If the folder holds something, or cannot be created or written to.
+    `force` allows to replace the files called `names`; others in it are never touched. What is
+    wrong with it is a `CommandError`.
     """
     folder = Path(default if out is None else out)
     try:
@@ -142,8 +135,9 @@ def open_folder(out: str | None, *, force: bool, names: Iterable[str], default: 
 
 def _first_free(folder: Path) -> Path:
     """`folder` itself, or with the first number that makes it new or empty."""
-    candidate, number = folder, 1
-    while os.path.lexists(candidate) and not (candidate.is_dir() and not any(candidate.iterdir())):
-        number += 1
-        candidate = folder.with_name(f"{folder.name}-{number}")
-    return candidate
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(filter(_is_free, chain([folder], numbered)))
+
+
+def _is_free(folder: Path) -> bool:
+    return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))

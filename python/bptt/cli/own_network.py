@@ -18,13 +18,7 @@ from .options import CommandError
 def read_network(
     params: str, data: str, cell: str | None, loss: str | None, at: str | int | None
 ) -> Network:
-    """The network and the data in two files.
-
-    Raises
-    ------
-    CommandError
-        If they cannot be read, or do not hold what they should.
-    """
+    """The network and the data in two files, or a `CommandError` that says what is wrong."""
     with _read_of("--params", params):
         loaded, saved_cell = bptt.Params.load_with_cell(params)
     with _read_of("--data", data):
@@ -32,8 +26,7 @@ def read_network(
     x, target = _checked(data, arrays)
     if loss is None:
         loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
-    cell = _cell_of(params, saved_cell, cell)
-    at = "all" if at is None else at
+    cell, at = _cell_of(params, saved_cell, cell), "all" if at is None else at
     network = Network(cell, cell, cell, loaded.hidden_size, len(x), loss, at)
     network.params, network.x, network.target = loaded, x, target
     return network
@@ -52,18 +45,16 @@ def _read_of(option: str, name: str) -> Iterator[None]:
 
 def _checked(data: str, arrays: dict[str, Array]) -> tuple[Array, Array]:
     """x and target of the file `data`."""
+    x = arrays.get("x", np.empty(0))
     if not {"x", "target"} <= set(arrays):
-        raise CommandError(
-            f"--data: {data!r} holds {sorted(arrays)}, expected the arrays x and target"
-        )
-    x = arrays["x"]
-    if x.dtype.kind != "f" or x.ndim != 3:
-        raise CommandError(
-            f"--data: {data!r}: x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
-        )
-    if not np.isfinite(x).all():
-        raise CommandError(f"--data: {data!r}: x: expected finite numbers, got inf or nan")
-    return x, arrays["target"]
+        fault = f" holds {sorted(arrays)}, expected the arrays x and target"
+    elif x.dtype.kind != "f" or x.ndim != 3:
+        fault = f": x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
+    elif not np.isfinite(x).all():
+        fault = ": x: expected finite numbers, got inf or nan"
+    else:
+        return x, arrays["target"]
+    raise CommandError(f"--data: {data!r}{fault}")
 
 
 def _cell_of(params: str, saved: str | None, given: str | None) -> str:

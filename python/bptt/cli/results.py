@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ import numpy as np
 import bptt
 from bptt import files
 
+from .interrupt import Interrupt
 from .network import Network
-from .terminal import Interrupt, ProgressBar
+
+Bar = Any  # tqdm's, which is imported only where it is drawn
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Results:
 
 def run_each(
     networks: list[Network],
-    work: Callable[[Network, ProgressBar], str],
+    work: Callable[[Network, Bar], str],
     results: Results,
     folder: Path,
     interrupt: Interrupt,
@@ -66,17 +67,22 @@ def run_each(
     """Do `work` on one network after the other, saving after each what is known so far.
 
     It returns the line that is printed of a network. `steps` is how many steps of training there
-    are in all. After Ctrl-C there is no next network.
+    are in all: the bar is drawn on stderr, and only if that is a terminal. After Ctrl-C there is no
+    next network.
     """
-    with closing(ProgressBar(len(networks), steps)) as progress:
-        for network in networks:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    look = "{desc}{postfix} {bar} {percentage:3.0f}%, {rate_noinv_fmt}, {remaining} left"
+    with tqdm(total=steps, unit=" steps", disable=None, dynamic_ncols=True, bar_format=look) as bar:
+        for number, network in enumerate(networks, 1):
             if interrupt.requested:
                 break
-            progress.begin(network.title)
-            line = work(network, progress)
+            bar.set_description_str(f"{network.title} ({number}/{len(networks)})")
+            line = work(network, bar)
             results.networks.append(network)
             results.save(folder)
-            progress.finish(line + ("" if network.finished else "   (interrupted)"))
+            with bar.external_write_mode():
+                print(line + ("" if network.finished else "   (interrupted)"), flush=True)
             if not network.finished:
                 break
 

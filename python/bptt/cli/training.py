@@ -12,9 +12,10 @@ import numpy as np
 import bptt
 from bptt.checks import Array
 
+from .interrupt import Interrupt
 from .network import Course, Network
+from .results import Bar
 from .tasks import Task
-from .terminal import Interrupt, ProgressBar
 
 MONITORED = 16  # sequences of a minibatch on which the horizon is followed
 
@@ -22,25 +23,23 @@ MONITORED = 16  # sequences of a minibatch on which the horizon is followed
 class Adam:
     """Adam (Kingma & Ba 2015, algorithm 1), updating the arrays of `params` in place."""
 
-    def __init__(
-        self, params: bptt.Params, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8
-    ) -> None:
+    BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
+
+    def __init__(self, params: bptt.Params) -> None:
         self._arrays = params.arrays()
         self._m = {name: np.zeros_like(w) for name, w in self._arrays.items()}
         self._v = {name: np.zeros_like(w) for name, w in self._arrays.items()}
-        self._beta1, self._beta2, self._eps = beta1, beta2, eps
         self._steps = 0
 
     def update(self, grads: dict[str, Array], rate: float) -> None:
         """One step of size `rate` against `grads`, which are named as in `bptt.Params`."""
         self._steps += 1
-        correct1 = 1 - self._beta1**self._steps
-        correct2 = 1 - self._beta2**self._steps
+        correct1, correct2 = 1 - self.BETA1**self._steps, 1 - self.BETA2**self._steps
         for name, w in self._arrays.items():
             m, v, g = self._m[name], self._v[name], grads[name]
-            m += (1 - self._beta1) * (g - m)
-            v += (1 - self._beta2) * (g * g - v)
-            w -= rate / correct1 * m / (np.sqrt(v / correct2) + self._eps)
+            m += (1 - self.BETA1) * (g - m)
+            v += (1 - self.BETA2) * (g * g - v)
+            w -= rate / correct1 * m / (np.sqrt(v / correct2) + self.EPS)
 
 
 def global_norm(grads: dict[str, Array]) -> float:
@@ -76,7 +75,7 @@ def optimise(
 def train(
     network: Network,
     task: Task,
-    progress: ProgressBar,
+    bar: Bar,
     interrupt: Interrupt,
     *,
     monitored: bool,
@@ -86,8 +85,8 @@ def train(
 
     `monitored` follows the horizon, `evaluated` looks at the held-out sequences meanwhile.
     """
-    course, every, monitor = Course(), task.steps_per_evaluation, None
-    network.course = course
+    network.course = course = Course()
+    monitor = None
     if monitored:
         monitor = bptt.LagMonitor(sample=MONITORED, backend=task.backend, rng=task.seed)
         network.monitor = monitor
@@ -97,14 +96,15 @@ def train(
     for loss, norm in optimise(network, task, monitor):
         course.loss.append(loss)
         course.norm.append(norm)
-        if evaluated and len(course.loss) % every == 0:
+        if evaluated and course.steps % task.steps_per_evaluation == 0:
             course.seconds.append(time.perf_counter() - began)
             course.add_evaluation(task.evaluate(network))
             began = time.perf_counter()
-        scores = (f" {name.replace('_', ' ')} {x:<8.3g}" for name, x in course.last.items())
-        progress.step(f"loss {course.recent_loss(every):<8.3g}" + "".join(scores))
+        scores = {"loss": course.recent_loss(task.steps_per_evaluation), **course.last}
+        bar.set_postfix(scores, refresh=False)
+        bar.update()
         if interrupt.requested:
             break
-    if evaluated and course.evaluated[-1] < len(course.loss):
+    if evaluated and course.evaluated[-1] < course.steps:
         course.add_evaluation(task.evaluate(network))
-    network.finished = len(course.loss) == task.training_steps
+    network.finished = course.steps == task.training_steps
