@@ -4,9 +4,11 @@
 //     test_bits all-isas   the ISAs with FMA against each other
 #include <algorithm>
 #include <atomic>
+#include <iterator>
 #include <thread>
 #include <vector>
 
+#include "covering.h"
 #include "engine/plan.h"
 #include "engine/team.h"
 #include "isa.h"
@@ -62,6 +64,8 @@ std::vector<Sizes> shapes_split(Split split) {
     }
   }
   CHECK(!found.empty());
+  // The list begins with the least work.
+  if (few_cases() && found.size() > 2) found.resize(2);
   return found;
 }
 
@@ -73,14 +77,19 @@ void bits_do_not_depend_on_the_plan() {
                               {40, 200, 17, 64, 3},
                               {200, 3, 2000, 64, 3},
                               {100, 5, 31, 200, 3}};
+  constexpr double kBarriers[] = {1e-9, 60e-9, 300e-9, 1e-4};
+  const Selection selection({kTypes, std::size(kSizes), std::size(kBarriers), 2});
   for (const Sizes& sizes : kSizes) {
+    const int size = static_cast<int>(&sizes - kSizes);
     const Network<T> network(Cells::tanh, sizes, Biases::both, 11);
     const Results<T> alone = run_both(network, 1);
     const Results<T> loss_alone = run_value_and_grad(network, kLossChoices[0], 1);
-    for (double barrier : {1e-9, 60e-9, 300e-9, 1e-4}) {
+    for (const double& barrier : kBarriers) {
       const Scope scope([&](std::ostream& out) { out << sizes << ", barrier " << barrier; });
       assume_barrier_seconds(barrier);
       for (int threads : {2, 3}) {
+        if (!selection.has({kType<T>, size, static_cast<int>(&barrier - kBarriers), threads - 2}))
+          continue;
         check_same_bits(alone, run_both(network, threads));
         check_same_bits(loss_alone, run_value_and_grad(network, kLossChoices[0], threads));
       }
@@ -175,12 +184,18 @@ void check_rows(const Results<T>& whole, const Sizes& s, const Results<T>& part,
 template <class T>
 void a_row_has_the_same_bits_in_any_batch() {
   const Sizes sizes{40, 19, 9, 70, 3};
+  constexpr Index kBatches[] = {1, 2, 3, 5, 8, 18};
+  const Selection selection({kTypes, Cells::count(), std::size(kBatches), 3});
   for (int cell = 0; cell < Cells::count(); ++cell) {
     const Network<T> whole(static_cast<CellId>(cell), sizes, Biases::both, 4);
     const Results<T> both = run_both(whole, 2);
     const Results<T> loss = run_value_and_grad(whole, kLossChoices[0], 2);
-    for (Index batch : {1, 2, 3, 5, 8, 18}) {
-      for (Index first : {Index{0}, (sizes.batch - batch) / 2, sizes.batch - batch}) {
+    for (const Index& batch : kBatches) {
+      const Index firsts[] = {0, (sizes.batch - batch) / 2, sizes.batch - batch};
+      for (const Index& first : firsts) {
+        if (!selection.has({kType<T>, cell, static_cast<int>(&batch - kBatches),
+                            static_cast<int>(&first - firsts)}))
+          continue;
         const Scope scope([&](std::ostream& out) {
           out << name_of(static_cast<CellId>(cell)) << ", " << sizes << ", rows " << first << " + "
               << batch;
