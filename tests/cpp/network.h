@@ -212,7 +212,7 @@ Results<T> run_value_and_grad(const Network<T>& network, const LossChoice& loss,
   Results<T> r(network, gap);
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
-                          r.gradients(network.biased(), true), {}, {threads, true}, interrupt);
+                          r.gradients(network.biased(), true), {}, {}, {threads, true}, interrupt);
   return r;
 }
 
@@ -232,7 +232,7 @@ Results<T> add_value_and_grad(const Network<T>& network, const LossChoice& loss,
   r.fill(before);
   Interrupt interrupt(never_asked);
   r.loss = value_and_grad(network.problem(), network.objective(loss),
-                          r.gradients(network.biased(), true, Write::add), {}, {threads, true},
+                          r.gradients(network.biased(), true, Write::add), {}, {}, {threads, true},
                           interrupt);
   return r;
 }

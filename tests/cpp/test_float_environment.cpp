@@ -83,7 +83,7 @@ template <class T>
 bool has_subnormals(const Network<T>& network, const LossChoice& loss) {
   Results<T> r(network);
   Interrupt interrupt(never_asked);
-  value_and_grad(network.problem(), network.objective(loss), r.gradients(true, true), {},
+  value_and_grad(network.problem(), network.objective(loss), r.gradients(true, true), {}, {},
                  Execution{1, false}, interrupt);
   return std::any_of(r.dx.begin(), r.dx.end(),
                      [](T value) { return std::fpclassify(value) == FP_SUBNORMAL; });
