@@ -61,7 +61,8 @@ void long_calls_end_early() {
       });
       CHECK(is_canary(r.dx[0]));
       check_stops("value_and_grad", s, threads, [&](Interrupt& interrupt) {
-        value_and_grad(problem, objective, r.gradients(true, true), {}, {threads, true}, interrupt);
+        value_and_grad(problem, objective, r.gradients(true, true), {}, {}, {threads, true},
+                       interrupt);
       });
       CHECK(is_canary(r.dx[0]));
     }
@@ -82,7 +83,7 @@ void a_long_readout_ends_early() {
   gradients.w_ho = dw_ho.get();
   for (int threads : {1, 3}) {
     check_stops("value_and_grad", network.sizes, threads, [&](Interrupt& interrupt) {
-      value_and_grad(network.problem(), objective, gradients, {}, {threads, true}, interrupt);
+      value_and_grad(network.problem(), objective, gradients, {}, {}, {threads, true}, interrupt);
     });
     CHECK(is_canary(r.dx[0]));
   }
@@ -95,7 +96,7 @@ void an_empty_batch_takes_no_time() {
   Interrupt interrupt(go_on);
   const auto start = Clock::now();
   value_and_grad(network.problem(), network.objective({LossId::squared_error, -1, false}),
-                 r.gradients(true, true), {}, {2, true}, interrupt);
+                 r.gradients(true, true), {}, {}, {2, true}, interrupt);
   const std::chrono::duration<double> seconds = Clock::now() - start;
   CHECK_AT_MOST(seconds.count(), 1.0);
 }
