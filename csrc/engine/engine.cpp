@@ -4,56 +4,13 @@
 
 #include "dispatch/dispatch.h"
 #include "engine/backward.h"
+#include "engine/crew.h"
 #include "engine/forward.h"
 #include "engine/scratch.h"
 #include "engine/segments.h"
-#include "engine/team.h"
 
 namespace bptt {
 namespace {
-
-template <class T>
-Plan plan_of(const Shape& shape, const Kernels<T>& k, int threads, Passes passes,
-             const Machine& machine = this_machine()) {
-  return make_plan(shape, k.product_width, sizeof(T), threads, passes, machine);
-}
-
-// This machine as it is now for the members of a team.
-Machine machine_of(Lease& lease) {
-  Machine machine = this_machine();
-  if (lease.size() > 1) machine.barrier_seconds = lease.barrier_seconds();
-  return machine;
-}
-
-// The scratch and the threads that a call got, and its plan, made again for these: they may be
-// fewer than the first plan asked for, and further from each other.
-template <class T>
-class Crew {
- public:
-  Crew(const Problem<T>& problem, Passes passes, const Execution& execution, Interrupt& interrupt)
-      : kernels_(kernel_table().of<T>()),
-        lease_(plan_of(problem, kernels_, execution.threads, passes).threads,
-               execution.float_control()),
-        plan_(plan_of(problem, kernels_, lease_.size(), passes, machine_of(lease_))),
-        barrier_(plan_.threads, interrupt),
-        call_{problem, kernels_, plan_, barrier_, interrupt} {}
-
-  const Call<T>& call() const { return call_; }
-
-  // f(member) on all members.
-  template <class F>
-  void run(F&& f) {
-    lease_.run(plan_.threads, f);
-  }
-
- private:
-  const Scratch::Frame frame_;
-  const Kernels<T>& kernels_;
-  Lease lease_;
-  const Plan plan_;
-  Barrier barrier_;
-  const Call<T> call_;
-};
 
 // The state after all steps, to where it is wanted.
 template <class T>
