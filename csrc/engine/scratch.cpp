@@ -26,18 +26,29 @@ Scratch& Scratch::of_this_thread() {
 
 void Scratch::Free::operator()(std::byte* p) const { std::free(p); }
 
+Scratch::Chunk Scratch::chunk_of(std::size_t bytes) {
+  Chunk chunk(static_cast<std::byte*>(std::aligned_alloc(kAlignment, bytes)));
+  if (!chunk) throw std::bad_alloc();
+  return chunk;
+}
+
+void* Scratch::Kept::take(std::size_t bytes) {
+  chunks_.push_back(chunk_of(bytes));
+  bytes_ += bytes;
+  return chunks_.back().get();
+}
+
 void* Scratch::take(std::size_t bytes) {
   bytes = std::max(bytes + kAlignment - 1, kAlignment) / kAlignment * kAlignment;
   if (count_) {
     *count_ += bytes;
     return nullptr;
   }
+  if (kept_) return kept_->take(bytes);
   if (kOneChunkEach || bytes > capacity_ - used_) {
     // Room for what this frame has taken so far, so that the next one needs few chunks.
     const std::size_t size = kOneChunkEach ? bytes : std::max(bytes, std::min(total_, kKept));
-    Chunk chunk(static_cast<std::byte*>(std::aligned_alloc(kAlignment, size)));
-    if (!chunk) throw std::bad_alloc();
-    chunks_.push_back(std::move(chunk));
+    chunks_.push_back(chunk_of(size));
     capacity_ = size;
     used_ = 0;
   }

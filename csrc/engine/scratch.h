@@ -3,7 +3,7 @@
 // Fresh pages cost a fault each (about 0.25 us for 4 KiB, as much as 50 000 flops), so the thread
 // that makes calls keeps its scratch. A `Frame` spans one call; `Buffer`s taken within it are valid
 // until it ends. Frames nest: a signal handler that a call lets run may make calls of its own.
-// Under a `Count` buffers are added up instead of taken.
+// Under a `Count` buffers are added up instead of taken. Those that a `Kept` makes are its own.
 #pragma once
 
 #include <cstddef>
@@ -52,6 +52,44 @@ class Scratch {
   };
   using Chunk = std::unique_ptr<std::byte, Free>;
 
+ public:
+  // Memory of what outlives a call.
+  class Kept {
+   public:
+    // What make() returns; the buffers that it takes are valid as long as this is.
+    template <class F>
+    auto make(F&& f) {
+      const Taking taking(this);
+      return f();
+    }
+
+    std::size_t bytes() const { return bytes_; }
+
+   private:
+    friend class Scratch;
+
+    // While it lives, this thread's buffers are those of `kept`.
+    class Taking {
+     public:
+      explicit Taking(Kept* kept) : outer_(of_this_thread().kept_) {
+        of_this_thread().kept_ = kept;
+      }
+      ~Taking() { of_this_thread().kept_ = outer_; }
+      Taking(const Taking&) = delete;
+      Taking& operator=(const Taking&) = delete;
+
+     private:
+      Kept* outer_;
+    };
+
+    void* take(std::size_t bytes);
+
+    std::vector<Chunk> chunks_;  // one for each buffer
+    std::size_t bytes_ = 0;
+  };
+
+ private:
+  static Chunk chunk_of(std::size_t bytes);
   void release();
 
   std::vector<Chunk> chunks_;  // the last one is being filled
@@ -60,9 +98,10 @@ class Scratch {
   std::size_t total_ = 0;      // taken in the outermost frame
   int depth_ = 0;              // frames that are open
   std::size_t* count_ = nullptr;
+  Kept* kept_ = nullptr;
 };
 
-// `count` values in the scratch of the current frame.
+// `count` values in the scratch of the current frame, or in what a `Kept` keeps.
 template <class T>
 class Buffer {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <new>
 #include <thread>
 #include <vector>
@@ -63,6 +64,25 @@ void counted_buffers_take_nothing() {
   CHECK(Buffer<int>(10).get() != nullptr);
 }
 
+// Whatever frames take meanwhile, also on another thread, on which it may end, too.
+void what_is_kept_outlives_frames() {
+  auto kept = std::make_unique<Scratch::Kept>();
+  Buffer<int> buffer;
+  {
+    const Scratch::Frame frame;
+    buffer = kept->make([] { return Buffer<int>(1000); });
+    CHECK_EQUAL(kept->bytes(), 4032u);
+  }
+  std::fill_n(buffer.get(), 1000, 7);
+  Random random(18);
+  take_and_check(random, 1000);
+  std::thread([&] {
+    take_and_check(random, 1000);
+    CHECK_EQUAL(std::count(buffer.get(), buffer.get() + 1000, 7), 1000);
+    kept.reset();
+  }).join();
+}
+
 bool can_be_had(Index count) {
   const Scratch::Frame frame;
   try {
@@ -91,6 +111,7 @@ int main() {
       {"buffers are aligned and apart", buffers_are_aligned_and_apart},
       {"threads have their own", threads_have_their_own},
       {"counted buffers take nothing", counted_buffers_take_nothing},
+      {"what is kept outlives frames", what_is_kept_outlives_frames},
       {"too much is bad_alloc and leaves no trace", too_much_is_bad_alloc_and_leaves_no_trace},
   });
 }
