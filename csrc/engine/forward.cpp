@@ -6,7 +6,12 @@ namespace bptt {
 
 template <class T>
 ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record)
-    : call_(call), sums_(call.problem, call.kernels), block_rows_(call.plan.most_rows()) {
+    : ForwardPass(call, record, Preactivations<T>(call.problem, call.kernels)) {}
+
+template <class T>
+ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record,
+                            const Preactivations<T>& packed)
+    : call_(call), sums_(packed), block_rows_(call.plan.most_rows()) {
   if (call.plan.project_first) projected_ = Buffer<T>(2 * block_rows_ * sums_.padded());
   bind(record);
 }

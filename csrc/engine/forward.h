@@ -14,6 +14,8 @@ template <class T>
 class ForwardPass {
  public:
   ForwardPass(const Call<T>& call, const Record<T>& record);
+  // With weights that are packed already, and scratch that is large enough.
+  ForwardPass(const Call<T>& call, const Record<T>& record, const Preactivations<T>& packed);
 
   // One member's part of each; all members of the plan call it at once. `pack` comes first; `run`
   // fills the record for all steps or, in no pipeline, for some blocks of them. False if
