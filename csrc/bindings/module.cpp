@@ -2,57 +2,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <pthread.h>
-
-#include <atomic>
-#include <exception>
-
+#include "bindings/interruptible.h"
 #include "bindings/requests.h"
+#include "bindings/stepper.h"
 #include "engine/float_environment.h"
 #include "engine/peak.h"
 
 namespace bptt {
 namespace {
-
-// The thread that runs signal handlers. A forked child has one thread, and that is it.
-std::atomic<unsigned long> main_thread{0};
-
-void remember_main_thread() {
-  const py::object thread = py::module_::import("threading").attr("main_thread")();
-  main_thread = thread.attr("ident").cast<unsigned long>();
-  pthread_atfork(nullptr, nullptr, [] { main_thread = PyThread_get_thread_ident(); });
-}
-
-// Whether a signal handler raised an exception (KeyboardInterrupt, usually). Other threads never
-// take the GIL here: while the interpreter ends, that would unwind them in the midst of the engine.
-bool signal_raised() {
-  if (PyThread_get_thread_ident() != main_thread) return false;
-  py::gil_scoped_acquire gil;
-  return PyErr_CheckSignals() != 0;
-}
-
-// Calls f() without the GIL. Taking it back may unwind this thread, if the interpreter ends
-// meanwhile; pybind11's own guard would do it in a destructor, which ends the process.
-template <class F>
-void without_gil(F&& f) {
-  PyThreadState* const state = PyEval_SaveThread();
-  std::exception_ptr error;
-  try {
-    f();
-  } catch (...) {
-    error = std::current_exception();
-  }
-  PyEval_RestoreThread(state);
-  if (error) std::rethrow_exception(error);
-}
-
-// Runs f(interrupt) without the GIL; raises what a signal handler raised meanwhile.
-template <class F>
-void run_interruptibly(F&& f) {
-  Interrupt interrupt(signal_raised);
-  without_gil([&] { f(interrupt); });
-  if (interrupt.stopped()) throw py::error_already_set();
-}
 
 // `record` is written.
 void py_forward(int threads, bool flush, py::handle layer, py::handle record) {
@@ -234,6 +191,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("backward", py_backward);
   m.def("lag_products", py_lag_products);
   m.def("value_and_grad", py_value_and_grad);
+  publish_stepper(m);
 }
 
 }  // namespace bptt
