@@ -46,6 +46,7 @@ PUBLIC = {
     "plan",
     "set_flush_subnormals",
     "Prediction",
+    "Stepper",
     "predict",
     "set_num_threads",
     "value_and_grad",

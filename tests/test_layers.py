@@ -83,7 +83,7 @@ RANKS = (
     ("backends",),
     ("recorded", "info", "inputs", "plan", "stream"),
     ("linearized", "truncation"),
-    ("tape", "prediction"),
+    ("tape", "prediction", "stepper"),
     ("forward_pass", "gradient"),
     ("gradient_check", "lags", "jacobians"),
     ("__init__",),

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import bptt
+import numpy as np
 import pytest
 from problems import Problem, make_problem
 
@@ -36,6 +38,14 @@ def value_and_grad(p: Problem, backend: str) -> None:
     p.value_and_grad(backend, "cross_entropy", "all")
 
 
+def steps(p: Problem, backend: str) -> None:
+    """A stepper made anew, and steps, a block and a reset of it."""
+    stepper = bptt.Stepper(p.cell, p.params, p.x.shape[1], state=p.state, backend=backend)
+    stepper(p.x[0])
+    stepper(p.x, out=np.empty_like(p.dy))
+    stepper.reset([0], stepper.state[:1])
+
+
 def refused(p: Problem, backend: str) -> None:
     """Calls that end in an error, before the kernel and after the forward pass."""
     with pytest.raises(ValueError, match="loss:"):
@@ -44,7 +54,7 @@ def refused(p: Problem, backend: str) -> None:
         p.forward_backward(backend, dy=False, dstate=False)
 
 
-@pytest.mark.parametrize("call", [forward_backward, value_and_grad, refused])
+@pytest.mark.parametrize("call", [forward_backward, value_and_grad, steps, refused])
 def test_calls_leave_no_array_behind(call: Callable, backend: str) -> None:
     p = make_problem("tanh", 3, 2, 2, 5, 1)
     tracemalloc.start()
@@ -63,7 +73,7 @@ def test_calls_leave_no_array_behind(call: Callable, backend: str) -> None:
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="no /proc on this system")
-@pytest.mark.parametrize("call", [forward_backward, value_and_grad])
+@pytest.mark.parametrize("call", [forward_backward, value_and_grad, steps])
 def test_calls_leave_the_process_as_large_as_it_was(call: Callable, compiled_backend: str) -> None:
     """What kernels allocate by themselves is not seen by tracemalloc."""
     # Sizes that make every scratch buffer larger than the margin, if leaked.

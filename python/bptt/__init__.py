@@ -28,6 +28,7 @@ from .lags import (
 from .params import Params
 from .plan import Plan, plan
 from .prediction import Prediction, predict
+from .stepper import Stepper
 from .subnormals import get_flush_subnormals, set_flush_subnormals
 from .tape import Tape
 from .threads import get_num_threads, set_num_threads
@@ -52,6 +53,7 @@ __all__ = [
     "Params",
     "Plan",
     "Prediction",
+    "Stepper",
     "Tape",
     "__version__",
     "backends",

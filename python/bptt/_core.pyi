@@ -48,6 +48,28 @@ def forward(
     record: Record,  # written
     /,
 ) -> None: ...
+
+# A layer that is fed step by step. A call during another one is a RuntimeError.
+class Stepper:
+    def __init__(
+        self,
+        flush: bool,
+        layer: Layer,  # x of no steps; its weights and its state are copied
+        /,
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
+    # y (B, H) of x (B, I), or (T, B, H) of (T, B, I), in `out` or a new array. None, and nothing
+    # has happened, unless both are plain arrays of the layer's dtype and shape, apart in memory.
+    def run(self, threads: int, x: object, out: object, /) -> _Array | None: ...
+    def state(self) -> _Parts: ...  # copies, (B, H)
+    def assign(
+        self,
+        rows: _Array,  # (R,) int64
+        state: _Parts | None,  # (R, H); None: zero
+        /,
+    ) -> None: ...
+
 def backward(
     threads: int,
     flush: bool,

@@ -26,6 +26,7 @@ __all__ = [
     "prediction_nbytes",
     "signal_nbytes",
     "states_nbytes",
+    "stepper_nbytes",
     "tangents_nbytes",
     "terms_nbytes",
     "value_and_grad_nbytes",
@@ -143,6 +144,13 @@ def prediction_nbytes(
     states += beside.forward * _units_nbytes(params, at_once, batch)
     readout = (2 + beside.outputs) * _outputs_nbytes(params, min(read, at_once), batch)
     return _outputs_nbytes(params, read, batch) + 2 * states + readout
+
+
+def stepper_nbytes(cell: Cell, params: Params, batch: int) -> int:
+    """A `Stepper`: a copy of the weights, at most about as large again by whole vectors; its state,
+    twice, and the sums of a step."""
+    width = 2 * len(cell.states) + cell.sums
+    return 2 * params.nbytes + width * _units_nbytes(params, 1, batch)
 
 
 def linearized_nbytes(cell: Cell, params: Params, steps: int, batch: int) -> int:

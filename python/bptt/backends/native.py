@@ -17,7 +17,7 @@ from ..losses import Objective
 from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
-from .protocol import Incoming, Layer, Record, Request, State
+from .protocol import Incoming, Layer, Record, Request, State, Steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,9 @@ class NativeBackend:
         _core.forward(get_num_threads(), get_flush_subnormals(), layer, out)
         return out
 
+    def steps(self, layer: Layer) -> Steps:
+        return _NativeSteps(layer)
+
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
         grads = _empty_grads(layer, request.wanted) if request.out is None else request.out
         threads, flush = get_num_threads(), get_flush_subnormals()
@@ -121,6 +124,35 @@ class NativeBackend:
         threads, flush = get_num_threads(), get_flush_subnormals()
         loss: float = _core.value_and_grad(threads, flush, layer, objective, request, grads, last)
         return loss, grads
+
+
+class _NativeSteps:
+    """Steps of kernels that own their memory."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._stepper = _core.Stepper(get_flush_subnormals(), layer)
+        self._run = self._stepper.run
+
+    @property
+    def nbytes(self) -> int:
+        nbytes: int = self._stepper.nbytes
+        return nbytes
+
+    def try_run(self, x: object, out: object) -> Array | None:
+        y: Array | None = self._run(get_num_threads(), x, out)
+        return y
+
+    def run(self, x: Array, y: Array) -> Array:
+        written = self.try_run(x, y)
+        assert written is not None
+        return written
+
+    def state(self) -> State:
+        parts: State = self._stepper.state()
+        return parts
+
+    def assign(self, rows: Array, state: State | None) -> None:
+        self._stepper.assign(rows, state)
 
 
 def _empty_record(layer: Layer, save: str) -> Record:

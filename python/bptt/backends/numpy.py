@@ -121,6 +121,9 @@ class NumpyBackend:
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
+    def steps(self, layer: Layer) -> None:
+        """`forward` does them."""
+
     def lag_products(self, *arguments: Any) -> None:
         """There is no kernel for them; `bptt.lags` computes them term by term."""
 

@@ -24,6 +24,7 @@ __all__ = [
     "Record",
     "Request",
     "State",
+    "Steps",
     "Trace",
 ]
 
@@ -187,6 +188,32 @@ class Request:
 ALL = Request()
 
 
+class Steps(Protocol):
+    """A layer that is fed step by step: a copy of its weights, and the state after the last call.
+
+    A call during another one raises RuntimeError; one that does not end leaves the state as it was.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+
+    def try_run(self, x: object, out: object) -> Array | None:
+        """`run` of whatever the caller passed, `out` None for a new array: as fast as can be.
+
+        None, and nothing has happened, if they have to be checked or converted.
+        """
+
+    def run(self, x: Array, y: Array) -> Array:
+        """Run through x (B, I) or (T, B, I); return `y` (B, H) or (T, B, H), written."""
+
+    def state(self) -> State:
+        """A copy of the state."""
+
+    def assign(self, rows: Array, state: State | None) -> None:
+        """Give some rows (R,) int64 another state (R, H), or zero."""
+
+
 class Backend(Protocol):
     """One implementation of every cell: forward pass, BPTT, and both fused with a loss.
 
@@ -228,6 +255,9 @@ class Backend(Protocol):
         `save` is one of `SAVE`. `out` gives arrays to write to, those of a pass that saved the
         same, apart from all that is read.
         """
+
+    def steps(self, layer: Layer) -> Steps | None:
+        """Those of `layer` from its state, whose x is empty; None if `forward` is as good."""
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
         """Pull the incoming gradients back through time."""
