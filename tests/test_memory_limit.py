@@ -27,6 +27,8 @@ CALLS: dict[str, Callable] = {
         "tanh", p, X, IDS[0], loss="cross_entropy", at="last", backend=backend
     ),
     "predict": lambda p, backend: bptt.predict("tanh", p, X, backend=backend),
+    "Stepper": lambda p, backend: bptt.Stepper("tanh", p, 10**12, backend=backend),
+    "a block of steps": lambda p, backend: bptt.Stepper("tanh", p, 1000, backend=backend)(X),
     "a target": lambda p, backend: bptt.value_and_grad(
         "tanh",
         p,
