@@ -11,7 +11,7 @@ import numpy as np
 
 from . import checks, memory
 from .backends import Backend, resolve
-from .backends.protocol import Layer, State, Steps
+from .backends.protocol import Layer, State, Stepping
 from .cells import Cell, get_cell
 from .checks import Array
 from .holdings import stepper_nbytes
@@ -96,7 +96,7 @@ class Stepper:
         initial = initial_state(kind, params, self._batch, given)
         x = np.empty((0, self._batch, self._input_size), self._dtype)
         layer = Layer(kind, params, x, initial)
-        self._steps: Steps = chosen.steps(layer) or _Repeated(chosen, layer)
+        self._stepping: Stepping = chosen.stepping(layer) or _Repeated(chosen, layer)
         self._backend = chosen.name
 
     @property
@@ -132,7 +132,7 @@ class Stepper:
     @property
     def nbytes(self) -> int:
         """Bytes held: the copy of the weights, the state, and memory for a step."""
-        return self._steps.nbytes
+        return self._stepping.nbytes
 
     @property
     def state(self) -> GivenState:
@@ -140,7 +140,7 @@ class Stepper:
 
         What is assigned to it is copied too, as by ``reset(state=...)``.
         """
-        return as_given(self._steps.state())
+        return as_given(self._stepping.state())
 
     @state.setter
     def state(self, state: GivenState) -> None:
@@ -180,7 +180,7 @@ class Stepper:
         If the call does not end (Ctrl-C during a long block), the state is that before it, or that
         after it if all steps were done; `out` may be partly written.
         """
-        y = self._steps.try_run(x, out)
+        y = self._stepping.try_run(x, out)
         return self._checked(x, out) if y is None else y
 
     def _checked(self, x: object, out: object) -> Array:
@@ -196,12 +196,12 @@ class Stepper:
         if out is None:
             nbytes = int(np.prod(shape)) * self.dtype.itemsize
             memory.require_memory(nbytes, f"y of shape {shape}")
-            return self._steps.run(checks.readable(array), np.empty(shape, self.dtype))
+            return self._stepping.run(checks.readable(array), np.empty(shape, self.dtype))
         like = np.broadcast_to(np.zeros((), self.dtype), shape)  # of no size
         y = expect_writable("out", out, like, "x and w_hh")
         if np.may_share_memory(y, array):
             raise ValueError("out: expected memory of its own, got memory shared with x")
-        return self._steps.run(checks.readable(array), y)
+        return self._stepping.run(checks.readable(array), y)
 
     def reset(self, rows: Any = None, state: GivenState | None = None) -> None:
         """Let some sequences begin anew, while the others go on.
@@ -227,7 +227,7 @@ class Stepper:
             shape, like = (len(index), self.hidden_size), ("w_hh", self.dtype)
             why = "batch and w_hh" if rows is None else "rows and w_hh"
             parts = read_state("state", state, self._cell, shape, like, why)
-        self._steps.assign(index, parts)
+        self._stepping.assign(index, parts)
 
     def _read_rows(self, rows: object) -> Array:
         """Numbers of rows, each from 0 to B - 1."""

@@ -17,7 +17,7 @@ from ..losses import Objective
 from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
-from .protocol import Incoming, Layer, Record, Request, State, Steps
+from .protocol import Incoming, Layer, Record, Request, State, Stepping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,7 +80,7 @@ class NativeBackend:
         _core.forward(get_num_threads(), get_flush_subnormals(), layer, out)
         return out
 
-    def steps(self, layer: Layer) -> Steps:
+    def stepping(self, layer: Layer) -> Stepping:
         return _NativeSteps(layer)
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:

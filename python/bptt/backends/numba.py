@@ -103,7 +103,7 @@ class NumbaBackend:
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s.reshape(len(s), 1, -1, s.shape[-1]) for s in self.steps_of(saved, steps))
 
-    def steps(self, layer: Layer) -> None:
+    def stepping(self, layer: Layer) -> None:
         """`forward` does them."""
 
     def lag_products(self, *arguments: Any) -> None:

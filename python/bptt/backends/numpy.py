@@ -121,7 +121,7 @@ class NumpyBackend:
     def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
-    def steps(self, layer: Layer) -> None:
+    def stepping(self, layer: Layer) -> None:
         """`forward` does them."""
 
     def lag_products(self, *arguments: Any) -> None:

@@ -24,7 +24,7 @@ __all__ = [
     "Record",
     "Request",
     "State",
-    "Steps",
+    "Stepping",
     "Trace",
 ]
 
@@ -188,7 +188,7 @@ class Request:
 ALL = Request()
 
 
-class Steps(Protocol):
+class Stepping(Protocol):
     """A layer that is fed step by step: a copy of its weights, and the state after the last call.
 
     A call during another one raises RuntimeError; one that does not end leaves the state as it was.
@@ -256,7 +256,7 @@ class Backend(Protocol):
         same, apart from all that is read.
         """
 
-    def steps(self, layer: Layer) -> Steps | None:
+    def stepping(self, layer: Layer) -> Stepping | None:
         """Those of `layer` from its state, whose x is empty; None if `forward` is as good."""
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
