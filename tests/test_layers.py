@@ -73,7 +73,7 @@ RANKS = (
     ("control_groups", "threadpoolctl"),
     ("layer_options", "memory", "pointwise", "progress", "ticks"),
     ("checks",),
-    ("cells",),
+    ("budget", "cells"),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
     ("param_arrays",),
     ("params",),

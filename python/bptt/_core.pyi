@@ -34,7 +34,8 @@ def forecast(
     outputs: int,  # 0 for forward and backward without a readout
     dtype: str,
     threads: int,
-    /,
+    segment_steps: int = 0,
+    group_segments: int = 0,
 ) -> dict[str, Any]: ...
 def tanh(x: _Array, flush: bool = True) -> _Array: ...
 def exp(x: _Array, flush: bool = True) -> _Array: ...

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from . import checks
 from .backends import resolve
+from .budget import WHOLE, Budget, budget_for, read_budget
 from .cells import Cell, get_cell
 from .threads import get_num_threads
 
@@ -57,7 +58,10 @@ class Plan:
     saved_nbytes : int
         Bytes that are saved for the backward pass, in that scratch memory or in such a tape:
         T * B * H values for each part of the state and, for a gated cell, 4 T * B * H for its
-        gates.
+        gates. With a budget, those of one segment.
+    segment_steps, group_segments : int
+        With ``memory_limit=`` or ``checkpoint_every=``: steps whose states are kept at a time, and
+        segments whose borders are; 0 where all are.
     seconds : dict of str to float
         Predicted times of forward and backward. Two lower bounds: ``arithmetic``, `flops` at the
         peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
@@ -86,6 +90,8 @@ class Plan:
     nbytes: float
     scratch_nbytes: int
     saved_nbytes: int
+    segment_steps: int
+    group_segments: int
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,6 +114,10 @@ class Plan:
             "scratch": f"{self.scratch_nbytes / 1e6:.4g} MB",
             "saved": f"{self.saved_nbytes / 1e6:.4g} MB",
         }
+        if self.segment_steps:
+            group = self.group_segments
+            groups = f", borders of {group} segments at a time" if group else ""
+            rows["kept"] = f"{self.segment_steps} steps at a time{groups}"
         rows["times"] = "predicted, at nominal rates (a server core of about 2022), not this CPU's"
         rows.update({f"  {name}": f"{1e3 * s:.4g} ms" for name, s in self.seconds.items()})
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
@@ -125,6 +135,8 @@ def plan(
     *,
     output_size: int | None = None,
     threads: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
 ) -> Plan:
     """How the native backend would do a call of these sizes: ``print(bptt.plan(...))``.
 
@@ -139,6 +151,8 @@ def plan(
         of `forward` and ``Tape.backward`` together.
     threads : int, optional
         The most that may take part; `get_num_threads` if not given.
+    memory_limit, checkpoint_every : int, optional
+        As `value_and_grad` takes them; only together with `output_size`.
 
     Returns
     -------
@@ -147,7 +161,7 @@ def plan(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or value.
+        If an argument has the wrong type or value, or the limit cannot be met.
     RuntimeError
         If the native backend is not available.
 
@@ -168,11 +182,23 @@ def plan(
     if max(values, hidden_size * (input_size + hidden_size + (outputs or 0))) > _MOST_VALUES:
         raise ValueError(f"sizes: expected arrays of at most {_MOST_VALUES} values")
 
+    limit, budget = read_budget(memory_limit, checkpoint_every)
+    if outputs is None and (limit is not None or budget != WHOLE):
+        raise ValueError("memory_limit, checkpoint_every: expected output_size, too, got None")
+
     from .backends.native import _core
 
-    found = _core.forecast(
-        kind.name, steps, batch, input_size, hidden_size, outputs or 0, floats.name, number
-    )
+    def forecast(budget: Budget) -> dict[str, Any]:
+        sizes = (steps, batch, input_size, hidden_size, outputs or 0)
+        cut = (budget.segment_steps, budget.group_segments)
+        found: dict[str, Any] = _core.forecast(kind.name, *sizes, floats.name, number, *cut)
+        return found
+
+    if limit is not None:
+        grain = forecast(Budget(1))["block_steps"]
+        budget = budget_for(limit, steps, grain, lambda b: int(forecast(b)["scratch_nbytes"]))
+    found = forecast(budget)
+    kept = min(steps, budget.segment_steps or steps)
     width = len(kind.states) + _core.CELLS[kind.name]["saved"]
     seconds = {
         "arithmetic": found["flops"] / found.pop("peak") / found["threads"],
@@ -189,7 +215,9 @@ def plan(
         output_size=outputs,
         dtype=floats.name,
         isa=_core.isa(),
-        saved_nbytes=width * steps * batch * hidden_size * floats.itemsize,
+        saved_nbytes=width * kept * batch * hidden_size * floats.itemsize,
+        segment_steps=budget.segment_steps,
+        group_segments=budget.group_segments,
         seconds=seconds,
         **found,
     )
