@@ -69,7 +69,7 @@ def one_lag(p: Problem, goal: float, rounds: int) -> Task:
     (terms,) = read_question(p.cell, p.params, p.x, dy=p.dy).groups
     deltas = (p.dy, *(np.zeros_like(p.dy) for _ in terms.recorded.after[1:]))
     into = tuple(map(np.empty_like, deltas))
-    lag = partial(terms.recorded.pull_back, deltas, p.params, weights=True, into=into)
+    lag = partial(terms.recorded.pull_back, deltas, weights=True, into=into)
     turns = {
         "one lag": Timed(lag),
         "Tape.backward": Timed(lambda: tape.backward(p.dy, out=grads)),

@@ -33,7 +33,8 @@ void py_backward(int threads, bool flush, py::handle layer, py::handle record, p
     Held held;
     const auto p = read_layer<T>(held, layer);
     const auto read = read_only_record(held, p, record);
-    const auto given = read_incoming(held, p, incoming);
+    auto given = read_incoming(held, p, incoming);
+    given.route = read_route(held, p, read, request);
     const auto gradients = read_gradients(held, p, request, grads);
     const auto trace = read_trace(held, p, held.get<"trace">(request));
     run_interruptibly([&](Interrupt& interrupt) {
@@ -60,6 +61,48 @@ double py_value_and_grad(int threads, bool flush, py::handle layer, py::handle o
     double value = 0;
     run_interruptibly([&](Interrupt& interrupt) {
       value = value_and_grad(p, read, gradients, end, cut, {threads, flush}, interrupt);
+    });
+    return value;
+  });
+}
+
+// The outputs `o` (N, O) of states y (N, H).
+void py_read_out(int threads, bool flush, py::handle params, const py::array& y,
+                 const py::array& o) {
+  with_dtype(y, [&](auto zero) {
+    using T = decltype(zero);
+    Held held;
+    const auto w_ho = array_of("w_ho", held.get<"w_ho">(params));
+    if (y.ndim() != 2 || w_ho.ndim() != 2) throw py::value_error("y, w_ho: unexpected rank");
+    const Index rows = y.shape(0), hidden = y.shape(1), outputs = w_ho.shape(0);
+    const Outputs<T> asked{rows,
+                           hidden,
+                           outputs,
+                           input<T>("y", y, {rows, hidden}),
+                           input<T>("w_ho", w_ho, {outputs, hidden}),
+                           optional_input<T>("b_o", held.get<"b_o">(params), {outputs}),
+                           output<T>("o", o, {rows, outputs})};
+    run_interruptibly([&](Interrupt& interrupt) { read_out(asked, {threads, flush}, interrupt); });
+  });
+}
+
+// `dy` (T, B, H), or (B, H) of a loss at one step, `w_ho` and `b_o` are written.
+double py_readout_gradient(int threads, bool flush, py::handle layer, py::handle y,
+                           py::handle objective, py::handle dy, py::handle w_ho, py::handle b_o) {
+  return with_dtype_of(layer, [&](auto zero) {
+    using T = decltype(zero);
+    Held held;
+    const auto p = read_layer<T>(held, layer);
+    const auto read = read_objective(held, p, held.get<"params">(layer), objective);
+    const Dimensions all = rows_of(p.sequence, {p.hidden});
+    const T* const states = input<T>("y", y, all);
+    const ReadoutGradients<T> gradients{
+        output<T>("dy", dy, read.step < 0 ? all : Dimensions{p.sequence.batch, p.hidden}),
+        output<T>("w_ho", w_ho, {read.outputs, p.hidden}),
+        optional_output<T>("b_o", b_o, {read.outputs})};
+    double value = 0;
+    run_interruptibly([&](Interrupt& interrupt) {
+      value = readout_gradient(p, states, read, gradients, {threads, flush}, interrupt);
     });
     return value;
   });
@@ -192,6 +235,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("lag_products", py_lag_products);
   m.def("value_and_grad", py_value_and_grad);
   publish_stepper(m);
+  m.def("read_out", py_read_out);
+  m.def("readout_gradient", py_readout_gradient);
 }
 
 }  // namespace bptt

@@ -10,6 +10,7 @@
 #include "dispatch/dispatch.h"
 #include "engine/engine.h"
 #include "engine/lag_products.h"
+#include "engine/readout_alone.h"
 
 namespace bptt {
 
@@ -217,6 +218,19 @@ inline Cut read_cut(Held& held, py::handle request) {
     throw py::value_error("segments: negative size");
   }
   return cut;
+}
+
+// What a Request says of the way of a gradient.
+template <class T>
+Route read_route(Held& held, const Problem<T>& p, const Record<const T>& record,
+                 py::handle request) {
+  static constexpr const char* kNames[] = {"whole", "direct"};
+  const auto name = held.get<"route">(request).template cast<std::string>();
+  const Route route = static_cast<Route>(id_of("route", kNames, name));
+  if (route == Route::direct && p.cell.gated() && !record.saved) {
+    throw py::value_error("route: the direct one needs the gates");
+  }
+  return route;
 }
 
 // A Trace, or None.

@@ -12,7 +12,7 @@ BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record
       incoming_(incoming),
       gradients_(gradients),
       alone_(1, call.interrupt),
-      weights_(call.problem, call.kernels, incoming.objective),
+      weights_(call.problem, call.kernels, incoming.objective, incoming.route),
       slices_(call, gradients),
       in_segments_(in_segments) {
   const Problem<T>& p = call.problem;

@@ -35,9 +35,11 @@ class Deltas {
     return {delta, strip_stride(), lanes_};
   }
 
-  // Makes `product` the sum over all gates of W_sᵀ da, from `delta` on, a place in the first plane.
+  // Makes `product` the sum over all gates of W_sᵀ da, from `delta` on, a place in the first plane;
+  // of none along the direct route.
   void multiply_recurrent(Product<T>& product, const T* delta,
                           const BackwardWeights<T>& weights) const {
+    if (weights.route == Route::direct) return;
     const CellShape& cell = problem_.cell;
     for (Index g = 0; g < cell.gates; ++g) {
       product.segments[g] = {strips(delta + cell.recurrent_delta(g) * plane_), problem_.hidden,

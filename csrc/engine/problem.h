@@ -65,6 +65,10 @@ struct Objective {
   double scale;
 };
 
+// What a gradient takes from a step to the one before: W_s and what goes straight from state to
+// state, or the latter alone.
+enum class Route { whole, direct };
+
 // Where dL/dS_t comes from: arrays of the caller, or a loss in place of dy; each may be null.
 template <class T>
 struct StateGradients {
@@ -73,6 +77,7 @@ struct StateGradients {
   const T* dstate;    // (B, H)
   const T* dstate_c;  // (B, H)
   const Objective<T>* objective;
+  Route route = Route::whole;  // direct: only where a gated cell's gates were saved
 };
 
 // Whether gradients replace what their arrays hold, or are added to it.

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from .backends.protocol import Incoming, Layer, Record, Request
 from .grads import Grads
 from .losses import Objective
+from .params import Params
 
 _Array: TypeAlias = npt.NDArray[Any]
 
@@ -89,6 +90,25 @@ def value_and_grad(
     request: Request,  # of all gradients
     grads: Grads,  # written, as the request says
     last: _Parts | None,  # (B, H), after the only step of the loss or after all; None: not wanted
+    /,
+) -> float: ...
+def read_out(
+    threads: int,
+    flush: bool,
+    params: Params,
+    y: _Array,  # (N, H)
+    o: _Array,  # (N, O), written
+    /,
+) -> None: ...
+def readout_gradient(
+    threads: int,
+    flush: bool,
+    layer: Layer,
+    y: _Array,  # (T, B, H)
+    objective: Objective,
+    dy: _Array,  # written, as the others: (T, B, H), or (B, H) of a loss at one step
+    w_ho: _Array,
+    b_o: _Array | None,
     /,
 ) -> float: ...
 def lag_products(

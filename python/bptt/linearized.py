@@ -7,7 +7,7 @@ that depends on the data is one number for each unit, sum and part of the state,
 
 with the sums a = W_x x_t + b_ih + W_s S_{t-1} + b_hh of the gates: da = W_s dS_{t-1}[0] + what
 comes of x and the parameters. The cell's own backward pass yields these numbers, of all steps at
-once: it returns them of a gradient of one in part p, with W_s = 0.
+once: it returns them of a gradient of one in part p, along the direct route.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from .backends.protocol import Incoming, Layer, Record, Request, State, Trace
+from .backends.protocol import Request, State, Trace
 from .cells import Cell
 from .checks import Array
-from .recorded import Recorded, without_recurrence
-from .states import as_tuple
+from .grads import Grads
+from .recorded import Recorded
+from .states import as_given
 
 __all__ = ["Linearized", "linearize", "sums_of_tangents"]
 
@@ -116,30 +117,15 @@ def linearize(recorded: Recorded) -> Linearized:
     parts = len(recorded.after)
     slopes = np.empty((parts, steps, batch, cell.sums, hidden), x.dtype)
     direct = np.empty((parts, parts, steps, batch, hidden), x.dtype)
-    # All steps are the rows of one: none of them waits for another.
-    rows = (steps * batch, hidden)
-    before = tuple(states.reshape(rows) for states in recorded.before)
-    after = tuple(states.reshape(1, *rows) for states in recorded.after)
-    saved = recorded.saved_as_rows(slice(0, steps))
-    trace = Trace.empty(cell, after[0])
+    nothing = np.empty(0, x.dtype)
+    trace = Trace.empty(cell, recorded.y)
     for part in range(parts):
-        one = tuple(np.full_like(s, r == part) for r, s in enumerate(after))
-        grads = recorded.backend.backward(
-            Layer(
-                cell,
-                without_recurrence(params),
-                x.reshape(1, len(before[0]), x.shape[2]),
-                before,
-            ),
-            Record(after, before, saved),
-            Incoming(one),
-            Request(wanted="state", trace=trace),
-        )
+        one = tuple(np.full_like(s, r == part) for r, s in enumerate(recorded.after))
+        out = Grads(nothing, as_given(tuple(direct[part])), nothing, nothing)
+        request = Request(out, wanted="state", trace=trace, route="direct")
+        recorded.backend.backward_steps(recorded.steps(slice(0, steps)), one, request)
         assert trace.deltas is not None
-        by_step = trace.deltas.reshape(cell.sums, steps, batch, hidden)
-        slopes[part] = np.moveaxis(by_step, 0, 2)
-        for r, d in enumerate(as_tuple(grads.state)):
-            direct[part, r] = d.reshape(steps, batch, hidden)
+        slopes[part] = np.moveaxis(trace.deltas, 0, 2)
     return Linearized(cell, params.w_hh, slopes, direct)
 
 

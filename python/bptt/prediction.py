@@ -16,7 +16,7 @@ from .inputs import initial_state, read_inputs
 from .losses import read_step
 from .params import Params
 from .states import GivenState, as_given
-from .stream import STEPS_AT_ONCE, read_out, stream
+from .stream import STEPS_AT_ONCE, stream
 
 __all__ = ["Prediction", "predict"]
 
@@ -111,7 +111,7 @@ def predict(
     for start, y, after in stream(chosen, Layer(kind, params, x, initial)):
         final = after
         if step is None:
-            outputs[start : start + len(y)] = read_out(chosen, params, y)
+            outputs[start : start + len(y)] = chosen.read_out(params, y)
         elif start <= step < start + len(y):
-            outputs[:] = read_out(chosen, params, y[step - start])
+            outputs[:] = chosen.read_out(params, y[step - start])
     return Prediction(outputs, as_given(final))

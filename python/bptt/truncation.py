@@ -209,7 +209,7 @@ def _add_lags(lags: int, recorded: Recorded, incoming: State, into: Grads) -> No
     delta = incoming
     written = [tuple(map(np.empty_like, incoming)) for _ in range(2)]
     for lag in range(1, lags + 1):
-        _, before = recorded.pull_back(delta, recorded.params, weights=False, into=written[lag % 2])
+        _, before = recorded.pull_back(delta, weights=False, into=written[lag % 2])
         delta = tuple(d[1:] for d in before)
         for sums, d in zip(total, delta, strict=True):
             sums[: len(d)] += d

@@ -10,6 +10,7 @@
 
 #include "covering.h"
 #include "engine/plan.h"
+#include "engine/readout_alone.h"
 #include "engine/team.h"
 #include "isa.h"
 #include "network.h"
@@ -120,6 +121,35 @@ void bits_do_not_depend_on_threads() {
         const Scope in([&](std::ostream& out) { out << threads << " threads"; });
         check_same_bits(loss_alone, run_value_and_grad(network, loss, threads));
         check_same_bits(loss_added, add_value_and_grad(network, loss, threads, T(0.7)));
+      }
+    }
+  }
+}
+
+// The readout of states that are there sums as value_and_grad does.
+template <class T>
+void a_readout_alone_has_the_bits_of_the_whole() {
+  constexpr Sizes kSizes[] = {{60, 70, 3, 33, 9},
+                              {300, 2, 5, 64, 40},
+                              {17, 3, 3, 65, 1},
+                              {8, 0, 3, 5, 2},
+                              {700, 1, 1, 257, 3}};
+  for (const Sizes& s : kSizes) {
+    const Network<T> network(Cells::tanh, s, Biases::both, 12);
+    const Results<T> states = run_both(network, 1);
+    for (const LossChoice& loss : kLossChoices) {
+      const Results<T> whole = run_value_and_grad(network, loss, 2);
+      for (int threads : {1, 2, 3, 7}) {
+        const Scope scope([&](std::ostream& out) { out << s << ", " << threads << " threads"; });
+        Results<T> r(network);
+        GuardedArray<T> dy((loss.step < 0 ? s.steps : 1) * s.batch * s.hidden);
+        Interrupt interrupt(never_asked);
+        const double value =
+            readout_gradient(network.problem(), states.y.get(), network.objective(loss),
+                             {dy.get(), r.dw_ho.get(), r.db_o.get()}, {threads, true}, interrupt);
+        CHECK(same_bits(value, whole.loss));
+        CHECK(r.dw_ho.same_bits_as(whole.dw_ho));
+        CHECK(r.db_o.same_bits_as(whole.db_o));
       }
     }
   }
@@ -282,6 +312,10 @@ int main(int argc, char** argv) {
         bits_do_not_depend_on_threads<float, bptt::Split::hidden>},
        {"float32: bits do not depend on threads, pipeline",
         bits_do_not_depend_on_threads<float, bptt::Split::pipeline>},
+       {"float32: a readout alone has the bits of the whole",
+        a_readout_alone_has_the_bits_of_the_whole<float>},
+       {"float64: a readout alone has the bits of the whole",
+        a_readout_alone_has_the_bits_of_the_whole<double>},
        {"float64: bits do not depend on threads, slices",
         bits_do_not_depend_on_threads<double, bptt::Split::slices>},
        {"float64: bits do not depend on threads, rows",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "engine/readout_alone.h"
 #include "isa.h"
 #include "network.h"
 
@@ -89,6 +90,26 @@ void a_long_readout_ends_early() {
   }
 }
 
+// The readout of states that are there.
+void a_long_readout_alone_ends_early() {
+  const Network<float> network(Cells::tanh, {40'000, 1, 1, 64, 1}, Biases::none, 7);
+  Results<float> r(network);
+  constexpr Index kOutputs = 20'000;
+  GuardedArray<float> w_ho(kOutputs * 64), dw_ho(kOutputs * 64), dy(r.y.size());
+  std::fill(w_ho.begin(), w_ho.end(), 0.01f);
+  std::fill(r.y.begin(), r.y.end(), 0.01f);
+  Objective<float> objective = network.objective({LossId::cross_entropy, -1, false});
+  objective.outputs = kOutputs;
+  objective.w_ho = w_ho.get();
+  for (int threads : {1, 3}) {
+    check_stops("readout_gradient", network.sizes, threads, [&](Interrupt& interrupt) {
+      readout_gradient(network.problem(), r.y.get(), objective, {dy.get(), dw_ho.get(), nullptr},
+                       {threads, true}, interrupt);
+    });
+    CHECK(is_canary(dy[0]));
+  }
+}
+
 // There are steps, but nothing to compute in them.
 void an_empty_batch_takes_no_time() {
   const Network<float> network(Cells::tanh, {10'000'000'000, 0, 1, 1, 1}, Biases::both, 7);
@@ -135,6 +156,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {{"long calls end early", long_calls_end_early},
        {"a long readout ends early", a_long_readout_ends_early},
+       {"a long readout alone ends early", a_long_readout_alone_ends_early},
        {"an empty batch takes no time", an_empty_batch_takes_no_time},
        {"a call that may go on does", a_call_that_may_go_on_does},
        {"a stopped call can be followed by another", a_stopped_call_can_be_followed_by_another}});

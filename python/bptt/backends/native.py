@@ -14,10 +14,12 @@ from ..checks import Array
 from ..grads import Grads
 from ..holdings import Beside
 from ..losses import Objective
+from ..params import Params
 from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
-from .protocol import Incoming, Layer, Record, Request, State, Stepping
+from .one_step import as_one_step
+from .protocol import Incoming, Layer, Record, Request, State, Stepping, Steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,11 +91,12 @@ class NativeBackend:
         _core.backward(threads, flush, layer, record, incoming, request, grads)
         return grads
 
+    def backward_steps(self, steps: Steps, dstates: State, request: Request) -> None:
+        saved = tuple(s.reshape(1, -1, *s.shape[2:]) for s in steps.saved)
+        self.backward(*as_one_step(steps, saved, dstates, request))
+
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps] for s in saved)
-
-    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
     def lag_products(
         self, layer: Layer, y: Array, deltas: Array, totals: dict[str, Array], lags: Array
@@ -111,6 +114,24 @@ class NativeBackend:
             lags,
         )
         return found[:, [name in totals for name in names]], sums
+
+    def read_out(self, params: Params, y: Array) -> Array:
+        assert params.w_ho is not None
+        rows = y.reshape(-1, y.shape[-1])
+        o = np.empty((len(rows), len(params.w_ho)), y.dtype)
+        _core.read_out(get_num_threads(), get_flush_subnormals(), params, rows, o)
+        return o.reshape(*y.shape[:-1], o.shape[1])
+
+    def readout_gradient(
+        self, layer: Layer, y: Array, objective: Objective
+    ) -> tuple[float, Array, dict[str, Array]]:
+        readout = {n: w for n, w in layer.params.arrays().items() if n in ("w_ho", "b_o")}
+        found = {name: np.empty_like(w) for name, w in readout.items()}
+        dy = np.empty_like(y if objective.step is None else y[objective.step])
+        written = (dy, found["w_ho"], found.get("b_o"))
+        threads, flush = get_num_threads(), get_flush_subnormals()
+        loss: float = _core.readout_gradient(threads, flush, layer, y, objective, *written)
+        return loss, dy, found
 
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None

@@ -19,8 +19,10 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
+from . import plain_readout
 from .numba_calls import compile_seconds, kernels, run, why_missing
-from .protocol import Incoming, Layer, Record, Request, State
+from .one_step import as_one_step
+from .protocol import Incoming, Layer, Record, Request, State, Steps
 
 if TYPE_CHECKING:
     from . import numba_kernels
@@ -79,6 +81,9 @@ class NumbaBackend:
         y = record.y
         read = _record(cell, x, layer.state, _stack(record.history), *record.saved)
         again = cell.saved > 0 and not record.saved
+        if request.route == "direct":  # the kernels know no other way than the whole one
+            assert not again
+            layer = replace(layer, params=replace(params, w_hh=np.zeros_like(params.w_hh)))
         delta = read.saved if again else np.empty((cell.sums, *y.shape), x.dtype)
         gradients = _zeros(cell, params, np.zeros_like(x), delta)
         if trace is not None:
@@ -97,17 +102,26 @@ class NumbaBackend:
         found = _grads(cell, params, given, gradients)
         return deliver(found, request.out, request.accumulate, request.wanted)
 
+    def backward_steps(self, steps: Steps, dstates: State, request: Request) -> None:
+        saved = tuple(s.reshape(len(s), 1, -1, s.shape[-1]) for s in steps.saved)
+        self.backward(*as_one_step(steps, saved, dstates, request))
+
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(np.ascontiguousarray(s[:, steps]) for s in saved)
-
-    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        return tuple(s.reshape(len(s), 1, -1, s.shape[-1]) for s in self.steps_of(saved, steps))
 
     def stepping(self, layer: Layer) -> None:
         """`forward` does them."""
 
     def lag_products(self, *arguments: Any) -> None:
         """There is no kernel for them; `bptt.lags` computes them term by term."""
+
+    def read_out(self, params: Params, y: Array) -> Array:
+        return plain_readout.read_out(params, y)
+
+    def readout_gradient(
+        self, layer: Layer, y: Array, objective: Objective
+    ) -> tuple[float, Array, dict[str, Array]]:
+        return plain_readout.readout_gradient(layer.params, y, objective)
 
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None

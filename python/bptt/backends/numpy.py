@@ -19,30 +19,11 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from .numpy_cells import STEPS, step_of
-from .protocol import ALL, Incoming, Layer, Record, Request, State, Trace
+from .one_step import as_one_step
+from .plain_readout import read_out, readout_gradient
+from .protocol import ALL, Incoming, Layer, Record, Request, State, Steps, Trace
 
 __all__ = ["NumpyBackend"]
-
-
-def _squared_error(o: Array, target: Array) -> tuple[Array, Array]:
-    """l = 1/2 sum_o (Y - O)^2 for each row, and dl/dO."""
-    difference = o - target
-    return (difference * difference).sum(axis=-1) / 2, difference
-
-
-def _cross_entropy(o: Array, ids: Array) -> tuple[Array, Array]:
-    """l = -log softmax(O)[id] for each row, and dl/dO = softmax(O) - onehot(id)."""
-    shifted = o - o.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    total = exponentials.sum(axis=-1, keepdims=True)
-    at_id = np.take_along_axis(shifted, ids[..., None], axis=-1)
-    gradient = exponentials / total
-    picked = np.take_along_axis(gradient, ids[..., None], axis=-1)
-    np.put_along_axis(gradient, ids[..., None], picked - 1, axis=-1)
-    return (np.log(total) - at_id)[..., 0], gradient
-
-
-LOSS_FUNCTIONS = {"squared_error": _squared_error, "cross_entropy": _cross_entropy}
 
 
 @dataclass(frozen=True)
@@ -104,7 +85,9 @@ class NumpyBackend:
             d_b_ih += dg_i.sum(axis=0)
             d_b_hh += dg_h.sum(axis=0)
             dx[t] = dg_i @ params.w_ih
-            ds = (dg_h @ params.w_hh + direct[0], *direct[1:])  # times dS_t/dS_{t-1}
+            ds = direct  # and what passes W_s: times dS_t/dS_{t-1}
+            if request.route == "whole":
+                ds = (dg_h @ params.w_hh + direct[0], *direct[1:])
         fresh = Grads(
             x=dx,
             state=as_given(tuple(s.copy() for s in ds)),
@@ -115,17 +98,26 @@ class NumpyBackend:
         )
         return deliver(fresh, request.out, request.accumulate, request.wanted)
 
+    def backward_steps(self, steps: Steps, dstates: State, request: Request) -> None:
+        saved = tuple(s.reshape(1, -1, *s.shape[2:]) for s in steps.saved)
+        self.backward(*as_one_step(steps, saved, dstates, request))
+
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         return tuple(s[steps] for s in saved)
-
-    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        return tuple(s[steps].reshape(1, -1, *s.shape[2:]) for s in saved)
 
     def stepping(self, layer: Layer) -> None:
         """`forward` does them."""
 
     def lag_products(self, *arguments: Any) -> None:
         """There is no kernel for them; `bptt.lags` computes them term by term."""
+
+    def read_out(self, params: Params, y: Array) -> Array:
+        return read_out(params, y)
+
+    def readout_gradient(
+        self, layer: Layer, y: Array, objective: Objective
+    ) -> tuple[float, Array, dict[str, Array]]:
+        return readout_gradient(layer.params, y, objective)
 
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
@@ -139,21 +131,14 @@ class NumpyBackend:
         record = self.forward(layer, "gates")
         for target, s in zip(last or (), record.state, strict=False):
             np.copyto(target, s)
-        steps = slice(None) if objective.step is None else objective.step
-        y = record.y[steps]
-        terms, do = _loss_rows(objective, params, y)
-        do = do * x.dtype.type(objective.scale)
+        loss, dy_of_loss, readout = readout_gradient(params, record.y, objective)
         dy = np.zeros_like(record.y)
-        dy[steps] = do @ params.w_ho
+        dy[slice(None) if objective.step is None else objective.step] = dy_of_loss
         nothing = (None,) * (len(layer.state) - 1)
         grads = self.backward(layer, record, Incoming((dy, *nothing)), ALL)
         dx[: len(x)] = grads.x
         grads.x = dx
-        rows = tuple(range(do.ndim - 1))
-        grads.w_ho = np.tensordot(do, y, axes=(rows, rows))  # no product of Jacobians
-        grads.b_o = None if params.b_o is None else do.sum(axis=rows)
-        wide = np.promote_types(x.dtype, np.float64)
-        loss: float = terms.sum(dtype=wide) * objective.scale
+        grads.w_ho, grads.b_o = readout["w_ho"], readout.get("b_o")  # no product of Jacobians
         return loss, deliver(grads, request.out, request.accumulate)
 
 
@@ -173,25 +158,6 @@ def _write_trace(cell: Cell, trace: Trace, t: int, dstate: State, dg_i: Array, d
     for gate, (da_i, da_h) in enumerate(gates):
         trace.deltas[gate, t] = da_i
         trace.deltas[cell.recurrent_sums[gate], t] = da_h
-
-
-def _loss_rows(objective: Objective, params: Params, y: Array) -> tuple[Array, Array]:
-    """The weighted loss of each row, and its gradient in O. A weight of 0 selects: of such a row
-    neither O nor the target is read."""
-    loss, target, weights = LOSS_FUNCTIONS[objective.loss], objective.target, objective.weights
-    assert params.w_ho is not None
-    if weights is None:
-        return loss(_affine(y, params.w_ho, params.b_o), target)
-    counts = weights != 0
-    read = _where(counts, y)
-    terms, do = loss(_affine(read, params.w_ho, params.b_o), _where(counts, target))
-    return _where(counts, terms * weights), _where(counts, do * weights[..., None])
-
-
-def _where(counts: Array, rows: Array) -> Array:
-    """`rows`, but zeros for those that do not count."""
-    of_rows = counts.reshape(counts.shape + (1,) * (rows.ndim - counts.ndim))
-    return np.where(of_rows, rows, rows.dtype.type(0))
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:

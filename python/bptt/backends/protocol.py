@@ -16,6 +16,7 @@ from ..params import Params
 
 __all__ = [
     "ALL",
+    "ROUTES",
     "SAVE",
     "WANTED",
     "Backend",
@@ -25,6 +26,7 @@ __all__ = [
     "Request",
     "State",
     "Stepping",
+    "Steps",
     "Trace",
 ]
 
@@ -34,6 +36,10 @@ SAVE = ("gates", "minimal")
 
 # Gradients that a backward pass is asked for: all of them, all but that of x, that of the state.
 WANTED = ("all", "params", "state")
+
+# What a gradient takes from a step to the one before: W_s and what goes straight from state to
+# state (f_t dc_t of an LSTM, z_t dS_t of a GRU), or the latter alone.
+ROUTES = ("whole", "direct")
 
 # One (B, H) array for each state of the cell: (h,), and (h, c) for an LSTM.
 State = tuple[Array, ...]
@@ -116,6 +122,29 @@ class Record:
 
 
 @dataclass(frozen=True, eq=False)
+class Steps:
+    """Some steps of a pass, each for itself: none of them waits for another.
+
+    Attributes
+    ----------
+    cell : Cell
+    params : Params
+    x : (T, B, I)
+    before, after : tuple of (T, B, H)
+        Each part of the state before every step, and after it.
+    saved : tuple of arrays
+        ``Record.saved`` of these steps.
+    """
+
+    cell: Cell
+    params: Params
+    x: Array
+    before: State
+    after: State
+    saved: tuple[Array, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Incoming:
     """The gradients that come into the states from outside.
 
@@ -174,6 +203,8 @@ class Request:
     group_segments : int
         So many segments make a group: borders are kept of groups, and of the segments of one group
         at a time. 0 for one group.
+    route : str
+        One of `ROUTES`; along the direct one only of a pass whose gates were saved.
     """
 
     out: Grads | None = None
@@ -182,6 +213,7 @@ class Request:
     trace: Trace | None = None
     segment_steps: int = 0
     group_segments: int = 0
+    route: str = "whole"
 
 
 # All gradients, in new arrays.
@@ -262,11 +294,16 @@ class Backend(Protocol):
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
         """Pull the incoming gradients back through time."""
 
+    def backward_steps(self, steps: Steps, dstates: State, request: Request) -> None:
+        """Pull the gradients of the states after some steps back through these steps alone.
+
+        `dstates` (T, B, H) are those of each part. All steps are computed at once; weight gradients
+        are summed over them. They go to ``request.out``, whose `state` is (T, B, H): the gradient
+        of the state before each step. The gates of the steps were saved.
+        """
+
     def steps_of(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
         """``Record.saved`` of some steps."""
-
-    def as_rows(self, saved: tuple[Array, ...], steps: slice) -> tuple[Array, ...]:
-        """``Record.saved`` of some steps as that of a single step, with a row for each (t, b)."""
 
     def lag_products(
         self, layer: Layer, y: Array, deltas: Array, totals: dict[str, Array], lags: Array
@@ -276,6 +313,19 @@ class Backend(Protocol):
         Returns (L, parameters, 5) float64: of the lag's term with itself and with the total, of the
         sum of all larger lags with itself and with the total, and of the total less that sum with
         itself; and the sum of the terms of all lags. None if the backend has no kernel for them.
+        """
+
+    def read_out(self, params: Params, y: Array) -> Array:
+        """The outputs W_o S + b_2 (..., O) of states y (..., H)."""
+
+    def readout_gradient(
+        self, layer: Layer, y: Array, objective: Objective
+    ) -> tuple[float, Array, dict[str, Array]]:
+        """The loss of the readout of states y (T, B, H) of `layer`, and its gradients.
+
+        They are dL/dS of each state's own loss, (T, B, H) or (B, H) of a loss at one step; and
+        those of w_ho and, if there is one, of b_o. `value_and_grad` sums the latter and the loss in
+        the same order.
         """
 
     def value_and_grad(

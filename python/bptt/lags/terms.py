@@ -3,9 +3,8 @@
 With a loss at many steps, a lag takes one `Recorded.pull_back`. With a loss at one step, delta of a
 lag lives at one step of time alone, and a single sweep back through time passes by all of them.
 
-The routes of a gated cell differ in the weights that a gradient meets on its way: along the direct
-route W_s is zero (f_t dc_t of an LSTM, z_t dS_t of a GRU, from step to step), and the recurrent
-route is what the whole has beyond that.
+A gradient of a gated cell takes two routes from step to step: the direct one (f_t dc_t of an LSTM,
+z_t dS_t of a GRU), which no weights lie on, and the recurrent one, what the whole has beyond that.
 """
 
 from __future__ import annotations
@@ -18,8 +17,7 @@ import numpy as np
 
 from ..backends.protocol import Incoming, State, Trace
 from ..checks import Array
-from ..params import Params
-from ..recorded import Named, Recorded, without_recurrence
+from ..recorded import Named, Recorded
 from .scalar import dot, squares_of
 
 __all__ = ["ROUTES", "AtEveryStep", "AtOneStep", "Term", "Terms"]
@@ -62,11 +60,10 @@ class Terms(ABC):
 
     def __init__(self, recorded: Recorded, dy: Array, lags: Array, route: str | None) -> None:
         self.recorded, self._lags = recorded, lags
-        whole, direct = recorded.params, without_recurrence(recorded.params)
-        self._chains: list[tuple[int, Params]] = {
-            None: [(1, whole)],
-            "direct": [(1, direct)],
-            "recurrent": [(1, whole), (-1, direct)],
+        self._chains: list[tuple[int, str]] = {
+            None: [(1, "whole")],
+            "direct": [(1, "direct")],
+            "recurrent": [(1, "whole"), (-1, "direct")],
         }[route]
         self.dy = dy
         self.left: Named | None = None
@@ -95,9 +92,9 @@ class Terms(ABC):
     def _sweep(self) -> tuple[Named, State]:
         """The sum of all lags, of the parameters' gradients and of delta."""
         traces, totals = [], []
-        for _, params in self._chains:
+        for _, route in self._chains:
             traces.append(self._trace())
-            totals.append(self.recorded.sweep(self._incoming(), params, traces[-1])[0])
+            totals.append(self.recorded.sweep(self._incoming(), traces[-1], route))
         deltas = [trace.deltas for trace in traces if trace.deltas is not None]
         self._deltas = self._sum(deltas) if deltas else None
         return self._named(totals), self._parts([trace.dstates for trace in traces])
@@ -133,7 +130,7 @@ class AtEveryStep(Terms):
         return Incoming((self.dy, *(None for _ in self.recorded.after[1:])))
 
     def sum_of_all(self) -> Named:
-        return self.recorded.pull_back(self.total_dstates, self.recorded.params, weights=True)[0]
+        return self.recorded.pull_back(self.total_dstates, weights=True)[0]
 
     def __iter__(self) -> Iterator[Term]:
         wanted = {int(lag) for lag in self._lags}
@@ -152,8 +149,7 @@ class AtEveryStep(Terms):
             without_gap &= lag in wanted
             into = [one[lag % 2] for one in arrays]
             if lag in wanted and not without_gap:
-                params = self.recorded.params
-                rest = self.recorded.pull_back(rest_dstates, params, weights=True, into=into[0])[0]
+                rest = self.recorded.pull_back(rest_dstates, weights=True, into=into[0])[0]
             found, deltas = self._pull_back(deltas, lag in wanted, into)
             if lag not in wanted:
                 continue
@@ -178,8 +174,8 @@ class AtEveryStep(Terms):
     ) -> tuple[list[Named], list[State]]:
         """Along each chain, the gradients of the parameters, and delta of the next lag."""
         found = [
-            self.recorded.pull_back(d, params, weights=weights, into=written)
-            for d, (_, params), written in zip(deltas, self._chains, into, strict=True)
+            self.recorded.pull_back(d, weights=weights, into=written, route=route)
+            for d, (_, route), written in zip(deltas, self._chains, into, strict=True)
         ]
         return [of for of, _ in found], [tuple(part[1:] for part in d) for _, d in found]
 
