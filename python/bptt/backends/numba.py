@@ -20,6 +20,7 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from . import plain_readout
+from .in_segments import value_and_grad_in_segments
 from .numba_calls import compile_seconds, kernels, run, why_missing
 from .one_step import as_one_step
 from .protocol import Incoming, Layer, Record, Request, State, Steps
@@ -126,6 +127,8 @@ class NumbaBackend:
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        if request.segment_steps:
+            return value_and_grad_in_segments(self, layer, objective, request, last)
         cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
         assert params.w_ho is not None
         # Steps after the only one of the loss have no part in it: their dx stays zero.

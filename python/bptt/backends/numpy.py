@@ -18,6 +18,7 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
+from .in_segments import value_and_grad_in_segments
 from .numpy_cells import STEPS, step_of
 from .one_step import as_one_step
 from .plain_readout import read_out, readout_gradient
@@ -122,6 +123,8 @@ class NumpyBackend:
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        if request.segment_steps:
+            return value_and_grad_in_segments(self, layer, objective, request, last)
         params, x = layer.params, layer.x
         assert params.w_ho is not None
         dx = np.zeros_like(x)

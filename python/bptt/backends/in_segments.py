@@ -1,0 +1,88 @@
+"""`value_and_grad` that keeps the states of one segment at a time, by a backend's own passes.
+
+S_{K-1}, S_{2K-1}, ... once forward; then from the last segment on: S_t of the segment again from
+the state before it, and BPTT through it, whose dL/dS goes into the segment before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..checks import Array
+from ..grads import Grads
+from ..losses import Objective
+from ..outputs import deliver
+from ..states import as_given, as_tuple
+from .protocol import ALL, Backend, Incoming, Layer, Request, State
+
+__all__ = ["value_and_grad_in_segments"]
+
+
+def value_and_grad_in_segments(
+    backend: Backend, layer: Layer, objective: Objective, request: Request, last: State | None
+) -> tuple[float, Grads]:
+    """``Backend.value_and_grad`` of a dense batch; groups of segments are not made."""
+    steps = len(layer.x) if objective.step is None else objective.step + 1
+    segments = _forward(backend, layer, steps, request.segment_steps)
+    dx, sums = np.zeros_like(layer.x), dict[str, Array]()
+    loss, dstate = 0.0, None
+    for start, segment in reversed(segments):
+        record = backend.forward(segment, "gates")
+        if dstate is None:
+            for target, s in zip(last or (), record.state, strict=False):
+                np.copyto(target, s)
+        term, dy, readout = _loss(backend, segment, record.y, _part(objective, start, segment))
+        histories = (dy, *(None,) * (len(layer.state) - 1))
+        found = backend.backward(segment, record, Incoming(histories, dstate), ALL)
+        dstate = as_tuple(found.state)
+        loss += term
+        dx[start : start + len(segment.x)] = found.x
+        for name, g in {**found.arrays(), **readout}.items():
+            sums[name] = sums[name] + g if name in sums else g
+    assert dstate is not None
+    fresh = Grads(x=dx, state=as_given(dstate), **sums)
+    return loss, deliver(fresh, request.out, request.accumulate)
+
+
+def _forward(
+    backend: Backend, layer: Layer, steps: int, segment_steps: int
+) -> list[tuple[int, Layer]]:
+    """The first step of each segment, and the segment with the state before it."""
+    segments = []
+    state = layer.state
+    for start in range(0, steps, segment_steps) or range(1):
+        x = layer.x[start : min(start + segment_steps, steps)]
+        segments.append((start, replace(layer, x=x, state=state)))
+        if start + segment_steps < steps:
+            after = backend.forward(segments[-1][1], "minimal").state
+            state = tuple(s.copy() for s in after)
+    return segments
+
+
+def _part(objective: Objective, start: int, segment: Layer) -> Objective | None:
+    """The loss of a segment's steps; None if it has none."""
+    steps = slice(start, start + len(segment.x))
+    if objective.step is not None:
+        within = start <= objective.step < steps.stop
+        return replace(objective, step=objective.step - start) if within else None
+    weights = objective.weights
+    return replace(
+        objective,
+        target=objective.target[steps],
+        weights=None if weights is None else weights[steps],
+    )
+
+
+def _loss(
+    backend: Backend, segment: Layer, y: Array, objective: Objective | None
+) -> tuple[float, Array, dict[str, Array]]:
+    """The loss of a segment, dL/dS_t of its own steps' losses, and the readout's gradients."""
+    if objective is None:
+        return 0.0, np.zeros_like(y), {}
+    loss, dy, readout = backend.readout_gradient(segment, y, objective)
+    if objective.step is not None:
+        of_step, dy = dy, np.zeros_like(y)
+        dy[objective.step] = of_step
+    return loss, dy, readout
