@@ -12,12 +12,13 @@ import numpy as np
 
 from .. import checks
 from ..cells import Cell
+from .dense_runs import for_rows
 from .native import NativeBackend
 from .numba import NumbaBackend
 from .numpy import NumpyBackend
 from .protocol import Backend
 
-__all__ = ["REGISTRY", "Backend", "BackendStatus", "backends", "resolve"]
+__all__ = ["REGISTRY", "Backend", "BackendStatus", "backends", "for_rows", "resolve"]
 
 # In the order in which backend="auto" tries them.
 REGISTRY: dict[str, Backend] = {

@@ -61,6 +61,7 @@ class NativeBackend:
 
     name: str = "native"
     error: type[Exception] = RuntimeError
+    packed: bool = True
 
     def missing(self) -> str | None:
         if _core is not None:

@@ -37,6 +37,7 @@ class NumbaBackend:
 
     name: str = "numba"
     error: type[Exception] = ImportError
+    packed: bool = False
 
     def missing(self) -> str | None:
         return why_missing()

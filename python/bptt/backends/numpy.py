@@ -33,6 +33,7 @@ class NumpyBackend:
 
     name: str = "numpy"
     error: type[Exception] = RuntimeError
+    packed: bool = True
 
     def missing(self) -> str | None:
         return None
@@ -49,19 +50,21 @@ class NumpyBackend:
         return Beside(forward, fused=forward + 1, outputs=4, fresh=True)  # 1: of dy
 
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
-        cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
+        cell, params, x = layer.cell, layer.params, layer.x
         record = Record.empty(layer, ()) if out is None else out
-        history = record.history
+        history, last = record.history, record.state
+        for s, initial in zip(last, layer.state, strict=True):
+            np.copyto(s, initial)
         saved = []
-        for t in range(len(x)):
-            state, saved_t = _step(cell, params, x[t], state)
-            for states, s in zip(history, state, strict=True):
-                states[t] = s
+        for t in range(layer.steps):
+            rows = layer.at(t)
+            state, saved_t = _step(cell, params, x[rows], _before(layer, history, t))
+            for states, of_row, s in zip(history, last, state, strict=True):
+                states[rows] = of_row[: len(s)] = s
             if save == "gates":
                 saved.append(saved_t)
-        for target, s in zip(record.state, state, strict=True):
-            np.copyto(target, s)
-        return replace(record, saved=tuple(map(np.stack, zip(*saved, strict=True))))
+        join = np.stack if layer.offsets is None else np.concatenate
+        return replace(record, saved=tuple(map(join, zip(*saved, strict=True))))
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
         cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
@@ -69,26 +72,31 @@ class NumpyBackend:
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
         d_b_ih, d_b_hh = np.zeros_like(params.w_hh[:, 0]), np.zeros_like(params.w_hh[:, 0])
         dx = np.empty_like(x)
-        ds = tuple(map(np.zeros_like, state)) if incoming.state is None else incoming.state
-        for t in reversed(range(len(x))):
+        # Of each row the gradient that comes from behind: at first that of its last state.
+        ds = incoming.state or tuple(map(np.zeros_like, state))
+        for t in reversed(range(layer.steps)):
+            rows, active = layer.at(t), layer.active(t)
             ds = tuple(
-                s if d is None else s + d[t] for s, d in zip(ds, incoming.history, strict=True)
+                s if d is None else _with_first(s, s[:active] + d[rows])
+                for s, d in zip(ds, incoming.history, strict=True)
             )
-            previous = tuple(s[t - 1] for s in record.history) if t > 0 else state
-            saved = tuple(saved[t] for saved in record.saved)
+            of_step = tuple(s[:active] for s in ds)
+            previous = _before(layer, record.history, t)
+            saved = tuple(saved[rows] for saved in record.saved)
             if not saved:
-                _, saved = _step(cell, params, x[t], previous)
-            dg_i, dg_h, direct = step(saved, ds)
+                _, saved = _step(cell, params, x[rows], previous)
+            dg_i, dg_h, direct = step(saved, of_step)
             if request.trace is not None:
-                _write_trace(cell, request.trace, t, ds, dg_i, dg_h)
-            d_w_ih += dg_i.T @ x[t]  # dS_t/dW_x
+                _write_trace(cell, request.trace, rows, of_step, dg_i, dg_h)
+            d_w_ih += dg_i.T @ x[rows]  # dS_t/dW_x
             d_w_hh += dg_h.T @ previous[0]  # dS_t/dW_s
             d_b_ih += dg_i.sum(axis=0)
             d_b_hh += dg_h.sum(axis=0)
-            dx[t] = dg_i @ params.w_ih
-            ds = direct  # and what passes W_s: times dS_t/dS_{t-1}
+            dx[rows] = dg_i @ params.w_ih
+            of_step = direct  # and what passes W_s: times dS_t/dS_{t-1}
             if request.route == "whole":
-                ds = (dg_h @ params.w_hh + direct[0], *direct[1:])
+                of_step = (dg_h @ params.w_hh + direct[0], *direct[1:])
+            ds = tuple(map(_with_first, ds, of_step))
         fresh = Grads(
             x=dx,
             state=as_given(tuple(s.copy() for s in ds)),
@@ -152,15 +160,28 @@ def _step(cell: Cell, params: Params, x_t: Array, state: State) -> tuple[State, 
     return step_of(cell)[0](g_i, g_h, state)
 
 
-def _write_trace(cell: Cell, trace: Trace, t: int, dstate: State, dg_i: Array, dg_h: Array) -> None:
+def _before(layer: Layer, history: tuple[Array, ...], t: int) -> State:
+    """The state before step t of the rows that it has."""
+    before = layer.state if t == 0 else tuple(s[layer.at(t - 1)] for s in history)
+    return tuple(s[: layer.active(t)] for s in before)
+
+
+def _with_first(rows: Array, first: Array) -> Array:
+    """`rows` with others in place of the first ones."""
+    return first if len(first) == len(rows) else np.concatenate([first, rows[len(first) :]])
+
+
+def _write_trace(
+    cell: Cell, trace: Trace, rows: int | slice, dstate: State, dg_i: Array, dg_h: Array
+) -> None:
     for part, ds in zip(trace.dstates, dstate, strict=True):
-        part[t] = ds
+        part[rows] = ds
     if trace.deltas is None:
         return
     gates = zip(np.split(dg_i, cell.gates, -1), np.split(dg_h, cell.gates, -1), strict=True)
     for gate, (da_i, da_h) in enumerate(gates):
-        trace.deltas[gate, t] = da_i
-        trace.deltas[cell.recurrent_sums[gate], t] = da_h
+        trace.deltas[gate, rows] = da_i
+        trace.deltas[cell.recurrent_sums[gate], rows] = da_h
 
 
 def _affine(rows: Array, weights: Array, bias: Array | None) -> Array:

@@ -1,8 +1,13 @@
-"""What a backend provides. Everything it receives is checked, C-contiguous and of one dtype."""
+"""What a backend provides. Everything it receives is checked, C-contiguous and of one dtype.
+
+Arrays of all steps are dense, (T, B, ...), or where a layer has offsets packed rows, (N, ...): step
+t has rows ``offsets[t]`` up to ``offsets[t + 1]``, one for each of the first rows of the batch, and
+never more than the step before. What is said of (T, B, ...) below holds of these.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,13 +58,11 @@ class Layer:
     ----------
     cell : Cell
     params : Params
-    x : (T, B, I)
+    x : (T, B, I), or (N, I) with offsets
     state : tuple of (B, H)
         Each part of the initial state.
     offsets : (T + 1,) int64, or None
-        Of a ragged batch, how many rows come before each step. Rows then lie one after the other
-        in all arrays of all steps, (N, ...) in place of (T, B, ...): those of a step are the first
-        ones of the batch, never more than at the step before.
+        How many rows there are before each step; None if all steps have B.
     """
 
     cell: Cell
@@ -67,6 +70,40 @@ class Layer:
     x: Array
     state: State
     offsets: Array | None = None
+
+    @property
+    def steps(self) -> int:
+        """T"""
+        return len(self.x) if self.offsets is None else len(self.offsets) - 1
+
+    @property
+    def batch(self) -> int:
+        """B"""
+        return len(self.state[0])
+
+    def part(self, start: int, stop: int, state: State) -> Layer:
+        """Some of its steps, from `state` on."""
+        rows = self.rows(start, stop)
+        if self.offsets is None:
+            return replace(self, x=self.x[rows], state=state)
+        offsets = self.offsets[start : stop + 1] - rows.start
+        return replace(self, x=self.x[rows], state=state, offsets=offsets)
+
+    def rows(self, start: int, stop: int) -> slice:
+        """Where arrays of all steps have some of them."""
+        if self.offsets is None:
+            return slice(start, stop)
+        return slice(int(self.offsets[start]), int(self.offsets[stop]))
+
+    def active(self, t: int) -> int:
+        """How many rows step t has."""
+        if self.offsets is None:
+            return self.batch
+        return int(self.offsets[t + 1] - self.offsets[t])
+
+    def at(self, t: int) -> int | slice:
+        """Where arrays of all steps have those of step t."""
+        return t if self.offsets is None else self.rows(t, t + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +115,13 @@ class Record:
     history : tuple of (T, B, H)
         Each part of the state after every step: (y,), and (y, c) for an LSTM.
     state : tuple of (B, H)
-        The state after the last step.
+        The state after the last step that each row has.
     saved : tuple of arrays
         What ``backward`` reads beyond the layer and the history; the backend's own business. Empty
         where there is nothing, or where it is computed anew.
     with_initial : tuple of (T + 1, B, H), or None
-        `history` and in front of it a place for the initial state; None if there is none.
+        `history` and in front of it a place for the initial state; None if there is none, as of
+        packed rows.
     """
 
     history: tuple[Array, ...]
@@ -94,18 +132,16 @@ class Record:
     @classmethod
     def empty(cls, layer: Layer, saved: tuple[Array, ...]) -> Record:
         """Unwritten states of a pass of `layer`."""
-        steps, *batch, _ = layer.x.shape
-        last = tuple(map(np.empty_like, layer.state))
-        hidden = layer.params.hidden_size
+        hidden, last = layer.params.hidden_size, tuple(map(np.empty_like, layer.state))
         if layer.offsets is not None:
-            after = tuple(np.empty((steps, hidden), layer.x.dtype) for _ in layer.state)
-            return cls(after, last, saved)
-        shape = (steps + 1, *batch, hidden)
+            rows = (len(layer.x), hidden)
+            return cls(tuple(np.empty(rows, s.dtype) for s in last), last, saved)
+        shape = (layer.steps + 1, layer.batch, hidden)
         states = tuple(np.empty(shape, layer.x.dtype) for _ in layer.state)
         return cls(tuple(s[1:] for s in states), last, saved, states)
 
     def before(self, initial: State) -> State:
-        """The state before each step, (T, B, H) of each part, of a pass from `initial`."""
+        """The state before each step, (T, B, H) of each part, of a dense pass from `initial`."""
         if self.with_initial is None:
             return tuple(
                 np.concatenate([s[None], after[:-1]])[: len(after)]
@@ -153,7 +189,7 @@ class Incoming:
     history : tuple of (T, B, H) or None
         For each part of the state, of every step.
     state : tuple of (B, H), or None
-        Of the state after the last step; it adds to that of the last step.
+        Of the state after the last step that each row has; it adds to that of this step.
     """
 
     history: tuple[Array | None, ...]
@@ -178,7 +214,7 @@ class Trace:
 
     @classmethod
     def empty(cls, cell: Cell, like: Array) -> Trace:
-        """Unwritten arrays for states like `like` (T, B, H)."""
+        """Unwritten arrays for states like `like` (T, B, H), or (N, H)."""
         deltas = np.empty((cell.sums, *like.shape), like.dtype)
         return cls(deltas, tuple(np.empty_like(like) for _ in cell.states))
 
@@ -255,6 +291,8 @@ class Backend(Protocol):
         The name that users pass as ``backend=``.
     error : type
         The exception for "not available": ImportError where a missing package is the reason.
+    packed : bool
+        Whether it takes layers with offsets; if not, `dense_runs` computes these with it.
     """
 
     @property
@@ -262,6 +300,9 @@ class Backend(Protocol):
 
     @property
     def error(self) -> type[Exception]: ...
+
+    @property
+    def packed(self) -> bool: ...
 
     def missing(self) -> str | None:
         """Why the backend cannot be used here and what to do about it; None if it can.

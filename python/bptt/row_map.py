@@ -1,0 +1,223 @@
+"""`RowMap`: which row of the caller's arrays each row of a layer's arrays is.
+
+A layer computes packed rows: those of step t are the first ``active(t)`` of the batch, and
+``active`` never grows with t. Where all sequences are as long as the longest, that is a dense
+(T, B). Sequences as callers have them become such rows by an index, and results go back by it:
+
+- **lengths** of any order: rows sorted by falling length, padding left out;
+- **batch_sizes**: rows that are packed already, as PyTorch's PackedSequence has them;
+- **batch_first**: rows (b, t) instead of (t, b);
+- **reverse**: each row turned round within its own length;
+- **reset**: a sequence ends and another one begins. The pieces of a row become rows of their own:
+  S_0 enters the first one, the final state is that of the last one, and nothing passes between.
+
+"In processing order" means the order in which a layer runs through the steps: the other way round
+with ``reverse``.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from .checks import Array
+from .row_copies import put_rows, take_rows
+
+__all__ = ["Layout", "RowMap", "dense_rows"]
+
+# One (B, H) array for each part of a state.
+State = tuple[Array, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where a caller's arrays have step t of sequence b: in row
+    ``per_step * t + per_sequence * b``, and of packed rows in ``begin[t] + b``.
+    """
+
+    axes: tuple[str, ...]  # what their first axes are called
+    per_step: int = 0
+    per_sequence: int = 1
+    begin: Array | None = None  # (T,)
+
+    def rows(self, time: Array, sequence: Array) -> Array:
+        of_step = self.per_step * time if self.begin is None else self.begin[time]
+        found: Array = of_step + self.per_sequence * sequence
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class RowMap:
+    """An index of source rows, and the ends of the sequences.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        What the caller's arrays begin with: (T, B), (B, T), or (N,) of packed rows.
+    steps, batch : int
+        T, and B, the caller's sequences and rows of the caller's states.
+    inner : tuple of int
+        What a layer's arrays begin with: (T', B') if it is dense, else (N',).
+    inner_batch : int
+        B', the rows of the layer's states: more than B where resets cut sequences.
+    layout : Layout
+    index : (N',) int64, or None
+        The source row of each row, of the caller's rows in the order of memory; None if it is the
+        same one.
+    offsets : (T' + 1,) int64, or None
+        How many rows there are before each step; None if it is dense.
+    first, last : (B,) int64, or None
+        The row of the layer that each sequence begins and ends with; None if it is the same one.
+    anew : (B,) bool, or None
+        The sequences whose first step is a reset: their S_0 is not used. None if there are none.
+    lengths : (B,) int64, or None
+        Of the caller's sequences; None if each has T steps.
+    reverse : bool
+    """
+
+    shape: tuple[int, ...]
+    steps: int
+    batch: int
+    inner: tuple[int, ...]
+    inner_batch: int
+    layout: Layout
+    index: Array | None = None
+    offsets: Array | None = None
+    first: Array | None = None
+    last: Array | None = None
+    anew: Array | None = None
+    lengths: Array | None = None
+    reverse: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the layer's rows are the caller's sequences, with all of their T steps each."""
+        return self.lengths is None and self.inner == (self.steps, self.batch)
+
+    @property
+    def same(self) -> bool:
+        """Whether a layer reads and writes the caller's arrays as they are."""
+        return self.same_rows and self.first is None and self.anew is None
+
+    @property
+    def same_rows(self) -> bool:
+        return self.index is None and self.shape == self.inner
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Steps and rows of a dense batch that takes as much memory as the layer's."""
+        if self.offsets is None:
+            return self.inner[0], self.inner_batch
+        return -(-self.inner[0] // self.inner_batch), self.inner_batch
+
+    def axes(self, *more: str) -> str:
+        """What the axes of the caller's arrays are called, as an error writes a shape."""
+        names = (*self.layout.axes, *more)
+        return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+
+    def gather(self, array: Array) -> Array:
+        """The layer's rows (*inner, ...) of a contiguous `array` (*shape, ...)."""
+        if self.same_rows:
+            return array
+        more = array.shape[len(self.shape) :]
+        rows = array.reshape(math.prod(self.shape), *more)
+        if self.index is not None:
+            rows = take_rows(rows, self.index)
+        return rows.reshape(*self.inner, *more)
+
+    def empty_like(self, array: Array) -> Array:
+        """Unwritten rows of a layer for a contiguous `array` of the caller's, itself if it can."""
+        more = array.shape[len(self.shape) :]
+        if self.index is None:
+            return array.reshape(*self.inner, *more)
+        return np.empty((*self.inner, *more), array.dtype)
+
+    def scatter(self, array: Array, out: Array | None = None, *, keep: bool = False) -> Array:
+        """The caller's rows (*shape, ...) of the layer's `array`; zeros where it has none.
+
+        They are written to `out` if it is given, a contiguous array; `keep` leaves the others as
+        they are.
+        """
+        if self.same_rows:
+            return _copied(array, out)
+        more = array.shape[len(self.inner) :]
+        rows = array.reshape(math.prod(self.inner), *more)
+        if self.index is None:
+            found = rows.reshape(*self.shape, *more)
+            return _copied(found, out)
+        complete = len(self.index) == math.prod(self.shape)
+        if out is None:
+            out = (np.empty if complete else np.zeros)((*self.shape, *more), array.dtype)
+        elif not complete and not keep:
+            out[...] = 0
+        put_rows(rows, self.index, out.reshape(math.prod(self.shape), *more))
+        return out
+
+    def gather_state(self, state: State) -> State:
+        """The layer's initial state, (B', H) of each part: zeros where a reset stands before."""
+        return self._enter(state, self.first, self.anew)
+
+    def scatter_state(self, state: State) -> State:
+        """The caller's final state, (B, H) of each part, of the layer's."""
+        return self._leave(state, self.last, None)
+
+    def gather_dstate(self, dstate: State) -> State:
+        """The gradient of the layer's final state: it enters the last piece of a sequence."""
+        return self._enter(dstate, self.last, None)
+
+    def scatter_dstate(self, dstate: State) -> State:
+        """The gradient of the caller's initial state: zeros where that is not used."""
+        return self._leave(dstate, self.first, self.anew)
+
+    def _enter(self, state: State, at: Array | None, unused: Array | None) -> State:
+        if at is None and unused is None:
+            return state
+        found = tuple(np.zeros((self.inner_batch, s.shape[1]), s.dtype) for s in state)
+        used = slice(None) if unused is None else ~unused
+        rows = np.arange(self.batch) if at is None else at
+        for part, s in zip(found, state, strict=True):
+            put_rows(s[used], rows[used], part)
+        return found
+
+    def _leave(self, state: State, at: Array | None, unused: Array | None) -> State:
+        if at is None and unused is None:
+            return state
+        found = tuple(s.copy() if at is None else take_rows(s, at) for s in state)
+        if unused is not None:
+            for part in found:
+                part[unused] = 0
+        return found
+
+    def place(self, source: Array) -> Array:
+        """Which of the layer's rows these rows of the caller's are; there has to be one of each."""
+        if self.index is None:
+            return source
+        places = np.empty(math.prod(self.shape), np.int64)
+        places[self.index] = np.arange(len(self.index))
+        return places[source]
+
+    def rows_at(self, step: int | None) -> tuple[Array, Array]:
+        """The sequences that have step `step`, or a last one if it is None, and the caller's rows
+        of it, in the order of memory."""
+        lengths = np.full(self.batch, self.steps) if self.lengths is None else self.lengths
+        time = lengths - 1 if step is None else np.full(self.batch, step)
+        sequence = np.flatnonzero((time >= 0) & (time < lengths))
+        return sequence, self.layout.rows(time[sequence], sequence)
+
+
+def _copied(array: Array, out: Array | None) -> Array:
+    """`array` itself if there is no `out`."""
+    if out is None:
+        return array
+    np.copyto(out, array)
+    return out
+
+
+@functools.lru_cache(maxsize=64)  # it takes longer to make than all else that a small call checks
+def dense_rows(steps: int, batch: int) -> RowMap:
+    """The map of arrays that are as a layer has them."""
+    shape = (steps, batch)
+    return RowMap(shape, steps, batch, shape, batch, Layout(("T", "B"), batch))
