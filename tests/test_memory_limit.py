@@ -91,12 +91,16 @@ def test_forward_mode_asks_for_what_it_takes(save: str, monkeypatch: pytest.Monk
 LSTM = bptt.init_params("lstm", input_size=8, hidden_size=32, output_size=16, rng=0)
 SEQUENCES = np.zeros((100, 384, 8), np.float32)
 TARGETS = np.zeros((100, 384), int)
+LENGTHS = np.arange(384) % 50 + 51
 
 # What makes a call ready, which is not measured.
 PREPARED: dict[str, Callable] = {
     "backward": lambda backend: bptt.forward("lstm", LSTM, SEQUENCES, backend=backend),
     "backward, gates anew": lambda backend: bptt.forward(
         "lstm", LSTM, SEQUENCES, save="minimal", backend=backend
+    ),
+    "backward, several lengths": lambda backend: bptt.forward(
+        "lstm", LSTM, SEQUENCES, lengths=LENGTHS, backend=backend
     ),
 }
 WITHIN: dict[str, Callable] = {
@@ -125,6 +129,20 @@ WITHIN: dict[str, Callable] = {
     ),
     "jacobian_norms": lambda _, backend: bptt.jacobian_norms(
         "lstm", LSTM, SEQUENCES, distances=[100], iterations=2, tolerance=1e9, backend=backend
+    ),
+    "forward, several lengths": lambda _, backend: (
+        bptt.forward("lstm", LSTM, SEQUENCES, lengths=LENGTHS, backend=backend).y
+    ),
+    "backward, several lengths": lambda tape, backend: tape.backward(tape.y),
+    "value_and_grad, several lengths": lambda _, backend: bptt.value_and_grad(
+        "lstm",
+        LSTM,
+        SEQUENCES,
+        TARGETS,
+        loss="cross_entropy",
+        at="all",
+        lengths=LENGTHS,
+        backend=backend,
     ),
     "Grads.zeros": lambda _, backend: bptt.Grads.zeros(LSTM, 100, 384, cell="lstm"),
 }

@@ -14,6 +14,7 @@ from bptt.backends.protocol import ROUTES, Incoming, Layer, Request
 from bptt.cells import get_cell
 from bptt.losses import make_objective
 from bptt.recorded import Recorded
+from bptt.row_map import dense_rows
 from bptt.states import as_tuple
 from conftest import BACKENDS
 from problems import AT, Problem, make_problem
@@ -31,7 +32,7 @@ def readout_gradient(p: Problem, backend: str, loss: str, at: str) -> dict[str, 
     """``Backend.readout_gradient`` of the states of `p`, by name."""
     where, target = p.loss_at(at, loss)
     steps, batch, _ = p.x.shape
-    objective = make_objective(p.params, steps, batch, target, loss, where, "mean")
+    objective = make_objective(p.params, dense_rows(steps, batch), target, loss, where, "mean")
     tape = bptt.forward(p.cell, p.params, p.x, p.state, backend=backend)
     chosen = resolve(backend, get_cell(p.cell), p.x.dtype)
     value, dy, readout = chosen.readout_gradient(tape._layer, tape.y, objective)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from . import checks, memory
-from .backends import resolve
-from .backends.protocol import SAVE, Layer
+from .backends import for_rows, resolve
+from .backends.protocol import SAVE
 from .cells import Cell, get_cell
 from .checks import Array
-from .holdings import forward_nbytes
-from .inputs import initial_state, read_inputs
+from .holdings import forward_nbytes, moved_nbytes
+from .inputs import initial_state, layer_of, read_sequences
 from .params import Params
+from .sequence_options import Flags, Integers
 from .states import GivenState
 from .tape import Tape, record_into
 
@@ -25,6 +26,11 @@ def forward(
     backend: str = "auto",
     save: str = "gates",
     out: Tape | None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
 ) -> Tape:
     """Run a recurrent layer over a batch of sequences and record what BPTT needs.
 
@@ -36,7 +42,8 @@ def forward(
     params : Params
         A readout in it is ignored here.
     x : (T, B, I) array
-        Time-major input, in the dtype of `params`.
+        Time-major input, in the dtype of `params`; (B, T, I) with `batch_first`, and packed rows
+        (N, I) with `batch_sizes`.
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
@@ -50,6 +57,21 @@ def forward(
         backend, `save`, dtype and (T, B, H); what it held is overwritten. `state` may be its final
         ``state`` or a part of its ``y``, which is copied first; `x` and `params` must not share
         memory with it.
+    lengths : (B,) integers, optional
+        How many steps each sequence has, from 0 to T and in any order. Beyond them x is not read
+        and y is zero; ``tape.state`` is the state after each sequence's own last step.
+    batch_sizes : (T,) integers, optional
+        How many rows of x (N, I) each step has, as PyTorch's PackedSequence holds them: rows are
+        sorted by falling length, and y is (N, H). Not together with `lengths` or `batch_first`.
+    reset : (T, B) bools, optional
+        Where a sequence ends and another one begins: at such a step the state before it is zero,
+        and no gradient passes. At the first step `state` is then not used. (B, T) with
+        `batch_first`, (N,) with `batch_sizes`.
+    reverse : bool
+        Run each sequence from its last step to its first; y stays in the order of x. A `reset` then
+        is about the step that is run through from a state of zeros.
+    batch_first : bool
+        x is (B, T, I) and y (B, T, H), and so are gradients.
 
     Returns
     -------
@@ -70,14 +92,21 @@ def forward(
     If the pass does not end (Ctrl-C, or lack of memory), `out` is left released.
     """
     kind = get_cell(cell)
-    params, x, given = read_inputs(kind, params, x, state)
+    how = {
+        "lengths": lengths,
+        "batch_sizes": batch_sizes,
+        "reset": reset,
+        "reverse": reverse,
+        "batch_first": batch_first,
+    }
+    params, x, given, rows = read_sequences(kind, params, x, state, how)
     save = checks.choice("save", save, SAVE)
-    chosen = resolve(backend, kind, x.dtype)
+    chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
     if out is not None:
-        return record_into(out, chosen, save, kind, params, x, given)
-    steps, batch, _ = x.shape
-    needed = forward_nbytes(kind, params, steps, batch, save, chosen.beside(kind, save))
-    memory.require_memory(needed, f"the tape of {steps} steps")
-    initial = initial_state(kind, params, batch, given)
-    layer = Layer(kind, params.snapshot(), x, initial)
-    return Tape(chosen, save, layer, chosen.forward(layer, save))
+        return record_into(out, chosen, save, kind, params, x, given, rows)
+    needed = forward_nbytes(kind, params, *rows.extent, save, chosen.beside(kind, save))
+    needed += moved_nbytes(params, rows, inputs=1, units=len(kind.states))
+    memory.require_memory(needed, f"the tape of {rows.steps} steps")
+    initial = initial_state(kind, params, rows.batch, given)
+    layer = layer_of(kind, params.snapshot(), x, initial, rows)
+    return Tape(chosen, save, layer, chosen.forward(layer, save), rows)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from . import checks, memory
-from .backends import resolve
-from .backends.protocol import ALL, Layer, Request
+from .backends import for_rows, resolve
+from .backends.protocol import ALL, Request
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
-from .holdings import value_and_grad_nbytes
-from .inputs import initial_state, read_inputs
+from .holdings import moved_nbytes, value_and_grad_nbytes
+from .inputs import initial_state, layer_of, read_sequences
 from .losses import At, make_objective
-from .outputs import check_grads
+from .outputs import check_grads, from_layer, into_layer
 from .params import Params
+from .sequence_options import Flags, Integers
 from .states import GivenState, as_given, by_part
 from .stream import state_after
 from .truncation import read_truncation, truncated_value_and_grad
@@ -40,6 +42,11 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
     return_state: Literal[False] = False,
 ) -> tuple[float, Grads]: ...
 
@@ -60,6 +67,11 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
     return_state: Literal[True],
 ) -> tuple[float, Grads, GivenState]: ...
 
@@ -79,6 +91,11 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
     return_state: bool = False,
 ) -> tuple[Any, ...]:
     """The loss of a recurrent layer with a linear readout, and its gradient in every input.
@@ -92,18 +109,21 @@ def value_and_grad(
     target : array
         ``squared_error``: floats, (B, O) for a loss at one step, else (T, B, O).
         ``cross_entropy``: integer class ids in [0, O), (B,) or (T, B); any where the weight is 0.
+        With all steps, the first axes are those of x.
     loss : {"squared_error", "cross_entropy"}
         ``squared_error`` is 1/2 sum_o (Y - O)^2; ``cross_entropy`` is -log softmax(O)[target].
     at : {"last", "all"}, int, or (T, B) array
-        The steps whose loss counts: the last one, every one, the one of that index (negative
-        counts from the end), or every one with the given weights, in the dtype of `params`. A
+        The steps whose loss counts: the last one of each sequence, every one, the one of that
+        index (negative counts from the end of x), or every one with the given weights, in the dtype
+        of `params`. Steps are those of x, also with `reverse`: then the step at 0 has seen its
+        whole sequence. A sequence without the step has no term. A
         weight of 0 selects, it does not multiply: nothing of such a step's loss counts, whatever
         its target holds (NaN, or a class id of -100), and its outputs may overflow. The states are
         part of the recurrence all the same, so x is finite. Weights are finite; with "mean" they
         are also not negative.
     reduction : {"mean", "sum"}
-        "sum" adds all terms; "mean" divides by their number (rows times loss steps, or the sum
-        of the weights).
+        "sum" adds all terms; "mean" divides by their number (rows times loss steps, as far as
+        sequences have them, or the sum of the weights).
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
     backend : {"auto", "native", "numba", "numpy"}
@@ -121,7 +141,11 @@ def value_and_grad(
     detach_every : int, optional
         K, at least 1: cut time into segments of K steps (0 to K - 1, K to 2 K - 1, ...) and let no
         gradient pass from one segment into the one before. Not together with `truncate`;
-        docs/truncation.md compares the two.
+        docs/truncation.md compares the two. Either goes with sequences of one length, without
+        resets.
+    lengths, batch_sizes, reset, reverse, batch_first
+        What the sequences are: see `forward`. Beyond their lengths neither x nor a target or a
+        weight is read, and the gradient of x is zero.
     return_state : bool
         Return the state after the last step of x, too, also where the loss is read before: for a
         call that goes on from there.
@@ -152,14 +176,21 @@ def value_and_grad(
     Ctrl-C during the call leaves `out` partly written.
     """
     kind = get_cell(cell)
-    params, x, given = read_inputs(kind, params, x, state)
+    how = {
+        "lengths": lengths,
+        "batch_sizes": batch_sizes,
+        "reset": reset,
+        "reverse": reverse,
+        "batch_first": batch_first,
+    }
+    params, x, given, rows = read_sequences(kind, params, x, state, how)
     if params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
-    steps, batch, _ = x.shape
-    cut = read_truncation(truncate, detach_every)
+    cut = read_truncation(truncate, detach_every, rows)
     return_state = checks.boolean("return_state", return_state)
-    objective = make_objective(params, steps, batch, target, loss, at, reduction)
-    chosen = resolve(backend, kind, x.dtype)
+    objective = make_objective(params, rows, target, loss, at, reduction)
+    chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
+    steps, batch = rows.extent
     walked = steps if objective.step is None else objective.step + 1
     kept, histories = walked, 0
     if cut is not None and objective.step is None:
@@ -177,8 +208,9 @@ def value_and_grad(
         out=out is not None,
         histories=histories,
     )
+    needed += moved_nbytes(params, rows, inputs=3)
     memory.require_memory(needed, f"value_and_grad over {walked} steps")
-    initial = initial_state(kind, params, batch, given)
+    initial = initial_state(kind, params, rows.batch, given)
     if out is not None or accumulate is not False:
         read = {
             "x": x,
@@ -187,14 +219,17 @@ def value_and_grad(
             "at": objective.weights,
         }
         check_grads(out, accumulate, params, initial, read, readout=True)
-    last = tuple(map(np.empty_like, initial)) if return_state else None
-    layer = Layer(kind, params, x, initial)
-    request = ALL if out is None else Request(out, bool(accumulate))
+    layer = layer_of(kind, params, x, initial, rows)
+    last = tuple(map(np.empty_like, layer.state)) if return_state else None
+    into = into_layer(rows, out, bool(accumulate))
+    request = ALL if into is None else Request(into, bool(accumulate))
     if cut is not None and cut.cuts(walked, batch):
         value, grads = truncated_value_and_grad(cut, chosen, layer, objective, request, last)
     else:
         value, grads = chosen.value_and_grad(layer, objective, request, last)
+    grads = from_layer(rows, grads, out, bool(accumulate))
     if last is None:
         return float(value), grads
-    final = state_after(chosen, Layer(kind, params, x[walked:], last))
-    return float(value), grads, as_given(final)
+    if objective.step is not None:  # the steps behind it, which were not run
+        last = state_after(chosen, replace(layer, x=layer.x[walked:], state=last))
+    return float(value), grads, as_given(rows.scatter_state(last))

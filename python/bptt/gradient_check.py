@@ -15,6 +15,7 @@ from .gradient import value_and_grad
 from .initial import Seed, generator_of
 from .losses import At
 from .params import Params
+from .sequence_options import Flags, Integers
 from .states import GivenState, as_given, as_tuple, names
 
 __all__ = ["GradientCheck", "check_gradients"]
@@ -77,6 +78,11 @@ def check_gradients(
     reduction: str = "mean",
     state: GivenState | None = None,
     backend: str = "auto",
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
     entries: int | None = 100,
     step: float = 1e-6,
     tolerance: float | None = None,
@@ -90,6 +96,7 @@ def check_gradients(
     Parameters
     ----------
     cell, params, x, target, loss, at, reduction, state, backend
+    lengths, batch_sizes, reset, reverse, batch_first
         As in `value_and_grad`. A relu whose sum is within `step` of zero has no derivative, and
         may fail.
     entries : int or None
@@ -120,7 +127,17 @@ def check_gradients(
     ...     "gru", params, x, target, loss="squared_error", at="all"
     ... )  # doctest: +SKIP
     """
-    options: dict[str, Any] = {"loss": loss, "at": at, "reduction": reduction, "backend": backend}
+    options: dict[str, Any] = {
+        "loss": loss,
+        "at": at,
+        "reduction": reduction,
+        "backend": backend,
+        "lengths": lengths,
+        "batch_sizes": batch_sizes,
+        "reset": reset,
+        "reverse": reverse,
+        "batch_first": batch_first,
+    }
     _, grads = value_and_grad(cell, params, x, target, state=state, **options)
     resolve(backend, get_cell(cell), np.dtype(np.float64))
     if tolerance is None:
@@ -132,7 +149,8 @@ def check_gradients(
         raise ValueError(f"step: expected a number from {_STEPS[0]} to {_STEPS[1]}, got {h}")
     count = None if entries is None else checks.size("entries", entries)
 
-    point = _Point(cell, params, x, target, state, options)
+    initial = grads.state if state is None else state  # the one for its shape
+    point = _Point(cell, params, x, target, initial, options, from_zeros=state is None)
     generator, found = generator_of(rng), []
     gradients = {"x": grads.x, **_parts(grads.state), **grads.arrays()}
     for name, values in point.inputs.items():
@@ -171,8 +189,10 @@ class _Point:
         params: Params,
         x: Array,
         target: Array,
-        state: GivenState | None,
+        state: GivenState,
         options: dict[str, Any],
+        *,
+        from_zeros: bool,
     ) -> None:
         def wide(name: str, value: object) -> Array:
             return np.array(checks.as_array(name, value), np.float64)
@@ -184,13 +204,10 @@ class _Point:
         targets = checks.as_array("target", target)
         self._target = targets if targets.dtype.kind in "iu" else wide("target", target)
         self._x, self._params = wide("x", x), params.astype(np.float64)
-        batch, hidden = self._x.shape[1], params.hidden_size
-        if state is None:
-            parts = len(get_cell(cell).states)
-            self._state = tuple(np.zeros((batch, hidden)) for _ in range(parts))
-        else:
-            parts_of_it = state if isinstance(state, (tuple, list)) else (state,)
-            self._state = tuple(wide("state", part) for part in parts_of_it)
+        parts_of_it = state if isinstance(state, (tuple, list)) else (state,)
+        self._state = tuple(wide("state", part) for part in parts_of_it)
+        if from_zeros:
+            self._state = tuple(map(np.zeros_like, self._state))
         self.largest_loss = 0.0  # of all that were computed
         self.inputs = {"x": self._x, **_parts(as_given(self._state)), **self._params.arrays()}
 

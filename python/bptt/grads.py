@@ -22,7 +22,7 @@ class Grads:
 
     Attributes
     ----------
-    x : (T, B, I)
+    x : (T, B, I), or (B, T, I) or (N, I) as x is
     state : (B, H), or a pair of them
         With respect to the initial state S_0, shaped like it: for an LSTM (h_0, c_0).
     w_ih, w_hh, b_ih, b_hh, w_ho, b_o

@@ -6,10 +6,12 @@ before it makes anything. A row is one sequence at one step, (t, b).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from .cells import Cell
 from .params import Params
+from .row_map import RowMap
 from .threads import get_num_threads
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "jvp_nbytes",
     "lags_nbytes",
     "linearized_nbytes",
+    "moved_nbytes",
     "norms_nbytes",
     "prediction_nbytes",
     "signal_nbytes",
@@ -133,6 +136,15 @@ def value_and_grad_nbytes(
     needed += _histories_nbytes(cell, params, steps, batch, histories, beside)
     needed += beside.fused * _units_nbytes(params, kept, batch)
     return needed + beside.outputs * _outputs_nbytes(params, read, batch)
+
+
+def moved_nbytes(params: Params, rows: RowMap, *, inputs: int = 0, units: int = 0) -> int:
+    """So many copies of a value for each feature, and for each unit, in the order of a layer's rows
+    or back in the caller's; and the index. Nothing where rows are the same."""
+    if rows.same_rows:
+        return 0
+    width = inputs * params.input_size + units * params.hidden_size
+    return max(math.prod(rows.inner), math.prod(rows.shape)) * (width * params.dtype.itemsize + 8)
 
 
 def prediction_nbytes(

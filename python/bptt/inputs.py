@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from . import checks
-from .backends.protocol import State
+from .backends.protocol import Layer, State
 from .cells import Cell
 from .checks import Array
 from .params import Params
+from .row_map import RowMap
+from .sequence_options import read_row_map
 from .states import read_state
 
-__all__ = ["initial_state", "read_inputs"]
+__all__ = ["initial_state", "layer_of", "read_inputs", "read_sequences"]
 
 
 def read_inputs(
@@ -21,19 +25,38 @@ def read_inputs(
 
     A state that is not given is None until the call has asked for memory; see `initial_state`.
     """
+    return read_sequences(cell, params, x, state, {})[:3]
+
+
+def read_sequences(
+    cell: Cell, params: object, x: object, state: object, how: Mapping[str, object]
+) -> tuple[Params, Array, State | None, RowMap]:
+    """The same of sequences of any kind, as the keywords of `read_row_map` describe them.
+
+    x and the state are as the caller has them; `layer_of` makes what a backend reads.
+    """
     if not isinstance(params, Params):
         raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
     params = params.readable_for(cell)
     like = ("w_hh", params.dtype)
     array = checks.as_float_array("x", x, like)
+    axes: tuple[str, ...] = ("B", "T") if how.get("batch_first") else ("T", "B")
+    if how.get("batch_sizes") is not None:
+        axes = ("N",)
     checks.expect_shape(
-        "x", array, ("T", "B", params.input_size), lambda: f"w_ih of shape {params.w_ih.shape}"
+        "x", array, (*axes, params.input_size), lambda: f"w_ih of shape {params.w_ih.shape}"
     )
+    rows = read_row_map(array.shape[:-1], **how)
     given = None
     if state is not None:
-        shape = (array.shape[1], params.hidden_size)
+        shape = (rows.batch, params.hidden_size)
         given = read_state("state", state, cell, shape, like, "x and w_hh")
-    return params, checks.readable(array), given
+    return params, checks.readable(array), given, rows
+
+
+def layer_of(cell: Cell, params: Params, x: Array, state: State, rows: RowMap) -> Layer:
+    """The layer that a backend runs, of a caller's x and S_0."""
+    return Layer(cell, params, rows.gather(x), rows.gather_state(state), rows.offsets)
 
 
 def initial_state(cell: Cell, params: Params, batch: int, given: State | None) -> State:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import numpy as np
 
 from . import checks
 from .checks import Array
 from .params import Params
+from .row_copies import put_rows
+from .row_map import RowMap
 
 __all__ = ["LOSSES", "REDUCTIONS", "At", "Objective", "make_objective", "read_step"]
 
@@ -60,9 +63,9 @@ class Objective:
 
 
 def make_objective(
-    params: Params, steps: int, batch: int, target: object, loss: object, at: object, reduction: str
+    params: Params, rows: RowMap, target: object, loss: object, at: object, reduction: str
 ) -> Objective:
-    """Check the description of a loss over `steps` x `batch` rows.
+    """Check the description of a loss over the caller's `rows`; it is then one of the layer's.
 
     Raises
     ------
@@ -71,16 +74,19 @@ def make_objective(
     """
     loss = checks.choice("loss", loss, LOSSES, _LOSS_ALIASES)
     reduction = checks.choice("reduction", reduction, REDUCTIONS, _REDUCTION_ALIASES)
-    step, weights = _loss_steps(at, steps, batch, params)
-    one_step = step is not None or (isinstance(at, str) and at == "last")
+    step, weights = _loss_steps(at, rows, params)
+    last = isinstance(at, str) and at == "last"
+    where = _TargetRows(rows, None if last else step, last or step is not None)
     read_target = _class_ids if loss == "cross_entropy" else _float_target
-    checked = read_target(target, _TargetRows(steps, batch, one_step), params, weights)
-    if one_step and step is None:
+    checked = read_target(target, where, params, weights)
+    terms = _sum_for_mean(weights) if reduction == "mean" and weights is not None else where.terms
+    scale = 1 / terms if reduction == "mean" and terms else 1.0
+    if where.one_step and not rows.whole:
+        step, weights = None, where.selected(params.dtype)
+    elif where.one_step and step is None:
         checked = checked[None][:0]  # the last step of none: its target is not read
-    rows = batch if step is not None else steps * batch
-    scale = 1.0
-    if reduction == "mean" and rows:
-        scale = 1 / (rows if weights is None else _sum_for_mean(weights))
+    elif step is not None and rows.reverse:
+        step = rows.steps - 1 - step
     return Objective(loss, checked, step, weights, scale)
 
 
@@ -112,32 +118,34 @@ def read_step(at: object, steps: int, wanted: str = _STEPS) -> int | None:
     return step % steps
 
 
-def _loss_steps(
-    at: object, steps: int, batch: int, params: Params
-) -> tuple[int | None, Array | None]:
-    """`at` as a single step or as weights; (None, None) means every step with weight one."""
+def _loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | None, Array | None]:
+    """`at` as one of the caller's steps, or as weights of the layer's rows; (None, None) means
+    every step with weight one."""
     if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
-        return read_step(at, steps, _AT), None
+        return read_step(at, rows.steps, _AT), None
     array = checks.as_array("at", at)
     if array.dtype.kind in "iu":
         raise TypeError(
-            f"at: expected a float array, weights of shape (T, B), not step numbers, "
+            f"at: expected a float array, weights of shape {rows.axes()}, not step numbers, "
             f"got dtype {array.dtype}"
         )
     weights = checks.as_float_array("at", array, ("w_hh", params.dtype))
-    checks.expect_shape("at", weights, (steps, batch), _x_shape(steps, batch, params))
+    checks.expect_shape("at", weights, rows.shape, _x_shape(rows, params))
+    weights = rows.gather(checks.readable(weights))
     if not np.isfinite(weights).all():
-        wrong = tuple(map(int, np.argwhere(~np.isfinite(weights))[0]))
-        raise ValueError(f"at: expected finite weights, got {weights[wrong]} at {wrong}")
+        wrong = tuple(map(int, np.argwhere(rows.scatter(~np.isfinite(weights)))[0]))
+        raise ValueError(f"at: expected finite weights, got {array[wrong]} at {wrong}")
     # The kernels flush subnormal numbers: such a weight selects nothing, here as there.
     subnormal = (np.abs(weights) < np.finfo(weights.dtype).tiny) & (weights != 0)
     if subnormal.any():
         weights = np.where(subnormal, weights.dtype.type(0), weights)
-    return None, checks.readable(weights)
+    return None, weights
 
 
 def _sum_for_mean(weights: Array) -> float:
     """What the mean divides by; it has a meaning where no weight is negative and not all are 0."""
+    if not weights.size:
+        return 0.0
     if weights.min() < 0:
         raise ValueError(
             f'at: expected weights of at least 0, as "mean" divides by their sum, got '
@@ -153,56 +161,87 @@ def _sum_for_mean(weights: Array) -> float:
 
 
 class _TargetRows(NamedTuple):
-    """What the rows of a target belong to: every step, or the only one of a loss."""
+    """What a target belongs to: every step, or `step` alone, the last of each sequence if None."""
 
-    steps: int
-    batch: int
+    rows: RowMap
+    step: int | None
     one_step: bool
 
     def expect(self, array: Array, more: tuple[int, ...], params: Params) -> None:
-        """Raise ValueError unless `array` is of shape ([T,] B, *more)."""
-        one, every = (self.batch, *more), (self.steps, self.batch, *more)
+        """Raise ValueError unless `array` is of shape (B, *more), or of all steps."""
+        one, every = (self.rows.batch, *more), (*self.rows.shape, *more)
         wanted, other = (one, every) if self.one_step else (every, one)
         if array.shape == wanted:
             return
         where, elsewhere = ("one", "every") if self.one_step else ("every", "one")
         at = "all" if self.one_step else "last"
         remedy = f'; a target of {elsewhere} step goes with at="{at}"'
-        reason = f"{_x_shape(self.steps, self.batch, params)} and the loss at {where} step"
+        reason = f"{_x_shape(self.rows, params)} and the loss at {where} step"
         checks.expect_shape("target", array, wanted, reason, remedy if array.shape == other else "")
+
+    def of_layer(self, array: Array) -> Array:
+        """The target of the layer's rows; of one step as it is, if the layer has that step."""
+        array = checks.readable(array)
+        if not self.one_step:
+            return self.rows.gather(array)
+        return array if self.rows.whole else self._placed(array)
+
+    @property
+    def terms(self) -> int:
+        """How many terms the loss has, of weight one."""
+        rows = self.rows
+        if not self.one_step:
+            return math.prod(rows.inner)
+        if rows.whole:
+            return rows.batch if rows.steps else 0
+        return len(rows.rows_at(self.step)[0])
+
+    def selected(self, dtype: np.dtype[Any]) -> Array:
+        """Weights that select the only step of each sequence among all rows of the layer."""
+        return self._placed(np.ones(self.rows.batch, dtype))
+
+    def _placed(self, of_sequence: Array) -> Array:
+        """A value of each sequence, at its only step, among all rows of the layer; else zeros."""
+        sequence, source = self.rows.rows_at(self.step)
+        more = of_sequence.shape[1:]
+        every = np.zeros((math.prod(self.rows.shape), *more), of_sequence.dtype)
+        put_rows(of_sequence[sequence], source, every)
+        return self.rows.gather(every.reshape(*self.rows.shape, *more))
 
 
 def _float_target(
-    target: object, rows: _TargetRows, params: Params, weights: Array | None
+    target: object, where: _TargetRows, params: Params, weights: Array | None
 ) -> Array:
     array = checks.as_float_array("target", target, ("w_hh", params.dtype))
     outputs = params.output_size
     assert outputs is not None
-    rows.expect(array, (outputs,), params)
-    return checks.readable(array)
+    where.expect(array, (outputs,), params)
+    return where.of_layer(array)
 
 
-def _class_ids(target: object, rows: _TargetRows, params: Params, weights: Array | None) -> Array:
+def _class_ids(target: object, where: _TargetRows, params: Params, weights: Array | None) -> Array:
     array = checks.as_array("target", target)
     if array.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {array.dtype}")
-    rows.expect(array, (), params)
+    where.expect(array, (), params)
     outputs = params.output_size
     assert outputs is not None
-    if not _are_ids(array, outputs):
-        counting = array if weights is None else array[weights != 0]
+    found = where.of_layer(array)
+    if not _are_ids(found, outputs):
+        counting = found if weights is None else found[weights != 0]
         if not _are_ids(counting, outputs):
             raise ValueError(
                 f"target: expected class ids in [0, {outputs}), got values from "
                 f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
             )
-    return checks.readable(array.astype(np.int64, copy=False))
+    return found.astype(np.int64, copy=False)
 
 
 def _are_ids(array: Array, outputs: int) -> bool:
     return not array.size or bool(array.min() >= 0 and array.max() < outputs)
 
 
-def _x_shape(steps: int, batch: int, params: Params) -> str:
+def _x_shape(rows: RowMap, params: Params) -> str:
     """x in the words of an error: T and B are named, since a batch-first x is the usual cause."""
-    return f"x of shape (T, B, I) = ({steps}, {batch}, {params.input_size})"
+    sizes = ", ".join(map(str, (*rows.shape, params.input_size)))
+    return f"x of shape {rows.axes('I')} = ({sizes})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,9 +16,10 @@ from . import checks
 from .checks import Array
 from .grads import Grads
 from .params import PARAM_NAMES, Params
-from .states import as_tuple, names
+from .row_map import RowMap
+from .states import as_given, as_tuple, names
 
-__all__ = ["check_grads", "deliver", "expect_writable"]
+__all__ = ["check_grads", "deliver", "expect_writable", "from_layer", "into_layer"]
 
 
 def expect_writable(name: str, value: object, like: Array, why: str) -> Array:
@@ -171,4 +173,30 @@ def deliver(fresh: Grads, out: Grads | None, accumulate: bool, wanted: str = "al
             target += array
         else:
             np.copyto(target, array)
+    return out
+
+
+def into_layer(rows: RowMap, out: Grads | None, accumulate: bool) -> Grads | None:
+    """Where a layer writes gradients that are for `out`, a copy of what it holds if they add to it.
+
+    Those of the parameters are the arrays of `out`.
+    """
+    if out is None or rows.same:
+        return out
+    state = rows.gather_state(as_tuple(out.state))
+    x = rows.gather(out.x) if accumulate else rows.empty_like(out.x)
+    return replace(out, x=x, state=as_given(state))
+
+
+def from_layer(rows: RowMap, grads: Grads, out: Grads | None, accumulate: bool) -> Grads:
+    """A layer's gradients as the caller's: in `out`, if it is given, else in new arrays."""
+    if rows.same:
+        return grads
+    state = rows.scatter_dstate(as_tuple(grads.state))
+    if out is None:
+        return replace(grads, x=rows.scatter(grads.x), state=as_given(state))
+    rows.scatter(grads.x, out.x, keep=accumulate)
+    for target, s in zip(as_tuple(out.state), state, strict=True):
+        used = slice(None) if rows.anew is None or not accumulate else ~rows.anew
+        target[used] = s[used]
     return out

@@ -7,14 +7,15 @@ from typing import NamedTuple, Union
 import numpy as np
 
 from . import memory
-from .backends import resolve
-from .backends.protocol import Layer
+from .backends import Backend, for_rows, resolve
+from .backends.protocol import Layer, State
 from .cells import Cell, get_cell
 from .checks import Array
-from .holdings import prediction_nbytes
-from .inputs import initial_state, read_inputs
+from .holdings import moved_nbytes, prediction_nbytes
+from .inputs import initial_state, layer_of, read_sequences
 from .losses import read_step
 from .params import Params
+from .sequence_options import Flags, Integers
 from .states import GivenState, as_given
 from .stream import STEPS_AT_ONCE, stream
 
@@ -44,6 +45,11 @@ def predict(
     *,
     at: Union[str, int] = "all",
     backend: str = "auto",
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
 ) -> Prediction:
     """The outputs of a recurrent layer with a linear readout, and its state after the last step.
 
@@ -60,15 +66,19 @@ def predict(
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given. The state of an earlier
         call continues its sequences.
     at : {"all", "last"} or int
-        The steps that are read out: every one, the last one, or the one of that index (negative
-        counts from the end).
+        The steps that are read out: every one, the last one of each sequence, or the one of that
+        index (negative counts from the end of x).
     backend : {"auto", "native", "numba", "numpy"}
+    lengths, batch_sizes, reset, reverse, batch_first
+        What the sequences are: see `forward`. Outputs of steps that a sequence does not have are
+        zero.
 
     Returns
     -------
     Prediction
-        The pair ``(outputs, state)``: outputs (T, B, O), or (B, O) for one step. With T = 0 and
-        ``at="all"`` these are of shape (0, B, O), and the state is a copy of the initial one.
+        The pair ``(outputs, state)``: outputs (T, B, O), in the order of x, or (B, O) for one step.
+        With T = 0 and ``at="all"`` these are of shape (0, B, O), and the state is a copy of the
+        initial one.
 
     Raises
     ------
@@ -93,25 +103,48 @@ def predict(
     True
     """
     kind = get_cell(cell)
-    params, x, given = read_inputs(kind, params, x, state)
+    how = {
+        "lengths": lengths,
+        "batch_sizes": batch_sizes,
+        "reset": reset,
+        "reverse": reverse,
+        "batch_first": batch_first,
+    }
+    params, x, given, rows = read_sequences(kind, params, x, state, how)
     if params.w_ho is None:
         raise ValueError("params: predict needs the readout weights w_ho, got None")
-    steps, batch, _ = x.shape
-    step = read_step(at, steps)
+    step = read_step(at, rows.steps)
     if at == "last" and step is None:
         raise ValueError('at: there are no steps (x has T = 0), got "last"')
-    chosen = resolve(backend, kind, x.dtype)
-    shape = (*((steps,) if step is None else ()), batch, len(params.w_ho))
+    chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
+    steps, batch = rows.extent
     read, at_once = steps if step is None else 1, min(steps, STEPS_AT_ONCE)
     beside = chosen.beside(kind, "minimal")
     needed = prediction_nbytes(kind, params, read, batch, at_once, beside)
-    memory.require_memory(needed, f"predict over {steps} steps")
-    initial = initial_state(kind, params, batch, given)
-    outputs, final = np.empty(shape, x.dtype), tuple(s.copy() for s in initial)
-    for start, y, after in stream(chosen, Layer(kind, params, x, initial)):
-        final = after
-        if step is None:
-            outputs[start : start + len(y)] = chosen.read_out(params, y)
-        elif start <= step < start + len(y):
-            outputs[:] = chosen.read_out(params, y[step - start])
-    return Prediction(outputs, as_given(final))
+    needed += moved_nbytes(params, rows, inputs=1)
+    memory.require_memory(needed, f"predict over {rows.steps} steps")
+    initial = initial_state(kind, params, rows.batch, given)
+    layer = layer_of(kind, params, x, initial, rows)
+    if step is None:
+        outputs = np.empty((*rows.inner, len(params.w_ho)), x.dtype)
+        final = tuple(s.copy() for s in layer.state)
+        for place, y, after in stream(chosen, layer):
+            final, outputs[place] = after, chosen.read_out(params, y)
+        return Prediction(rows.scatter(outputs), as_given(rows.scatter_state(final)))
+    sequence, source = rows.rows_at(None if at == "last" else step)
+    y, final = _pick(chosen, layer, rows.place(source))
+    outputs = np.zeros((rows.batch, len(params.w_ho)), x.dtype)
+    outputs[sequence] = chosen.read_out(params, y)
+    return Prediction(outputs, as_given(rows.scatter_state(final)))
+
+
+def _pick(backend: Backend, layer: Layer, places: Array) -> tuple[Array, State]:
+    """Some rows of y, (n, H), and the state after the last step."""
+    hidden, final = layer.params.hidden_size, tuple(s.copy() for s in layer.state)
+    picked, begin = np.empty((len(places), hidden), layer.x.dtype), 0
+    for _, y, after in stream(backend, layer):
+        final, rows = after, y.reshape(-1, hidden)
+        here = (begin <= places) & (places < begin + len(rows))
+        picked[here] = rows[places[here] - begin]
+        begin += len(rows)
+    return picked, final

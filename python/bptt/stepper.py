@@ -291,8 +291,8 @@ class _Repeated:
         with self._turn():
             state = self._state
             layer = Layer(self._cell, self._params, steps, state)
-            for start, some, after in stream(self._backend, layer):
-                into[start : start + len(some)] = some
+            for place, some, after in stream(self._backend, layer):
+                into[place] = some
                 state = after
             self._state = state
         return y

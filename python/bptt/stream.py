@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .backends import Backend
 from .backends.protocol import Layer, Record, State
@@ -15,21 +14,23 @@ __all__ = ["STEPS_AT_ONCE", "state_after", "stream"]
 STEPS_AT_ONCE = 128
 
 
-def stream(backend: Backend, layer: Layer) -> Iterator[tuple[int, Array, State]]:
-    """Run through x (T, B, I): of each block of n steps the first, y (n, B, H), and the last state.
+def stream(backend: Backend, layer: Layer) -> Iterator[tuple[slice, Array, State]]:
+    """Run through x (T, B, I): of each block of n steps its place in arrays of all steps, y
+    (n, B, H), and the state after it.
 
-    y is valid until the next block is asked for.
+    y is valid until the next block is asked for. Packed rows come as such.
     """
     into: Record | None = None
     state = layer.state
-    for start in range(0, len(layer.x), STEPS_AT_ONCE):
-        some = layer.x[start : start + STEPS_AT_ONCE]
-        if into is not None:
-            history = tuple(states[: len(some)] for states in into.history)
+    for start in range(0, layer.steps, STEPS_AT_ONCE):
+        stop = min(start + STEPS_AT_ONCE, layer.steps)
+        some = layer.part(start, stop, state)
+        if into is not None:  # no block has more rows than the one before
+            history = tuple(states[: len(some.x)] for states in into.history)
             into = Record(history, into.state, into.saved)
-        into = backend.forward(replace(layer, x=some, state=state), "minimal", into)
+        into = backend.forward(some, "minimal", into)
         state = tuple(s.copy() for s in into.state)
-        yield start, into.y, state
+        yield layer.rows(start, stop), into.y, state
 
 
 def state_after(backend: Backend, layer: Layer) -> State:

@@ -14,12 +14,13 @@ from .backends.protocol import ALL, Incoming, Layer, Record, Request, State
 from .cells import Cell
 from .checks import Array
 from .grads import Grads
-from .holdings import backward_nbytes, jvp_nbytes
-from .inputs import initial_state
+from .holdings import backward_nbytes, jvp_nbytes, moved_nbytes
+from .inputs import initial_state, layer_of
 from .linearized import linearize, sums_of_tangents
-from .outputs import check_grads, expect_writable
+from .outputs import check_grads, expect_writable, from_layer, into_layer
 from .params import PARAM_NAMES, Params
 from .recorded import Recorded
+from .row_map import RowMap
 from .states import GivenState, as_given, by_part, read_state
 from .truncation import read_truncation, truncated_backward
 
@@ -35,20 +36,24 @@ class Tape:
     call is recorded into the tape. A tape is also a context manager that releases itself.
     """
 
-    def __init__(self, backend: Backend, save: str, layer: Layer, record: Record) -> None:
+    def __init__(
+        self, backend: Backend, save: str, layer: Layer, record: Record, rows: RowMap
+    ) -> None:
         self._backend = backend
         self._save = save
         self._layer = layer
         self._record: Record | None = record
+        self._rows = rows
+        self._shown: dict[int, Array] = {}  # y and c as the caller has rows, once asked for
 
     @property
     def y(self) -> Array:
-        """(T, B, H), the hidden state S_t after every step."""
-        return self._held().y
+        """(T, B, H), the hidden state S_t after every step; its rows are those of x."""
+        return self._history(0)
 
     @property
     def c(self) -> Array:
-        """(T, B, H), the memory c_t of an LSTM after every step.
+        """(T, B, H), the memory c_t of an LSTM after every step; its rows are those of x.
 
         Raises
         ------
@@ -57,13 +62,22 @@ class Tape:
         """
         if len(self._layer.cell.states) < 2:
             raise AttributeError(f"cell {self.cell!r} has no memory c beside y")
-        return self._held().history[1]
+        return self._history(1)
+
+    def _history(self, part: int) -> Array:
+        """All states of one part in the caller's rows."""
+        states = self._held().history[part]
+        if self._rows.same_rows:
+            return states
+        if part not in self._shown:
+            self._shown[part] = self._rows.scatter(states)
+        return self._shown[part]
 
     @property
     def state(self) -> GivenState:
-        """(B, H), the state after the last step (the initial state if T is 0); of an LSTM the pair
-        (h, c) of such arrays."""
-        return as_given(self._held().state)
+        """(B, H), the state after the last step of each sequence (the initial state if it has
+        none); of an LSTM the pair (h, c) of such arrays."""
+        return as_given(self._rows.scatter_state(self._held().state))
 
     @property
     def cell(self) -> str:
@@ -85,7 +99,10 @@ class Tape:
         """Bytes held for `backward` beyond the caller's own arrays; 0 once released."""
         if self._record is None:
             return 0
-        held = (*self._record.history, *self._record.state, *self._record.saved)
+        held = [*self._record.history, *self._record.state, *self._record.saved]
+        held += self._shown.values()
+        if not self._rows.same_rows:
+            held.append(self._layer.x)
         return sum(array.nbytes for array in held)
 
     def backward(
@@ -104,10 +121,11 @@ class Tape:
         Parameters
         ----------
         dy : (T, B, H) array, optional
-            Gradient of the loss with respect to `y`.
+            Gradient of the loss with respect to `y`, shaped like that. What it holds beyond the
+            length of a sequence is not read.
         dstate : (B, H) array, or pair of them, optional
-            Gradient with respect to the final `state`, shaped like that; it adds to ``dy[-1]``
-            (and ``dc[-1]``).
+            Gradient with respect to the final `state`, shaped like that; it adds to ``dy`` (and
+            ``dc``) of the last step that each sequence runs through.
         dc : (T, B, H) array, optional
             Gradient with respect to `c`, where the cell has it.
             At least one of the three must be given.
@@ -127,13 +145,14 @@ class Tape:
         detach_every : int, optional
             K, at least 1: cut time into segments of K steps (0 to K - 1, K to 2 K - 1, ...) and let
             no gradient pass from one segment into the one before. Not together with `truncate`;
-            docs/truncation.md compares the two.
+            docs/truncation.md compares the two. Either goes with sequences of one length, without
+            resets.
 
         Returns
         -------
         Grads
-            In the dtype of the parameters; ``w_ho`` and ``b_o`` are None, since a tape has no
-            readout. Or `out` if that was given.
+            In the dtype of the parameters, ``x`` as the x of `forward`, zero beyond the lengths;
+            ``w_ho`` and ``b_o`` are None, since a tape has no readout. Or `out` if that was given.
 
         Raises
         ------
@@ -151,8 +170,8 @@ class Tape:
         cells: docs/math.md.
         Ctrl-C during the call leaves `out` partly written.
         """
-        record, layer = self._held(), self._layer
-        cut = read_truncation(truncate, detach_every)
+        record, layer, rows = self._held(), self._layer, self._rows
+        cut = read_truncation(truncate, detach_every, rows)
         if dy is None and dstate is None and dc is None:
             one = len(layer.cell.states) == 1
             names, none = ("dy, dstate", "both") if one else ("dy, dstate, dc", "all")
@@ -163,20 +182,22 @@ class Tape:
         dhistory = (self._read_history("dy", dy, 0, like), self._read_history("dc", dc, 1, like))
         final: State | None = None
         if dstate is not None:
-            shape = (layer.x.shape[1], layer.params.hidden_size)
+            shape = (rows.batch, layer.params.hidden_size)
             final = read_state("dstate", dstate, layer.cell, shape, like, "tape.state")
         if out is not None or accumulate is not False:
+            x, state = self._like_inputs()
             read = {
-                "x": layer.x,
+                "x": x,
                 **by_part("state", layer.state),
                 "dy": dhistory[0],
                 "dc": dhistory[1],
                 **by_part("dstate", final or ()),
                 **dict(zip(("tape.y", "tape.c"), record.history, strict=False)),
                 **by_part("tape.state", record.state),
+                **{f"tape.{'yc'[part]}, as shown": array for part, array in self._shown.items()},
             }
-            check_grads(out, accumulate, layer.params, layer.state, read, readout=False)
-        steps, batch, _ = layer.x.shape
+            check_grads(out, accumulate, layer.params, state, read, readout=False)
+        steps, batch = rows.extent
         needed = backward_nbytes(
             layer.cell,
             layer.params,
@@ -187,13 +208,20 @@ class Tape:
             out=out is not None,
             histories=0 if cut is None else cut.histories,
         )
-        memory.require_memory(needed, f"BPTT through {steps} steps")
-        incoming = Incoming(dhistory[: len(record.history)], final)
-        request = ALL if out is None else Request(out, bool(accumulate))
+        needed += moved_nbytes(layer.params, rows, inputs=2, units=len(record.history))
+        memory.require_memory(needed, f"BPTT through {rows.steps} steps")
+        incoming = Incoming(
+            tuple(d if d is None else rows.gather(d) for d in dhistory[: len(record.history)]),
+            None if final is None else rows.gather_dstate(final),
+        )
+        into = into_layer(rows, out, bool(accumulate))
+        request = ALL if into is None else Request(into, bool(accumulate))
         if cut is not None and cut.cuts(steps, batch):
             recorded = Recorded(self._backend, layer, record)
-            return truncated_backward(cut, recorded, incoming, request)
-        return self._backend.backward(layer, record, incoming, request)
+            grads = truncated_backward(cut, recorded, incoming, request)
+        else:
+            grads = self._backend.backward(layer, record, incoming, request)
+        return from_layer(rows, grads, out, bool(accumulate))
 
     def jvp(
         self,
@@ -226,7 +254,8 @@ class Tape:
         ------
         TypeError, ValueError
             If an argument has the wrong type, dtype or shape, if `dparams` has a name that is none
-            of a parameter or that of one that is None, or if all three are missing.
+            of a parameter or that of one that is None, if all three are missing, or if sequences
+            (with resets: their pieces) have several lengths.
         MemoryError
             If the derivatives of all steps do not fit the memory.
         RuntimeError
@@ -239,18 +268,22 @@ class Tape:
         ``<dy, jvp(dx)> = <backward(dy).x, dx>``.
         """
         record, layer, params = self._held(), self._layer, self._layer.params
+        rows = self._rows
+        if rows.offsets is not None:
+            raise ValueError("jvp: expected sequences of one length, got some of several")
         if dx is None and dstate is None and dparams is None:
             raise ValueError("dx, dstate, dparams: expected at least one of them, got None for all")
         like = ("the tape", layer.x.dtype)
-        steps, batch, _ = layer.x.shape
+        steps, batch = rows.extent
         if dx is not None:
             dx = checks.as_float_array("dx", dx, like)
-            checks.expect_shape("dx", dx, layer.x.shape, "x")
-            dx = checks.readable(dx)
+            checks.expect_shape("dx", dx, (*rows.shape, params.input_size), "x")
+            dx = rows.gather(checks.readable(dx))
         tangent = tuple(map(np.zeros_like, layer.state))
         if dstate is not None:
-            shape = (batch, params.hidden_size)
-            tangent = read_state("dstate", dstate, layer.cell, shape, like, "the initial state")
+            shape = (rows.batch, params.hidden_size)
+            given = read_state("dstate", dstate, layer.cell, shape, like, "the initial state")
+            tangent = rows.gather_state(given)
         changes = self._read_dparams(dparams, like)
         beside = self._backend.beside(layer.cell, "gates")
         needed = jvp_nbytes(layer.cell, params, steps, batch, self._save, beside)
@@ -263,7 +296,7 @@ class Tape:
         dsums = sums_of_tangents(recorded, dx, changes)
         passed = linearize(recorded)
         dy, last = passed.forward(tangent, dsums)
-        return dy, as_given(last)
+        return rows.scatter(dy), as_given(rows.scatter_state(last))
 
     def _read_dparams(
         self, dparams: Mapping[str, Array] | None, like: tuple[str, np.dtype[Any]]
@@ -295,20 +328,34 @@ class Tape:
         if value is None:
             return None
         array = checks.as_float_array(name, value, like)
-        of = self._held().history[part]
-        checks.expect_shape(name, array, of.shape, f"tape.{'yc'[part]}")
+        shape = (*self._rows.shape, self._layer.params.hidden_size)
+        checks.expect_shape(name, array, shape, f"tape.{'yc'[part]}")
         return checks.readable(array)
 
     def release(self) -> None:
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
         self._record = None
+        self._shown.clear()
 
-    def _record_again(self, layer: Layer) -> Tape:
+    def _like_inputs(self) -> tuple[Array, State]:
+        """What has the shapes of the caller's x and S_0, and is what the tape reads of them."""
+        layer, rows = self._layer, self._rows
+        x, state = layer.x, layer.state
+        if not rows.same_rows:
+            nothing = np.empty((), x.dtype)
+            x = np.broadcast_to(nothing, (*rows.shape, layer.params.input_size))
+        return x, state if rows.same else rows.scatter_state(state)
+
+    def _record_again(self, layer: Layer, rows: RowMap) -> Tape:
         """Record a pass into the arrays of the last one; all of it is checked."""
         into = self._held()
         self._record = None  # until it is whole again: a pass that ends early leaves neither
-        self._layer = layer
+        self._layer, self._rows = layer, rows
         self._record = self._backend.forward(self._layer, self._save, into)
+        if rows.same_rows:
+            self._shown.clear()
+        for part, shown in self._shown.items():
+            rows.scatter(self._record.history[part], shown)
         return self
 
     def _held(self) -> Record:
@@ -330,7 +377,7 @@ class Tape:
     def __repr__(self) -> str:
         if self._record is None:
             return f"Tape({self.cell!r}, released)"
-        shape = self._record.y.shape
+        shape = (*self._rows.shape, self._layer.params.hidden_size)
         return f"Tape({self.cell!r}, y={shape}, backend={self.backend!r}, nbytes={self.nbytes})"
 
 
@@ -342,6 +389,7 @@ def record_into(
     params: Params,
     x: Array,
     given: State | None,
+    rows: RowMap,
 ) -> Tape:
     """Run a pass into the arrays of `out`, a tape of the same sizes, and return that.
 
@@ -361,13 +409,14 @@ def record_into(
     ):
         if wanted != got:
             raise ValueError(f"out: expected a tape of {what} {wanted!r}, got one of {got!r}")
-    y, record = out.y, out._record
-    if y.dtype != x.dtype:
-        raise TypeError(f"out: expected a tape of dtype {x.dtype} like x, got {y.dtype}")
-    checks.expect_shape("out", y, (*x.shape[:2], params.hidden_size), "x and w_hh")
+    record, before = out._record, out._rows
+    if record.y.dtype != x.dtype:
+        raise TypeError(f"out: expected a tape of dtype {x.dtype} like x, got {record.y.dtype}")
+    _expect_same_shape(before, out._layer.params, rows, params)
     held = {
         **dict(zip(("out.y", "out.c"), record.history, strict=False)),
         **by_part("out.state", record.state),
+        **{f"out.{'yc'[part]}": array for part, array in out._shown.items()},
     }
     for name, array in held.items():
         expect_writable(name, array, array, "the tape")
@@ -376,6 +425,17 @@ def record_into(
             raise ValueError(f"{name}: expected memory apart from out, got a part of it; copy it")
     state = tuple(  # that of `out` is read before it is written
         s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s
-        for s in initial_state(cell, params, x.shape[1], given)
+        for s in initial_state(cell, params, rows.batch, given)
     )
-    return out._record_again(Layer(cell, params.snapshot(), x, state))
+    return out._record_again(layer_of(cell, params.snapshot(), x, state, rows), rows)
+
+
+def _expect_same_shape(before: RowMap, params_before: Params, rows: RowMap, params: Params) -> None:
+    """Raise ValueError unless a pass leaves arrays of the same shapes as the one before."""
+    y = np.broadcast_to(np.float32(0), (*before.shape, params_before.hidden_size))
+    checks.expect_shape("out", y, (*rows.shape, params.hidden_size), "x and w_hh")
+    same = before.inner == rows.inner and before.inner_batch == rows.inner_batch
+    if same and rows.offsets is not None and before.offsets is not None:
+        same = np.array_equal(rows.offsets, before.offsets)
+    if not same:
+        raise ValueError("out: expected a tape of the same lengths and resets, got one of others")

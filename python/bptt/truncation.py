@@ -25,6 +25,7 @@ from .checks import Array
 from .grads import Grads
 from .losses import Objective
 from .recorded import Recorded
+from .row_map import RowMap
 from .states import as_given, as_tuple
 from .stream import state_after
 
@@ -68,10 +69,15 @@ class Truncation:
         return windows if sum(stop - start for start, stop in windows) <= steps else None
 
 
-def read_truncation(truncate: object, detach_every: object) -> Truncation | None:
-    """The two arguments, checked: at most one of them is given."""
+def read_truncation(truncate: object, detach_every: object, rows: RowMap) -> Truncation | None:
+    """The two arguments, checked: at most one of them is given, and it goes with `rows`."""
     if truncate is not None and detach_every is not None:
         raise ValueError("truncate: expected either truncate or detach_every, got both")
+    for name, value in (("truncate", truncate), ("detach_every", detach_every)):
+        if value is not None and not rows.whole:
+            raise ValueError(
+                f"{name}: expected None, or sequences of one length and without resets, got {value}"
+            )
     if truncate is not None:
         return Truncation(checks.size("truncate", truncate, least=0), detach=False)
     if detach_every is not None:

@@ -21,6 +21,7 @@ from ..inputs import initial_state, read_inputs
 from ..losses import At, Objective, make_objective, read_step
 from ..params import Params
 from ..recorded import Named, Recorded
+from ..row_map import dense_rows
 from ..states import GivenState
 from .lag_sum import LagSum
 from .options import Options
@@ -180,7 +181,7 @@ class Question:
         if params.w_ho is None:
             raise ValueError("params: a loss needs the readout weights w_ho, got None")
         objective = make_objective(
-            params, steps, batch, self.target, self.loss, self.at, self.reduction
+            params, dense_rows(steps, batch), self.target, self.loss, self.at, self.reduction
         )
         if objective.weights is not None and not objective.weights.any():
             raise ValueError(
