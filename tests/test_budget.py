@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import bptt
+import numpy as np
 import pytest
 from bptt.backends.native import NativeBackend
 from bptt.budget import WHOLE, Budget, budget_for
+from bptt.states import as_tuple
 
 native = pytest.mark.skipif(NativeBackend().missing() is not None, reason="no compiled module")
 
@@ -91,3 +95,50 @@ def test_a_million_steps_need_two_levels_under_two_mebibytes():
 def test_a_plan_refuses_budgets_that_are_none(keywords, message):
     with pytest.raises((ValueError, TypeError), match=message):
         bptt.plan("lstm", *SIZES, **{"output_size": 10, **keywords})
+
+
+LENGTHS = [40, 23, 0, 7, 31]
+
+
+def call(backend: str, cell: str = "lstm", **keywords):
+    """Loss, gradients and last state of a ragged batch, the loss at every step."""
+    rng = np.random.default_rng(5)
+    params = bptt.init_params(cell, input_size=3, hidden_size=24, output_size=4, rng=1)
+    x = rng.standard_normal((40, len(LENGTHS), 3)).astype(params.dtype)
+    ids = rng.integers(0, 4, x.shape[:2])
+    how = {"loss": "cross_entropy", "at": "all", "backend": backend, "return_state": True}
+    return bptt.value_and_grad(cell, params, x, ids, **{**how, **keywords})
+
+
+about_the_same = partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("how", [{}, {"lengths": LENGTHS}, {"reverse": True, "lengths": LENGTHS}])
+@pytest.mark.parametrize("cell", ["tanh", "lstm"])
+@pytest.mark.parametrize("backend", ["native", "numba", "numpy"])
+def test_a_budget_changes_no_result(backend, cell, how):
+    if bptt.backends()[backend].available is False:
+        pytest.skip(f"no {backend}")
+    loss, grads, state = call(backend, cell, **how)
+    for keywords in ({"checkpoint_every": 3}, {"checkpoint_every": 100}, {"memory_limit": 1 << 20}):
+        again, found, last = call(backend, cell, **how, **keywords)
+        same = np.testing.assert_array_equal if backend == "native" else about_the_same
+        same(again, loss)
+        for name, g in {**grads.arrays(), "x": grads.x}.items():
+            same(getattr(found, name), g)
+        for mine, theirs in zip(as_tuple(last), as_tuple(state), strict=True):
+            same(mine, theirs)
+
+
+@pytest.mark.parametrize("backend", ["native", "numpy"])
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"memory_limit": 10}, r"memory_limit: expected at least \d+ bytes"),
+        ({"memory_limit": 1 << 30, "truncate": 3}, "beside truncate or detach_every"),
+        ({"checkpoint_every": 2.5}, "checkpoint_every: expected an integer"),
+    ],
+)
+def test_a_call_refuses_budgets_that_are_none(backend, keywords, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        call(backend, **keywords)

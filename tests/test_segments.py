@@ -8,6 +8,7 @@ import pytest
 from bptt.backends import resolve
 from bptt.backends.native import NativeBackend
 from bptt.backends.protocol import ALL, Request
+from bptt.budget import Budget
 from bptt.cells import get_cell
 from bptt.losses import Objective
 from bptt.states import as_tuple, by_part
@@ -34,7 +35,7 @@ def test_backends_without_kernels_for_segments_take_them_one_by_one(backend, cel
     loss, whole = chosen.value_and_grad(layer, objective, ALL, last)
     for steps in (1, 5, 16, 40):
         end = tuple(map(np.empty_like, layer.state))
-        request = Request(segment_steps=steps)
+        request = Request(budget=Budget(steps))
         again, grads = chosen.value_and_grad(layer, objective, request, end)
         assert again == pytest.approx(loss, rel=1e-13)
         arrays = {**whole.arrays(), "x": whole.x, **by_part("state", as_tuple(whole.state))}
@@ -72,7 +73,7 @@ def test_segments_have_the_bits_of_all_steps_at_once(cell, batch, threads):
         loss, whole = native.value_and_grad(layer, objective, ALL, last)
         for steps, group in CUTS:
             end = tuple(map(np.empty_like, layer.state))
-            request = Request(segment_steps=steps, group_segments=group)
+            request = Request(budget=Budget(steps, group))
             again, grads = native.value_and_grad(layer, objective, request, end)
             assert again == loss
             np.testing.assert_array_equal(grads.x, whole.x)

@@ -166,10 +166,12 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
 // The forecast as plain numbers; python/bptt/plan.py names them.
 py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index inputs, Index hidden,
                      Index outputs, const std::string& dtype, int threads, Index segment_steps,
-                     Index group_segments) {
+                     Index group_segments, py::handle offsets) {
   const CellId id = cell_of(cell);
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
-  const Shape shape{{steps, batch}, inputs, hidden, outputs, shape_of(id)};
+  Sequence sequence{steps, batch};
+  if (!offsets.is_none()) sequence.offsets = input<Index>("offsets", offsets, {steps + 1});
+  const Shape shape{sequence, inputs, hidden, outputs, shape_of(id)};
   const Cut cut{segment_steps, group_segments};
   const Forecast f = dtype == "float32" ? forecast<float>(id, shape, cut, threads)
                                         : forecast<double>(id, shape, cut, threads);
@@ -221,7 +223,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("forecast", py_forecast, py::arg("cell"), py::arg("steps"), py::arg("batch"),
         py::arg("inputs"), py::arg("hidden"), py::arg("outputs"), py::arg("dtype"),
         py::arg("threads"), py::arg("segment_steps") = 0, py::arg("group_segments") = 0,
-        "How a call would be done, and what it takes.");
+        py::arg("offsets") = py::none(), "How a call would be done, and what it takes.");
   const auto publish = [&](const char* name, auto choose) {
     m.def(
         name, [choose](const py::array& x, bool flush) { return map_array(x, flush, choose); },

@@ -212,8 +212,9 @@ Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request,
 
 // Of a Request, how time is cut.
 inline Cut read_cut(Held& held, py::handle request) {
-  const Cut cut{held.get<"segment_steps">(request).cast<Index>(),
-                held.get<"group_segments">(request).cast<Index>()};
+  const py::handle budget = held.get<"budget">(request);
+  const Cut cut{held.get<"segment_steps">(budget).cast<Index>(),
+                held.get<"group_segments">(budget).cast<Index>()};
   if (cut.segment_steps < 0 || cut.group_segments < 0) {
     throw py::value_error("segments: negative size");
   }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from . import checks, memory
 from .backends import for_rows, resolve
-from .backends.protocol import ALL, Request
+from .backends.protocol import Request, Sizes
+from .budget import WHOLE, budget_for, read_budget
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads
@@ -42,6 +44,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -67,6 +71,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -91,6 +97,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -143,6 +151,15 @@ def value_and_grad(
         gradient pass from one segment into the one before. Not together with `truncate`;
         docs/truncation.md compares the two. Either goes with sequences of one length, without
         resets.
+    memory_limit : int, optional
+        Bytes that the call may hold beside its arguments and results. If the states of all steps
+        are more, those of a segment of time are kept at a time, and the others computed again on
+        the way back: about a third more time, and the same bits. `plan` tells both before. A limit
+        that cannot be met is a ValueError which names the least.
+    checkpoint_every : int, optional
+        K: keep a state every K steps (of whole time blocks, so somewhat more) and compute those
+        between again. Not together with `memory_limit`; neither goes with `truncate` or
+        `detach_every`.
     lengths, batch_sizes, reset, reverse, batch_first
         What the sequences are: see `forward`. Beyond their lengths neither x nor a target or a
         weight is read, and the gradient of x is zero.
@@ -187,6 +204,11 @@ def value_and_grad(
     if params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     cut = read_truncation(truncate, detach_every, rows)
+    limit, budget = read_budget(memory_limit, checkpoint_every)
+    if cut is not None and (limit is not None or budget != WHOLE):
+        raise ValueError(
+            "memory_limit, checkpoint_every: expected neither beside truncate or detach_every"
+        )
     return_state = checks.boolean("return_state", return_state)
     objective = make_objective(params, rows, target, loss, at, reduction)
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
@@ -197,6 +219,13 @@ def value_and_grad(
         kept, histories = cut.kept(steps), cut.histories
     elif cut is not None:
         kept = walked - cut.first(walked - 1)
+    if limit is not None:
+        of_layer = walked if rows.offsets is None else len(rows.offsets) - 1
+        sizes = Sizes(kind, params, of_layer, rows.inner_batch, rows.offsets)
+        grain = chosen.segment_grain(sizes)
+        budget = budget_for(limit, of_layer, grain, partial(chosen.kept_nbytes, sizes))
+    if budget != WHOLE:
+        kept = min(walked, budget.segment_steps)
     needed = value_and_grad_nbytes(
         kind,
         params,
@@ -222,7 +251,7 @@ def value_and_grad(
     layer = layer_of(kind, params, x, initial, rows)
     last = tuple(map(np.empty_like, layer.state)) if return_state else None
     into = into_layer(rows, out, bool(accumulate))
-    request = ALL if into is None else Request(into, bool(accumulate))
+    request = Request(into, bool(accumulate), budget=budget)
     if cut is not None and cut.cuts(walked, batch):
         value, grads = truncated_value_and_grad(cut, chosen, layer, objective, request, last)
     else:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
@@ -22,6 +23,7 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
+from .in_segments import kept_in_segments, value_and_grad_in_segments
 from .plain_readout import readout_gradient
 from .protocol import (
     ALL,
@@ -30,6 +32,7 @@ from .protocol import (
     Layer,
     Record,
     Request,
+    Sizes,
     State,
     Stepping,
     Steps,
@@ -172,11 +175,19 @@ class DenseRuns:
     ) -> tuple[float, Array, dict[str, Array]]:
         return self.backend.readout_gradient(layer, y, objective)
 
+    def kept_nbytes(self, sizes: Sizes, budget: Budget) -> int:
+        return kept_in_segments(sizes, self.beside(sizes.cell, "gates"), budget)
+
+    def segment_grain(self, sizes: Sizes) -> int:
+        return 1
+
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
         if layer.offsets is None:
             return self.backend.value_and_grad(layer, objective, request, last)
+        if request.budget != WHOLE:
+            return value_and_grad_in_segments(self, layer, objective, request, last)
         record = self.forward(layer, "gates")
         for target, s in zip(last or (), record.state, strict=False):
             np.copyto(target, s)

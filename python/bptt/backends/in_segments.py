@@ -10,22 +10,35 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..budget import Budget
 from ..checks import Array
 from ..grads import Grads
+from ..holdings import Beside
 from ..losses import Objective
 from ..outputs import deliver
 from ..states import as_given, as_tuple
-from .protocol import ALL, Backend, Incoming, Layer, Request, State
+from .protocol import ALL, Backend, Incoming, Layer, Request, Sizes, State
 
-__all__ = ["value_and_grad_in_segments"]
+__all__ = ["kept_in_segments", "value_and_grad_in_segments"]
+
+
+def kept_in_segments(sizes: Sizes, beside: Beside, budget: Budget) -> int:
+    """``Backend.kept_nbytes``: a segment's states and gates, and the state before each segment."""
+    cell, params, steps, batch, offsets = sizes
+    kept = min(steps, budget.segment_steps or steps)
+    rows = kept * batch if offsets is None else int(offsets[kept])  # the first ones are the most
+    unit = params.hidden_size * params.dtype.itemsize
+    width = len(cell.states) + cell.saved + beside.forward + beside.backward + beside.fused
+    segments = -(-steps // max(1, kept))
+    return unit * (rows * width + segments * batch * len(cell.states)) + 2 * params.nbytes
 
 
 def value_and_grad_in_segments(
     backend: Backend, layer: Layer, objective: Objective, request: Request, last: State | None
 ) -> tuple[float, Grads]:
-    """``Backend.value_and_grad`` of a dense batch; groups of segments are not made."""
-    steps = len(layer.x) if objective.step is None else objective.step + 1
-    segments = _forward(backend, layer, steps, request.segment_steps)
+    """``Backend.value_and_grad``; groups of segments are not made."""
+    steps = layer.steps if objective.step is None else objective.step + 1
+    segments = _forward(backend, layer, steps, request.budget.segment_steps)
     dx, sums = np.zeros_like(layer.x), dict[str, Array]()
     loss, dstate = 0.0, None
     for start, segment in reversed(segments):
@@ -33,12 +46,14 @@ def value_and_grad_in_segments(
         if dstate is None:
             for target, s in zip(last or (), record.state, strict=False):
                 np.copyto(target, s)
-        term, dy, readout = _loss(backend, segment, record.y, _part(objective, start, segment))
+        term, dy, readout = _loss(
+            backend, segment, record.y, _part(objective, layer, start, segment)
+        )
         histories = (dy, *(None,) * (len(layer.state) - 1))
         found = backend.backward(segment, record, Incoming(histories, dstate), ALL)
         dstate = as_tuple(found.state)
         loss += term
-        dx[start : start + len(segment.x)] = found.x
+        dx[layer.rows(start, start + segment.steps)] = found.x
         for name, g in {**found.arrays(), **readout}.items():
             sums[name] = sums[name] + g if name in sums else g
     assert dstate is not None
@@ -53,19 +68,19 @@ def _forward(
     segments = []
     state = layer.state
     for start in range(0, steps, segment_steps) or range(1):
-        x = layer.x[start : min(start + segment_steps, steps)]
-        segments.append((start, replace(layer, x=x, state=state)))
+        segment = layer.part(start, min(start + segment_steps, steps), state)
+        segments.append((start, segment))
         if start + segment_steps < steps:
-            after = backend.forward(segments[-1][1], "minimal").state
+            after = backend.forward(segment, "minimal").state
             state = tuple(s.copy() for s in after)
     return segments
 
 
-def _part(objective: Objective, start: int, segment: Layer) -> Objective | None:
+def _part(objective: Objective, layer: Layer, start: int, segment: Layer) -> Objective | None:
     """The loss of a segment's steps; None if it has none."""
-    steps = slice(start, start + len(segment.x))
+    steps = layer.rows(start, start + segment.steps)
     if objective.step is not None:
-        within = start <= objective.step < steps.stop
+        within = start <= objective.step < start + segment.steps
         return replace(objective, step=objective.step - start) if within else None
     weights = objective.weights
     return replace(

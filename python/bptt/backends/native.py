@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..budget import Budget
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
@@ -19,7 +20,7 @@ from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 from .one_step import as_one_step
-from .protocol import Incoming, Layer, Record, Request, State, Stepping, Steps
+from .protocol import Incoming, Layer, Record, Request, Sizes, State, Stepping, Steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -134,6 +135,12 @@ class NativeBackend:
         loss: float = _core.readout_gradient(threads, flush, layer, y, objective, *written)
         return loss, dy, found
 
+    def kept_nbytes(self, sizes: Sizes, budget: Budget) -> int:
+        return int(_forecast(sizes, budget)["scratch_nbytes"])
+
+    def segment_grain(self, sizes: Sizes) -> int:
+        return int(_forecast(sizes, Budget(1))["block_steps"])
+
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
@@ -175,6 +182,17 @@ class _NativeSteps:
 
     def assign(self, rows: Array, state: State | None) -> None:
         self._stepper.assign(rows, state)
+
+
+def _forecast(sizes: Sizes, budget: Budget) -> dict[str, Any]:
+    params = sizes.params
+    outputs, dtype = params.output_size or 0, params.dtype.name
+    arrays = (sizes.steps, sizes.batch, params.input_size, params.hidden_size, outputs, dtype)
+    cut = (budget.segment_steps, budget.group_segments)
+    found: dict[str, Any] = _core.forecast(
+        sizes.cell.name, *arrays, get_num_threads(), *cut, sizes.offsets
+    )
+    return found
 
 
 def _empty_record(layer: Layer, save: str) -> Record:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
@@ -20,10 +21,10 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from . import plain_readout
-from .in_segments import value_and_grad_in_segments
+from .in_segments import kept_in_segments, value_and_grad_in_segments
 from .numba_calls import compile_seconds, kernels, run, why_missing
 from .one_step import as_one_step
-from .protocol import Incoming, Layer, Record, Request, State, Steps
+from .protocol import Incoming, Layer, Record, Request, Sizes, State, Steps
 
 if TYPE_CHECKING:
     from . import numba_kernels
@@ -125,10 +126,16 @@ class NumbaBackend:
     ) -> tuple[float, Array, dict[str, Array]]:
         return plain_readout.readout_gradient(layer.params, y, objective)
 
+    def kept_nbytes(self, sizes: Sizes, budget: Budget) -> int:
+        return kept_in_segments(sizes, self.beside(sizes.cell, "gates"), budget)
+
+    def segment_grain(self, sizes: Sizes) -> int:
+        return 1
+
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
-        if request.segment_steps:
+        if request.budget != WHOLE:
             return value_and_grad_in_segments(self, layer, objective, request, last)
         cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
         assert params.w_ho is not None

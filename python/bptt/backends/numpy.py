@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
@@ -18,11 +19,11 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
-from .in_segments import value_and_grad_in_segments
+from .in_segments import kept_in_segments, value_and_grad_in_segments
 from .numpy_cells import STEPS, step_of
 from .one_step import as_one_step
 from .plain_readout import read_out, readout_gradient
-from .protocol import ALL, Incoming, Layer, Record, Request, State, Steps, Trace
+from .protocol import ALL, Incoming, Layer, Record, Request, Sizes, State, Steps, Trace
 
 __all__ = ["NumpyBackend"]
 
@@ -128,10 +129,16 @@ class NumpyBackend:
     ) -> tuple[float, Array, dict[str, Array]]:
         return readout_gradient(layer.params, y, objective)
 
+    def kept_nbytes(self, sizes: Sizes, budget: Budget) -> int:
+        return kept_in_segments(sizes, self.beside(sizes.cell, "gates"), budget)
+
+    def segment_grain(self, sizes: Sizes) -> int:
+        return 1
+
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
-        if request.segment_steps:
+        if request.budget != WHOLE:
             return value_and_grad_in_segments(self, layer, objective, request, last)
         params, x = layer.params, layer.x
         assert params.w_ho is not None

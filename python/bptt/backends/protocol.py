@@ -8,10 +8,11 @@ never more than the step before. What is said of (T, B, ...) below holds of thes
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
@@ -29,6 +30,7 @@ __all__ = [
     "Layer",
     "Record",
     "Request",
+    "Sizes",
     "State",
     "Stepping",
     "Steps",
@@ -48,6 +50,16 @@ ROUTES = ("whole", "direct")
 
 # One (B, H) array for each state of the cell: (h,), and (h, c) for an LSTM.
 State = tuple[Array, ...]
+
+
+class Sizes(NamedTuple):
+    """How much there is of a layer, before there is one."""
+
+    cell: Cell
+    params: Params
+    steps: int
+    batch: int
+    offsets: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,12 +245,9 @@ class Request:
         One of `WANTED`. What is not wanted need not be computed, and is then an empty array.
     trace : Trace or None
         Arrays for what passes by.
-    segment_steps : int
-        Of how many steps `value_and_grad` keeps the states at a time, at least; 0 for all. Others
-        are computed again, from those at the borders of segments.
-    group_segments : int
-        So many segments make a group: borders are kept of groups, and of the segments of one group
-        at a time. 0 for one group.
+    budget : Budget
+        What `value_and_grad` keeps of the states at a time; others are computed again, from those
+        at the borders of segments.
     route : str
         One of `ROUTES`; along the direct one only of a pass whose gates were saved.
     """
@@ -247,8 +256,7 @@ class Request:
     accumulate: bool = False
     wanted: str = "all"
     trace: Trace | None = None
-    segment_steps: int = 0
-    group_segments: int = 0
+    budget: Budget = WHOLE
     route: str = "whole"
 
 
@@ -368,6 +376,12 @@ class Backend(Protocol):
         those of w_ho and, if there is one, of b_o. `value_and_grad` sums the latter and the loss in
         the same order.
         """
+
+    def kept_nbytes(self, sizes: Sizes, budget: Budget) -> int:
+        """Bytes that `value_and_grad` holds beside its arguments and results."""
+
+    def segment_grain(self, sizes: Sizes) -> int:
+        """Steps of which segments have multiples."""
 
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
