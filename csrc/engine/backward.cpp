@@ -12,14 +12,16 @@ BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record
       incoming_(incoming),
       gradients_(gradients),
       alone_(1, call.interrupt),
-      weights_(call.problem, call.kernels, incoming.objective, incoming.route),
+      weights_(call.problem, call.kernels, incoming.objective, gradients.x != nullptr,
+               takes_recurrence(gradients, trace), incoming.route),
       slices_(call, gradients),
       in_segments_(in_segments) {
   const Problem<T>& p = call.problem;
   if (incoming.dstate && p.sequence.steps > 0) {
     last_ = Buffer<T>(p.sequence.batch * call.padded(p.hidden));
   }
-  if (p.cell.gated() && !record.saved) sums_.emplace(p, call.kernels);
+  if (p.cell.gated() && !record.saved && takes_recurrence(gradients, trace))
+    sums_.emplace(p, call.kernels);
   const Sweeping<T> sweeping{call,      weights_,
                              record,    sums_ ? &*sums_ : nullptr,
                              incoming,  incoming.dstate ? last_.get() : nullptr,
@@ -84,7 +86,7 @@ void BackwardPass<T>::join_dstate() {
   const Problem<T>& p = call_.problem;
   p.sequence.for_each_ending([&](Index t, Range rows) {
     if (t < 0) {
-      pass_through(incoming_.dstate, rows, gradients_.state);
+      if (gradients_.state) pass_through(incoming_.dstate, rows, gradients_.state);
       if (gradients_.c) pass_through(incoming_.dstate_c, rows, gradients_.c);
     } else if (incoming_.dstate) {
       add_last(t, rows);

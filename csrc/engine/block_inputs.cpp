@@ -10,20 +10,21 @@ constexpr Index kLongestRow = 1 << 10;
 
 template <class T>
 BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y,
-                            Index block_rows, Index batch)
+                            Index block_rows, Index batch, const InputsRead& read)
     : problem_(problem),
       kernels_(kernels),
       states_(problem.states(y)),
       ragged_(!problem.sequence.dense()),
-      whole_(batch == problem.sequence.batch) {
+      whole_(batch == problem.sequence.batch),
+      read_(read) {
   const Index width = kernels.outer_width;
-  if (packs(problem.inputs)) {
+  if (packs_x()) {
     for (Panels<T>& x : x_) x = {kernels, width, problem.inputs, block_rows};
   }
-  if (packs(problem.hidden) || ragged_) {
+  if (packs_previous() || (packs_states() && !ragged_)) {
     for (Panels<T>& s : s_) s = {kernels, width, problem.hidden, block_rows + batch};
   }
-  if (packs(problem.hidden) && ragged_ && problem.outputs > 0) {
+  if (packs_states() && ragged_) {
     for (Panels<T>& after : after_) after = {kernels, width, problem.hidden, block_rows};
   }
 }
@@ -39,14 +40,14 @@ void BlockInputs<T>::pack(const Block& block, Member member) {
   const Problem<T>& p = problem_;
   const Index batch = block.batch.size();
   const Range all{0, block.rows()};
-  if (packs(p.inputs)) {
+  if (packs_x()) {
     for_each_run(block, p.sequence, all, [&](Index row, Index array_row, Index rows) {
       const T* x = p.x + array_row * p.inputs;
       x_[block.number % 2].pack({x, 1, p.inputs, rows}, row, member);
     });
   }
   if (ragged_) return pack_ragged_states(block, member);
-  if (packs(p.hidden)) {
+  if (packs_previous() || packs_states()) {
     Panels<T>& s = s_[block.number % 2];
     const T* before = states_.before(block.steps.begin, block.batch.begin);
     s.pack({before, 1, p.hidden, batch}, 0, member);
@@ -59,11 +60,11 @@ void BlockInputs<T>::pack(const Block& block, Member member) {
 template <class T>
 void BlockInputs<T>::pack_ragged_states(const Block& block, Member member) {
   const Index hidden = problem_.hidden, parity = block.number % 2;
-  for (Index t = block.steps.begin; t < block.steps.end; ++t) {
+  for (Index t = block.steps.begin; read_.previous && t < block.steps.end; ++t) {
     const T* const before = states_.before(t, block.batch.begin);
     s_[parity].pack({before, 1, hidden, block.sequence.active(t)}, block.row_of(t), member);
   }
-  if (!packs(hidden) || problem_.outputs == 0) return;
+  if (!packs_states()) return;
   for_each_run(block, problem_.sequence, {0, block.rows()},
                [&](Index row, Index array_row, Index rows) {
                  const T* const after = states_.rest + array_row * hidden;

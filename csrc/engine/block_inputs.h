@@ -10,6 +10,11 @@
 
 namespace bptt {
 
+// Which of them anything reads.
+struct InputsRead {
+  bool x, previous, states;
+};
+
 // A matrix of which the rows from `first` on take part in a sum; those of the next step are `step`
 // rows further.
 template <class T>
@@ -21,9 +26,10 @@ struct Operand {
 template <class T>
 class BlockInputs {
  public:
-  // `y` (N, H) are all states; a block has at most so many rows, and rows of the batch.
+  // `y` (N, H) are all states; a block has at most so many rows, and rows of the batch. What is not
+  // read must not be asked for.
   BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows,
-              Index batch);
+              Index batch, const InputsRead& read);
 
   // Other states, from the next block on.
   void bind(const T* y) { states_ = problem_.states(y); }
@@ -39,6 +45,9 @@ class BlockInputs {
 
  private:
   bool packs(Index columns) const;
+  bool packs_x() const { return read_.x && packs(problem_.inputs); }
+  bool packs_previous() const { return read_.previous && (packs(problem_.hidden) || ragged_); }
+  bool packs_states() const { return read_.states && packs(problem_.hidden); }
   void pack_ragged_states(const Block& block, Member member);
   Operand<T> packed(const Panels<T>& panels, const Block& block, Index row, Index b) const;
   Operand<T> as_it_lies(const T* array, Index columns, Index row) const;
@@ -48,6 +57,7 @@ class BlockInputs {
   States<T> states_;
   const bool ragged_;
   const bool whole_;  // a block has all rows of the batch
+  const InputsRead read_;
   Panels<T> x_[2];
   Panels<T> s_[2];      // S_{t-1} of the block's steps, and behind them S_t of its last
   Panels<T> after_[2];  // S_t of the block's steps, in a ragged batch

@@ -16,20 +16,21 @@ BlockProducts<T>::BlockProducts(const Call<T>& call, const BackwardWeights<T>& w
       gradients_(gradients),
       trace_(trace),
       slices_(slices),
-      inputs_(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once) {}
+      inputs_(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once,
+              {gradients.w_ih != nullptr, gradients.w_hh != nullptr, gradients.w_ho != nullptr}) {}
 
 template <class T>
 void BlockProducts<T>::pack(const Block& block, Member member) {
   inputs_.pack(block, member);
-  if (readout_) readout_->pack_gradient(block, member);
+  if (gradients_.of_readout()) readout_->pack_gradient(block, member);
 }
 
 template <class T>
 void BlockProducts<T>::run(const Block& block, Member member) {
   if (gradients_.x) input_gradient(block, member);
   if (trace_.deltas) write_deltas(block, member);
-  weight_gradients(block, member);
-  if (block.number == 0) initial_state_gradient(block, member);
+  if (gradients_.of_layer() || gradients_.of_readout()) weight_gradients(block, member);
+  if (block.number == 0 && gradients_.state) initial_state_gradient(block, member);
 }
 
 // dx_t = W_xᵀ da_t
@@ -98,7 +99,7 @@ void BlockProducts<T>::add_weight_gradients(const Block& block, Range batch, Ran
   const Range units = member.share(hidden, call_.kernels.lanes);
   // One gate's rows of a weight gradient, from its deltas at some steps and what they meet.
   const auto add = [&](Index plane, Range some, const Operand<T>& right, Index columns, T* out) {
-    if (!out || some.size() <= 0) return;
+    if (some.size() <= 0) return;
     call_.kernels.outer({groups_of(block, batch, some),
                          deltas_of(block, plane, some.begin, batch.begin), block.batch.size(),
                          units.begin, units.end, right.matrix, right.first, right.step, columns,
@@ -108,16 +109,19 @@ void BlockProducts<T>::add_weight_gradients(const Block& block, Range batch, Ran
   const Range later{initial ? 1 : steps.begin, steps.end};
   for (Index gate = 0; gate < p.cell.gates; ++gate) {
     const Index recurrent = p.cell.recurrent_delta(gate);
-    T* const w_ih = g.w_ih ? g.w_ih + gate * hidden * inputs : nullptr;
-    T* const w_hh = g.w_hh ? g.w_hh + gate * hidden * hidden : nullptr;
-    add(gate, steps, inputs_.x(block, steps.begin, batch.begin), inputs, w_ih);
+    if (g.w_ih) {
+      T* const w_ih = g.w_ih + gate * hidden * inputs;
+      add(gate, steps, inputs_.x(block, steps.begin, batch.begin), inputs, w_ih);
+    }
+    if (!g.w_hh) continue;
+    T* const w_hh = g.w_hh + gate * hidden * hidden;
     if (initial) {
       add(recurrent, {0, 1}, inputs_.previous(block, 0, batch.begin), hidden, w_hh);
     }
     add(recurrent, later, inputs_.previous(block, later.begin, batch.begin), hidden, w_hh);
   }
-  add_bias_gradients(block, batch, steps, g, units);
-  if (readout_) readout_->add_gradients(block, batch, steps, inputs_, g, member);
+  if (g.b_ih || g.b_hh) add_bias_gradients(block, batch, steps, g, units);
+  if (g.of_readout()) readout_->add_gradients(block, batch, steps, inputs_, g, member);
 }
 
 template <class T>
@@ -130,6 +134,7 @@ void BlockProducts<T>::add_bias_gradients(const Block& block, Range batch, Range
       if (g.b_ih && gate == plane) b_ih = g.b_ih + gate * p.hidden;
       if (g.b_hh && p.cell.recurrent_delta(gate) == plane) b_hh = g.b_hh + gate * p.hidden;
     }
+    if (!b_ih && !b_hh) continue;
     call_.kernels.column_sums({groups_of(block, batch, steps),
                                deltas_of(block, plane, steps.begin, batch.begin),
                                block.batch.size(),

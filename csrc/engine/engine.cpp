@@ -153,6 +153,16 @@ Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
   const Call<T> call{problem, k, plan, barrier, interrupt};
   const Objective<T> objective{
       LossId::squared_error, s.outputs, nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1.0};
+  T value{};  // as if all gradients were wanted, dstate given and the gates saved
+  const Gradients<T> all{&value,
+                         &value,
+                         &value,
+                         &value,
+                         &value,
+                         &value,
+                         &value,
+                         s.outputs ? &value : nullptr,
+                         s.outputs ? &value : nullptr};
   const auto scratch_of = [&](auto&& make) {
     const Scratch::Count count;
     make();
@@ -160,11 +170,10 @@ Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
   };
   const auto ahead = [&] { const ForwardPass<T> pass(call, {}); };
   const auto behind = [&] {
-    const T last{}, kept{};  // as if dstate were given and the gates saved
-    const BackwardPass<T> pass(call, {nullptr, nullptr, &kept},
-                               {nullptr, nullptr, &last, nullptr, nullptr}, {}, {});
+    const BackwardPass<T> pass(call, {nullptr, nullptr, &value},
+                               {nullptr, nullptr, &value, nullptr, nullptr}, all, {});
   };
-  const auto fused = [&] { const BothPasses<T> passes(call, objective, {}, cut); };
+  const auto fused = [&] { const BothPasses<T> passes(call, objective, all, cut); };
   const Index rows = s.sequence.rows();
   const double columns = static_cast<double>(s.cell.gates * (s.inputs + s.hidden) + s.outputs);
   const Index units = (s.outputs ? 0 : 1) + 2 * (s.cell.states + s.cell.saved);

@@ -39,7 +39,7 @@ class Measuring {
         terms_(members * kUnitsOfTerm * widest()) {
     for (int member = 0; member < members; ++member) {
       inputs_.emplace_back(problem, kernels, asked.y, problem.sequence.batch,
-                           problem.sequence.batch);
+                           problem.sequence.batch, InputsRead{true, true, false});
     }
   }
 

@@ -87,15 +87,18 @@ enum class Write { overwrite, add };
 template <class T>
 struct Gradients {
   T* x;      // (N, I) or null
-  T* state;  // (B, H)
-  T* c;      // (B, H), or null in a cell without c
+  T* state;  // (B, H) or null
+  T* c;      // (B, H) or null
   T* w_ih;   // (G H, I) or null
   T* w_hh;   // (G H, H) or null
   T* b_ih;   // (G H) or null
   T* b_hh;   // (G H) or null
-  T* w_ho;   // (O, H); null without an objective
+  T* w_ho;   // (O, H) or null
   T* b_o;    // (O) or null
   Write write = Write::overwrite;
+
+  bool of_layer() const { return w_ih || w_hh || b_ih || b_hh; }
+  bool of_readout() const { return w_ho || b_o; }
 };
 
 // What passes by on the way back, of every step; always overwritten. Each may be null.
@@ -105,5 +108,11 @@ struct Trace {
   T* dstates = nullptr;    // (N, H) dL/dS_t
   T* dmemories = nullptr;  // (N, H) dL/dc_t, beside what S_t = o tanh(c_t) adds
 };
+
+// Whether any of them takes a way back through time.
+template <class T>
+bool takes_recurrence(const Gradients<T>& g, const Trace<T>& trace) {
+  return g.x || g.state || g.c || g.of_layer() || trace.deltas || trace.dstates;
+}
 
 }  // namespace bptt

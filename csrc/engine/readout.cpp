@@ -24,7 +24,7 @@ void ReadoutWeights<T>::pack(Member member) {
 
 template <class T>
 Readout<T>::Readout(const Call<T>& call, const Objective<T>& objective,
-                    const ReadoutWeights<T>& weights, Index block_rows)
+                    const ReadoutWeights<T>& weights, Index block_rows, bool pulls_back)
     : problem_(call.problem),
       objective_(objective),
       weights_(weights),
@@ -32,9 +32,10 @@ Readout<T>::Readout(const Call<T>& call, const Objective<T>& objective,
       padded_outputs_(call.padded(objective.outputs)),
       padded_hidden_(call.padded(call.problem.hidden)),
       block_rows_(block_rows),
+      pulls_back_(pulls_back),
       do_strips_(kernels_, kernels_.lanes, objective.outputs, block_rows),
       o_(2 * block_rows * padded_outputs_),
-      dy_(2 * block_rows * padded_hidden_),
+      dy_(pulls_back ? 2 * block_rows * padded_hidden_ : 0),
       losses_(block_rows) {}
 
 // Those of the steps that carry a loss.
@@ -88,6 +89,7 @@ void Readout<T>::run_rows(const Block& block, const T* y, Index row, Index array
        objective_.ids ? objective_.ids + target_row : nullptr,
        weights ? weights + array_row : nullptr, static_cast<T>(objective_.scale),
        losses_.get() + row});
+  if (!pulls_back_) return;
   const Index dy_row = block.number % 2 * block_rows_ + row;
   kernels_.product({rows,
                     hidden,
@@ -133,11 +135,15 @@ void Readout<T>::add_gradients(const Block& block, Range batch, Range steps,
   const Index t = with_loss.begin, row = block.row_of(t) + batch.begin - block.batch.begin;
   const Strips<const T> left{do_strips_.get() + row * lanes, block_rows_ * lanes, lanes};
   const RowGroups sum = groups_of(block, batch, with_loss);
-  const Operand<T> s = inputs.states(block, t, batch.begin);
-  kernels_.outer({sum, left, block.batch.size(), mine.begin, mine.end, s.matrix, s.first, s.step,
-                  hidden, gradients.w_ho, hidden});
-  kernels_.column_sums(
-      {sum, left, block.batch.size(), mine.begin, mine.end, {gradients.b_o, nullptr}});
+  if (gradients.w_ho) {
+    const Operand<T> s = inputs.states(block, t, batch.begin);
+    kernels_.outer({sum, left, block.batch.size(), mine.begin, mine.end, s.matrix, s.first, s.step,
+                    hidden, gradients.w_ho, hidden});
+  }
+  if (gradients.b_o) {
+    kernels_.column_sums(
+        {sum, left, block.batch.size(), mine.begin, mine.end, {gradients.b_o, nullptr}});
+  }
 }
 
 template class ReadoutWeights<float>;

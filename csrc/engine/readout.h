@@ -31,8 +31,9 @@ class ReadoutWeights {
 template <class T>
 class Readout {
  public:
+  // `pulls_back` tells whether dL/dS is read.
   Readout(const Call<T>& call, const Objective<T>& objective, const ReadoutWeights<T>& weights,
-          Index block_rows);
+          Index block_rows, bool pulls_back);
 
   // O, the loss and dL/dS of a block from all states y (N, H); one member's part.
   void run(const Block& block, const T* y, Member member);
@@ -59,6 +60,7 @@ class Readout {
   const ReadoutWeights<T>& weights_;
   const Kernels<T>& kernels_;
   Index padded_outputs_, padded_hidden_, block_rows_;
+  const bool pulls_back_;
   Panels<T> do_strips_;    // (block rows) x outputs, one strip a panel
   Buffer<T> o_;            // two of (block rows, padded O): O_t, then dL/dO_t
   Buffer<T> dy_;           // two of (block rows, padded H)

@@ -79,8 +79,9 @@ class ReadoutPass {
   struct Walk {
     Walk(const Call<T>& call, const T* y, const Objective<T>& objective,
          const ReadoutWeights<T>& weights, Index block_rows)
-        : readout(call, objective, weights, block_rows),
-          states(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once) {}
+        : readout(call, objective, weights, block_rows, true),
+          states(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once,
+                 {false, false, true}) {}
 
     Readout<T> readout;
     BlockInputs<T> states;

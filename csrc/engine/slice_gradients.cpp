@@ -16,16 +16,31 @@ double CompensatedSum::value() const {
   return std::isfinite(rounded_off_) ? sum_ + rounded_off_ : sum_;
 }
 
+namespace {
+
+template <class T>
+Index rows_of_gates(const Call<T>& call) {
+  return call.problem.cell.gates * call.problem.hidden;
+}
+
+// Values of one that is wanted.
+template <class T>
+Index size_of(const T* gradient, Index rows, Index columns) {
+  return gradient ? rows * columns : 0;
+}
+
+}  // namespace
+
 template <class T>
 SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradients)
     : gradients_(gradients),
       lanes_(call.kernels.lanes),
-      w_ih_(call.problem.cell.gates * call.problem.hidden * call.problem.inputs),
-      w_hh_(call.problem.cell.gates * call.problem.hidden * call.problem.hidden),
-      b_ih_(call.problem.cell.gates * call.problem.hidden),
-      b_hh_(b_ih_),
-      w_ho_(call.problem.outputs * call.problem.hidden),
-      b_o_(call.problem.outputs),
+      w_ih_(size_of(gradients.w_ih, rows_of_gates(call), call.problem.inputs)),
+      w_hh_(size_of(gradients.w_hh, rows_of_gates(call), call.problem.hidden)),
+      b_ih_(size_of(gradients.b_ih, rows_of_gates(call), 1)),
+      b_hh_(size_of(gradients.b_hh, rows_of_gates(call), 1)),
+      w_ho_(size_of(gradients.w_ho, call.problem.outputs, call.problem.hidden)),
+      b_o_(size_of(gradients.b_o, call.problem.outputs, 1)),
       slice_size_(call.padded(w_ih_ + w_hh_ + b_ih_ + b_hh_ + w_ho_ + b_o_)),
       slices_(std::max<Index>(1, call.plan.slices())),
       sums_((slices_ - 1) * slice_size_),

@@ -48,7 +48,7 @@ class SliceGradients {
 
   const Gradients<T> gradients_;
   Index lanes_;
-  Index w_ih_, w_hh_, b_ih_, b_hh_, w_ho_, b_o_;  // sizes
+  Index w_ih_, w_hh_, b_ih_, b_hh_, w_ho_, b_o_;  // sizes; 0 of what is not wanted
   Index slice_size_, slices_;
   Buffer<T> sums_;  // (slices - 1, slice size)
   Buffer<CompensatedSum> losses_;

@@ -209,6 +209,7 @@ class GatedBackward {
   void add_carried_to_initial(const Block& block, Range units, const Gradients<T>& g) const {
     const Problem<T>& p = problem_;
     const bool two = p.cell.states > 1, adds = g.write == Write::add || !two;
+    if (!(two ? g.c : g.state)) return;
     const Range rows = p.sequence.active(0, block.batch);
     for (Index b = rows.begin; b < rows.end; ++b) {
       T* const carried = (two ? g.c : g.state) + b * p.hidden;

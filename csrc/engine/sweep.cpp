@@ -9,7 +9,7 @@ template <class T>
 std::optional<Readout<T>> readout_of(const Sweeping<T>& in, Index block_rows) {
   if (!in.incoming.objective) return {};
   return std::optional<Readout<T>>(std::in_place, in.call, *in.incoming.objective,
-                                   *in.weights.readout, block_rows);
+                                   *in.weights.readout, block_rows, in.recurs());
 }
 
 }  // namespace
@@ -20,6 +20,7 @@ BackwardSweep<T>::BackwardSweep(const Sweeping<T>& sweeping, Barrier& barrier)
       call_(sweeping.call),
       barrier_(barrier),
       block_rows_(call_.plan.most_rows()),
+      recurs_(sweeping.recurs()),
       deltas_(call_, block_rows_),
       readout_(readout_of(sweeping, block_rows_)),
       incoming_(call_, sweeping.incoming, sweeping.last, readout_ ? &*readout_ : nullptr),
@@ -59,7 +60,7 @@ bool BackwardSweep<T>::run_blocks(const Group& group, Range rows, Range blocks, 
       if (!barrier_.wait()) return false;
       if (member.index == 0) sum_losses(block);
     }
-    if (!recur(block, rows, member)) return false;
+    if (recurs_ && !recur(block, rows, member)) return false;
     products_.pack(block, member);
     if (!barrier_.wait()) return false;
     products(block, member);
@@ -76,7 +77,7 @@ bool BackwardSweep<T>::run_pipeline(const Group& group, int member) {
   for (Index number = blocks; number >= -1; --number) {
     if (call_.plan.recurs(member)) {
       const bool is_block = number >= 0 && number < blocks;
-      if (is_block && !recur(Block(group, number), group.rows, alone)) return false;
+      if (is_block && recurs_ && !recur(Block(group, number), group.rows, alone)) return false;
     } else {
       if (number + 1 < blocks) {
         const Block block(group, number + 1);
@@ -160,7 +161,7 @@ void BackwardSweep<T>::trace_state(const Strips<T>& ds, Index t, Range rows, Ran
 template <class T>
 void BackwardSweep<T>::products(const Block& block, Member member) {
   products_.run(block, member);
-  if (block.number > 0) return;
+  if (block.number > 0 || !recurs_) return;
   const Range units = member.share(call_.problem.hidden, call_.kernels.product_width);
   std::visit([&](auto& policy) { policy.add_carried_to_initial(block, units, in_.gradients); },
              steps_);

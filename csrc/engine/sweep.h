@@ -22,6 +22,9 @@ struct Sweeping {
   Gradients<T> gradients;
   Trace<T> trace;
   SliceGradients<T>& slices;
+
+  // Whether there is anything to compute but the readout's gradients.
+  bool recurs() const { return takes_recurrence(gradients, trace); }
 };
 
 template <class T>
@@ -55,6 +58,7 @@ class BackwardSweep {
   const Call<T>& call_;
   Barrier& barrier_;
   Index block_rows_;
+  const bool recurs_;
   Deltas<T> deltas_;
   std::optional<Readout<T>> readout_;
   const Incoming<T> incoming_;
