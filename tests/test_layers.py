@@ -79,6 +79,7 @@ RANKS = (
     ("params", "sequence_options"),
     ("holdings",),
     ("grads", "initial", "losses"),
+    ("wanted",),
     ("outputs",),
     ("backends",),
     ("recorded", "info", "inputs", "plan", "stream"),

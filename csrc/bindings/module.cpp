@@ -52,8 +52,10 @@ double py_value_and_grad(int threads, bool flush, py::handle layer, py::handle o
     const auto p = read_layer<T>(held, layer);
     const auto read = read_objective(held, p, held.get<"params">(layer), objective);
     auto gradients = read_gradients(held, p, request, grads);
-    gradients.w_ho = output<T>("w_ho", held.get<"w_ho">(grads), {read.outputs, p.hidden});
-    gradients.b_o = optional_output<T>("b_o", held.get<"b_o">(grads), {read.outputs});
+    gradients.w_ho = read_gradient<T>("w_ho", held.get<"w_ho">(grads), p, gradients.of_rows,
+                                      {read.outputs, p.hidden});
+    gradients.b_o =
+        read_gradient<T>("b_o", held.get<"b_o">(grads), p, gradients.of_rows, {read.outputs});
     const auto end = last.is_none()
                          ? State<T>{}
                          : output_parts<T>("last", last, p.cell, {p.sequence.batch, p.hidden});

@@ -181,33 +181,52 @@ StateGradients<T> read_incoming(Held& held, const Problem<T>& p, py::handle inco
                                     rows_of(p.sequence, {p.hidden}));
   const py::handle state = held.get<"state">(incoming);
   if (state.is_none()) return {dy.s, dy.c, nullptr, nullptr, nullptr};
-  const auto end = input_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
+  const auto end = optional_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
   return {dy.s, dy.c, end.s, end.c, nullptr};
 }
 
-// A Grads that a Request leads to.
+// What a Request wants of each row of the batch.
+inline OfRows read_of_rows(py::handle per_row) {
+  if (per_row.is_none()) return OfRows::sum;
+  constexpr const char* kNames[] = {"gradient", "norm"};
+  return id_of("per_row", kNames, per_row.cast<std::string>()) == 0 ? OfRows::each : OfRows::norm;
+}
+
+// A parameter's gradient, of a shape that `per_row` tells, or null for None.
+template <class T>
+T* read_gradient(const char* name, py::handle array, const Problem<T>& p, OfRows of_rows,
+                 std::initializer_list<Index> shape) {
+  const Index batch = p.sequence.batch;
+  if (of_rows == OfRows::sum) return optional_output<T>(name, array, {{}, shape});
+  return optional_output<T>(
+      name, array, of_rows == OfRows::norm ? Dimensions{batch} : Dimensions({batch}, shape));
+}
+
+// A Grads that a Request leads to; what is None is not wanted. Of the readout there is nothing yet.
 template <class T>
 Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request, py::handle grads) {
   const Index sums = p.cell.gates * p.hidden;
-  const auto wanted = held.get<"wanted">(request).cast<std::string>();
-  const auto optional = [&](const char* name, py::handle array, bool is_wanted,
-                            const Dimensions& d) {
-    return is_wanted ? optional_output<T>(name, array, d) : nullptr;
+  const OfRows of_rows = read_of_rows(held.get<"per_row">(request));
+  const auto of = [&](const char* name, py::handle array, std::initializer_list<Index> shape) {
+    return read_gradient<T>(name, array, p, of_rows, shape);
   };
   auto state = py::reinterpret_borrow<py::object>(held.get<"state">(grads));
-  if (p.cell.states == 1) state = py::make_tuple(state);
-  const State<T> initial = output_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
-  const bool all = wanted == "all", weights = wanted != "state";
-  return {optional("x", held.get<"x">(grads), all, rows_of(p.sequence, {p.inputs})),
+  State<T> initial{};
+  if (!state.is_none()) {
+    if (p.cell.states == 1) state = py::make_tuple(state);
+    initial = output_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
+  }
+  return {optional_output<T>("x", held.get<"x">(grads), rows_of(p.sequence, {p.inputs})),
           initial.s,
           initial.c,
-          optional("w_ih", held.get<"w_ih">(grads), weights, {sums, p.inputs}),
-          optional("w_hh", held.get<"w_hh">(grads), weights, {sums, p.hidden}),
-          optional("b_ih", held.get<"b_ih">(grads), weights, {sums}),
-          optional("b_hh", held.get<"b_hh">(grads), weights, {sums}),
+          of("w_ih", held.get<"w_ih">(grads), {sums, p.inputs}),
+          of("w_hh", held.get<"w_hh">(grads), {sums, p.hidden}),
+          of("b_ih", held.get<"b_ih">(grads), {sums}),
+          of("b_hh", held.get<"b_hh">(grads), {sums}),
           nullptr,
           nullptr,
-          held.get<"accumulate">(request).cast<bool>() ? Write::add : Write::overwrite};
+          held.get<"accumulate">(request).cast<bool>() ? Write::add : Write::overwrite,
+          of_rows};
 }
 
 // Of a Request, how time is cut.

@@ -14,7 +14,7 @@ BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record
       alone_(1, call.interrupt),
       weights_(call.problem, call.kernels, incoming.objective, gradients.x != nullptr,
                takes_recurrence(gradients, trace), incoming.route),
-      slices_(call, gradients),
+      slices_(call, gradients, in_segments),
       in_segments_(in_segments) {
   const Problem<T>& p = call.problem;
   if (incoming.dstate && p.sequence.steps > 0) {
@@ -53,7 +53,10 @@ template <class T>
 bool BackwardPass<T>::run(int member, Range blocks) {
   const bool own = call_.plan.split == Split::slices;
   const auto through = [&](BackwardSweep<T>& sweep, const Group& group, Range rows) {
-    return sweep.run(group, rows, blocks, own ? 0 : member);
+    if (blocks.end == call_.plan.blocks()) slices_.begin(rows);
+    if (!sweep.run(group, rows, blocks, own ? 0 : member)) return false;
+    if (blocks.begin == 0) slices_.end(rows);
+    return true;
   };
   return for_each_sweep(member, through) && call_.barrier.wait();
 }

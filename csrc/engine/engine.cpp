@@ -34,9 +34,11 @@ void forward(const Problem<T>& problem, const Record<T>& record, const State<T>&
 }
 
 template <class T>
-void backward(const Problem<T>& problem, const Record<const T>& record,
+void backward(const Problem<T>& whole, const Record<const T>& record,
               const StateGradients<T>& incoming, const Gradients<T>& gradients,
               const Trace<T>& trace, const Execution& execution, Interrupt& interrupt) {
+  Problem<T> problem = whole;
+  problem.rows_apart = gradients.of_rows != OfRows::sum;
   Crew<T> crew(problem, Passes::backward, execution, interrupt);
   BackwardPass<T> pass(crew.call(), record, incoming, gradients, trace);
   crew.run([&](int member) {
@@ -131,6 +133,7 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   Problem<T> problem = whole;
   if (objective.step >= 0) problem.sequence.steps = objective.step + 1;
   problem.outputs = objective.outputs;
+  problem.rows_apart = gradients.of_rows != OfRows::sum;
 
   Crew<T> crew(problem, both_passes(cut), execution, interrupt);
   BothPasses<T> passes(crew.call(), objective, gradients, cut);

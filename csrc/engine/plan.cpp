@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <numeric>
 
 namespace bptt {
 namespace {
@@ -17,6 +18,8 @@ constexpr Index kStreamedWeightBytes = 12 << 20;
 constexpr Index kSliceRows = 64, kMostSlices = 64;
 constexpr Index kSlicedWeightBytes = 1 << 20, kSliceSumBytes = 16 << 20;
 constexpr Index kRowsAtOnce = 128;
+// Fewest rows that go through time together where each has sums of its own.
+constexpr Index kLeastRowsApart = 12;
 // Cache lines that come from another core at a time, each in about the time of a barrier: where a
 // step begins by reading them, and where they are read as a stream.
 constexpr double kLinesOfStep = 2, kLinesOfStream = 12, kLineBytes = 64;
@@ -157,6 +160,7 @@ struct Model {
   // How many slices; one where they are not worth their sums. A power of two, so that they can be
   // shared out evenly.
   Index slices() const {
+    if (s.rows_apart) return std::max<Index>(1, batch());
     const Index bytes = weight_bytes();
     if (batch() < 4 || bytes > kSlicedWeightBytes) return 1;
     const Index most =
@@ -175,13 +179,21 @@ struct Model {
     return threads == 1 || ceil_div(batch(), slice_rows()) >= threads ? Split::slices : Split::rows;
   }
 
+  // Rows apart are fewer, so that their sums stay in a cache.
+  Index most_rows_at_once() const {
+    if (!s.rows_apart) return kRowsAtOnce;
+    return std::clamp(kSliceSumBytes / std::max<Index>(1, weight_bytes()), kLeastRowsApart,
+                      kRowsAtOnce);
+  }
+
   // Whether the batch is ragged and of several slices: each goes through time alone.
   bool ragged_slices() const { return !s.sequence.dense() && slices() > 1; }
 
-  // Rows that are summed at once.
+  // Rows that are summed at once; of a row apart as if it were the batch.
   Index sum_rows() const {
     const Index bytes = weight_bytes();
-    if (batch() <= kFewRows && bytes <= kSmallWeightBytes) return kSumRowsOfFew;
+    const bool few = s.rows_apart || batch() <= kFewRows;
+    if (few && bytes <= kSmallWeightBytes) return kSumRowsOfFew;
     return bytes >= kLargeWeightBytes ? kSumRowsOfLarge : kSumRows;
   }
 
@@ -196,7 +208,7 @@ struct Model {
     const Index summed = s.sequence.dense() ? p.slice_rows : ceil_div(active(), slices());
     p.sum_steps = std::max<Index>(1, sum_rows() / std::max<Index>(1, summed));
     if (split == Split::slices) {
-      const Index slices = std::max<Index>(1, kRowsAtOnce / p.slice_rows);
+      const Index slices = std::max<Index>(1, most_rows_at_once() / p.slice_rows);
       p.rows_at_once = std::min(p.rows_at_once, slices * p.slice_rows);
     }
     p.block_steps = p.sum_steps;
@@ -224,6 +236,10 @@ struct Model {
       const Plan plan = this->plan(split, static_cast<int>(members));
       if (plan.cost.total < best.cost.total) best = plan;
     };
+    if (s.rows_apart) {  // each row's sums are one thread's
+      consider(Split::slices, std::min(threads, batch()));
+      return best;
+    }
     // The other thread of a pipeline is at work on other blocks, which may be of another segment.
     if (batch() <= kFewRows && passes != Passes::both_in_segments) consider(Split::pipeline, 2);
     for (Index members = threads; members > 1; members /= 2) {
@@ -248,6 +264,14 @@ std::vector<Index> cuts(const Sequence& sequence, Index parts) {
     rows += steps;
   });
   begins.resize(static_cast<std::size_t>(parts + 1), sequence.batch);
+  return begins;
+}
+
+// The same for parts of one row.
+std::vector<Index> single_rows(const Sequence& sequence) {
+  std::vector<Index> begins(static_cast<std::size_t>(std::max<Index>(1, sequence.batch)));
+  std::iota(begins.begin(), begins.end(), Index{0});
+  begins.push_back(sequence.batch);
   return begins;
 }
 
@@ -276,7 +300,8 @@ std::vector<Index> begins_of(const std::vector<Plan::Slice>& slices, Index steps
 // What a plan knows of each row's steps.
 void cut_ragged(Plan& plan, Index slices, Index sum_rows) {
   const Sequence& sequence = plan.shape.sequence;
-  const std::vector<Index> parts = cuts(sequence, slices);
+  const std::vector<Index> parts =
+      plan.shape.rows_apart ? single_rows(sequence) : cuts(sequence, slices);
   plan.rows_at_once = 1;
   for (std::size_t i = 0; i + 1 < parts.size(); ++i) {
     const Range rows{parts[i], parts[i + 1]};

@@ -62,7 +62,8 @@ struct Group {
 // function of the shape alone: a weight gradient is the sum of those of slices of the batch, in
 // their order, and each is summed over time by pieces of sum_steps, from the last to the first. In
 // a ragged batch each slice goes through time alone, and its pieces are the blocks: they have as
-// many steps as it takes one of the slices to come to so many rows.
+// many steps as it takes one of the slices to come to so many rows. Where rows are wanted apart,
+// each is a slice, summed as if it were the batch.
 struct Plan {
   Shape shape;
   int threads;

@@ -14,6 +14,7 @@ struct Shape {
   Index inputs, hidden;  // I, H
   Index outputs = 0;     // O of the readout, if there is one
   CellShape cell = kElmanShape;
+  bool rows_apart = false;  // whether the sums over time of each row of the batch are wanted
 };
 
 template <class T>
@@ -83,6 +84,10 @@ struct StateGradients {
 // Whether gradients replace what their arrays hold, or are added to it.
 enum class Write { overwrite, add };
 
+// What is written of the parameters' gradients of the rows of the batch: their sum; each, (B, ...);
+// or the Frobenius norm of each, (B), which is never added.
+enum class OfRows { sum, each, norm };
+
 // Where gradients are written, and how: all of them in the same way. Null is not computed.
 template <class T>
 struct Gradients {
@@ -96,6 +101,7 @@ struct Gradients {
   T* w_ho;   // (O, H) or null
   T* b_o;    // (O) or null
   Write write = Write::overwrite;
+  OfRows of_rows = OfRows::sum;
 
   bool of_layer() const { return w_ih || w_hh || b_ih || b_hh; }
   bool of_readout() const { return w_ho || b_o; }

@@ -51,8 +51,10 @@ class ReadoutPass {
         dy_(gradients.dy),
         alone_(1, call.interrupt),
         weights_(objective, call.kernels, call.problem.hidden),
-        slices_(call, {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                       gradients.w_ho, gradients.b_o}) {
+        slices_(call,
+                {nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, gradients.w_ho,
+                 gradients.b_o},
+                false) {
     const Index block_rows = call.plan.most_rows();
     for (int i = 0; i < (own_slices() ? call.plan.threads : 1); ++i) {
       walks_.push_back(std::make_unique<Walk>(call, y, objective, weights_, block_rows));

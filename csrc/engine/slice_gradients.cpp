@@ -4,6 +4,8 @@
 #include <cmath>
 #include <new>
 
+#include "engine/block.h"
+
 namespace bptt {
 
 void CompensatedSum::add(double term) {
@@ -29,10 +31,71 @@ Index size_of(const T* gradient, Index rows, Index columns) {
   return gradient ? rows * columns : 0;
 }
 
+// Whether each row keeps its place for its sums: if not, rows that are not on their way at the same
+// time share one.
+bool keep_places(const Plan& plan, bool in_segments) {
+  return in_segments || plan.threads * plan.rows_at_once >= plan.shape.sequence.batch;
+}
+
+// Where the sums of each row are held until its norm is taken.
+std::vector<Index> places_of_rows(const Plan& plan, bool in_segments) {
+  std::vector<Index> places(static_cast<std::size_t>(plan.shape.sequence.batch));
+  const bool kept = keep_places(plan, in_segments);
+  for (int member = 0; member < plan.threads; ++member) {
+    for_each_group(plan, member, [&](const Group&, Range rows) {
+      for (Index row = rows.begin; row < rows.end; ++row) {
+        places[static_cast<std::size_t>(row)] =
+            kept ? row : member * plan.rows_at_once + row - rows.begin;
+      }
+      return true;
+    });
+  }
+  return places;
+}
+
+// How many slices have their sums in scratch.
+Index held_slices(const Plan& plan, OfRows of_rows, bool in_segments) {
+  if (of_rows == OfRows::each) return 0;
+  if (of_rows == OfRows::sum) return std::max<Index>(1, plan.slices()) - 1;
+  return keep_places(plan, in_segments) ? plan.shape.sequence.batch
+                                        : plan.threads * plan.rows_at_once;
+}
+
+// Partial sums of every so many values: in one order, whatever vectors there are.
+constexpr Index kPartialSums = 16;
+
+template <class T>
+double sum_of_squares(const T* values, Index count, double scale) {
+  double partial[kPartialSums] = {};
+  const auto add = [&](Index i, Index sum) {
+    const double value = scale * static_cast<double>(values[i]);
+    partial[sum] += value * value;
+  };
+  const Index whole = count / kPartialSums * kPartialSums;
+  for (Index i = 0; i < whole; i += kPartialSums) {
+    for (Index sum = 0; sum < kPartialSums; ++sum) add(i + sum, sum);
+  }
+  for (Index i = whole; i < count; ++i) add(i, i - whole);
+  double total = 0;
+  for (const double sum : partial) total += sum;
+  return total;
+}
+
+// Of Frobenius; scaled where squares of float64 would leave its range.
+template <class T>
+T norm(const T* values, Index count) {
+  constexpr double kLeast = 1e-280, kMost = 1e280, kScale = 0x1p+600;
+  const double squares = sum_of_squares(values, count, 1.0);
+  if (squares > kLeast && squares < kMost) return static_cast<T>(std::sqrt(squares));
+  const double scale = squares >= kMost ? 1 / kScale : kScale;
+  return static_cast<T>(std::sqrt(sum_of_squares(values, count, scale)) / scale);
+}
+
 }  // namespace
 
 template <class T>
-SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradients)
+SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradients,
+                                  bool in_segments)
     : gradients_(gradients),
       lanes_(call.kernels.lanes),
       w_ih_(size_of(gradients.w_ih, rows_of_gates(call), call.problem.inputs)),
@@ -43,7 +106,10 @@ SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradi
       b_o_(size_of(gradients.b_o, call.problem.outputs, 1)),
       slice_size_(call.padded(w_ih_ + w_hh_ + b_ih_ + b_hh_ + w_ho_ + b_o_)),
       slices_(std::max<Index>(1, call.plan.slices())),
-      sums_((slices_ - 1) * slice_size_),
+      batch_(call.problem.sequence.batch),
+      places_(gradients.of_rows == OfRows::norm ? places_of_rows(call.plan, in_segments)
+                                                : std::vector<Index>()),
+      sums_(held_slices(call.plan, gradients.of_rows, in_segments) * slice_size_),
       losses_(slices_) {}
 
 template <class T>
@@ -64,20 +130,48 @@ void SliceGradients<T>::clear(Member member) {
   if (member.index == 0) {
     for (Index slice = 0; slice < slices_; ++slice) new (&losses_.get()[slice]) CompensatedSum;
   }
+  if (gradients_.of_rows == OfRows::norm) return;  // rows are cleared when they begin
   if (gradients_.write == Write::overwrite) {
+    const Index arrays = gradients_.of_rows == OfRows::each ? batch_ : 1;
     for_each_array([&](const Array& array) {
-      const Range mine = member.share(array.size, lanes_);
+      const Range mine = member.share(arrays * array.size, lanes_);
       std::fill(array.gradient + mine.begin, array.gradient + mine.end, T(0));
     });
   }
+  if (gradients_.of_rows == OfRows::each) return;
   const Range mine = member.share((slices_ - 1) * slice_size_, lanes_);
   std::fill(sums_.get() + mine.begin, sums_.get() + mine.end, T(0));
 }
 
 template <class T>
 Gradients<T> SliceGradients<T>::of(Index slice) {
-  if (slice == 0) return gradients_;
-  T* const w_ih = sums_.get() + (slice - 1) * slice_size_;
+  switch (gradients_.of_rows) {
+    case OfRows::each: return in_arrays(slice);
+    case OfRows::norm: return in_sums(places_[static_cast<std::size_t>(slice)]);
+    case OfRows::sum: break;
+  }
+  return slice == 0 ? gradients_ : in_sums(slice - 1);
+}
+
+// The caller's arrays of one row.
+template <class T>
+Gradients<T> SliceGradients<T>::in_arrays(Index row) const {
+  Gradients<T> g = gradients_;
+  const auto advance = [&](T*& gradient, Index size) {
+    if (gradient) gradient += row * size;
+  };
+  advance(g.w_ih, w_ih_);
+  advance(g.w_hh, w_hh_);
+  advance(g.b_ih, b_ih_);
+  advance(g.b_hh, b_hh_);
+  advance(g.w_ho, w_ho_);
+  advance(g.b_o, b_o_);
+  return g;
+}
+
+template <class T>
+Gradients<T> SliceGradients<T>::in_sums(Index place) {
+  T* const w_ih = sums_.get() + place * slice_size_;
   T* const w_hh = w_ih + w_ih_;
   T* const b_ih = w_hh + w_hh_;
   T* const b_hh = b_ih + b_ih_;
@@ -97,7 +191,27 @@ Gradients<T> SliceGradients<T>::of(Index slice) {
 }
 
 template <class T>
+void SliceGradients<T>::begin(Range rows) {
+  if (gradients_.of_rows != OfRows::norm) return;
+  for (Index row = rows.begin; row < rows.end; ++row) {
+    std::fill_n(sums_.get() + places_[static_cast<std::size_t>(row)] * slice_size_, slice_size_,
+                T(0));
+  }
+}
+
+template <class T>
+void SliceGradients<T>::end(Range rows) {
+  if (gradients_.of_rows != OfRows::norm) return;
+  for (Index row = rows.begin; row < rows.end; ++row) {
+    const T* const sums = sums_.get() + places_[static_cast<std::size_t>(row)] * slice_size_;
+    for_each_array(
+        [&](const Array& array) { array.gradient[row] = norm(sums + array.offset, array.size); });
+  }
+}
+
+template <class T>
 void SliceGradients<T>::reduce(Member member) {
+  if (gradients_.of_rows != OfRows::sum) return;
   for_each_array([&](const Array& array) {
     const Range mine = member.share(array.size, lanes_);
     for (Index slice = 1; slice < slices_; ++slice) {

@@ -24,6 +24,7 @@ from .sequence_options import Flags, Integers
 from .states import GivenState, as_given, by_part
 from .stream import state_after
 from .truncation import read_truncation, truncated_value_and_grad
+from .wanted import Wanted, read_per_row, read_wanted
 
 __all__ = ["value_and_grad"]
 
@@ -51,6 +52,8 @@ def value_and_grad(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
+    wanted: Wanted = None,
+    per_row: str | None = None,
     return_state: Literal[False] = False,
 ) -> tuple[float, Grads]: ...
 
@@ -78,6 +81,8 @@ def value_and_grad(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
+    wanted: Wanted = None,
+    per_row: str | None = None,
     return_state: Literal[True],
 ) -> tuple[float, Grads, GivenState]: ...
 
@@ -104,6 +109,8 @@ def value_and_grad(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
+    wanted: Wanted = None,
+    per_row: str | None = None,
     return_state: bool = False,
 ) -> tuple[Any, ...]:
     """The loss of a recurrent layer with a linear readout, and its gradient in every input.
@@ -163,6 +170,16 @@ def value_and_grad(
     lengths, batch_sizes, reset, reverse, batch_first
         What the sequences are: see `forward`. Beyond their lengths neither x nor a target or a
         weight is read, and the gradient of x is zero.
+    wanted : str or tuple of str, optional
+        The gradients to compute, by their names in `Grads`, or "params" for those of all
+        parameters; all by default. Others are None in the result, take neither time nor memory
+        (the backend numba computes most of them all the same), and are not touched in `out`,
+        where they may be None.
+    per_row : {"norm", "gradient"}, optional
+        In place of the sum over the sequences, of each parameter's gradient the Frobenius norm
+        of each sequence's part, (B,), or each one's part, (B, ...). Arrays of `out` have these
+        shapes. ``"norm"`` goes not with `accumulate`, and neither goes with `truncate`,
+        `detach_every`, `memory_limit` or a `reset` behind a sequence's first step.
     return_state : bool
         Return the state after the last step of x, too, also where the loss is read before: for a
         call that goes on from there.
@@ -181,7 +198,8 @@ def value_and_grad(
     ------
     TypeError, ValueError
         If an argument has the wrong type, dtype, shape or value, among them an array of `out`,
-        or `accumulate` is set without `out`; nothing has been written then.
+        `accumulate` is set without `out`, or `wanted` is empty or has a name that is none of a
+        gradient; nothing has been written then.
     RuntimeError, ImportError
         If the backend is not available here.
     MemoryError
@@ -209,6 +227,10 @@ def value_and_grad(
         raise ValueError(
             "memory_limit, checkpoint_every: expected neither beside truncate or detach_every"
         )
+    names = read_wanted(wanted, readout=True)
+    per_row = read_per_row(per_row, rows, accumulate=accumulate, truncated=cut is not None)
+    if per_row is not None and limit is not None:
+        raise ValueError("per_row: expected no memory_limit with it, but checkpoint_every")
     return_state = checks.boolean("return_state", return_state)
     objective = make_objective(params, rows, target, loss, at, reduction)
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
@@ -235,8 +257,12 @@ def value_and_grad(
         kept=kept,
         read=kept if objective.step is None else 1,
         out=out is not None,
+        wanted=names,
+        per_row=per_row,
         histories=histories,
     )
+    if per_row == "norm" and budget != WHOLE:  # the sums of all rows are held
+        needed += batch * params.nbytes
     needed += moved_nbytes(params, rows, inputs=3)
     memory.require_memory(needed, f"value_and_grad over {walked} steps")
     initial = initial_state(kind, params, rows.batch, given)
@@ -247,16 +273,25 @@ def value_and_grad(
             "target": objective.target,
             "at": objective.weights,
         }
-        check_grads(out, accumulate, params, initial, read, readout=True)
+        check_grads(
+            out,
+            accumulate,
+            params,
+            initial,
+            read,
+            readout=True,
+            wanted=names,
+            per_row=per_row,
+        )
     layer = layer_of(kind, params, x, initial, rows)
     last = tuple(map(np.empty_like, layer.state)) if return_state else None
-    into = into_layer(rows, out, bool(accumulate))
-    request = Request(into, bool(accumulate), budget=budget)
+    into = into_layer(rows, out, bool(accumulate), names, per_row)
+    request = Request(into, bool(accumulate), names, per_row=per_row, budget=budget)
     if cut is not None and cut.cuts(walked, batch):
         value, grads = truncated_value_and_grad(cut, chosen, layer, objective, request, last)
     else:
         value, grads = chosen.value_and_grad(layer, objective, request, last)
-    grads = from_layer(rows, grads, out, bool(accumulate))
+    grads = from_layer(rows, grads, out, bool(accumulate), per_row)
     if last is None:
         return float(value), grads
     if objective.step is not None:  # the steps behind it, which were not run

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +15,16 @@ from .holdings import grads_nbytes
 from .params import PARAM_NAMES, Params
 from .states import GivenState, as_given, as_tuple, by_part
 
-__all__ = ["Grads"]
+__all__ = ["EVERYTHING", "GRAD_NAMES", "Grads", "grads_of", "present", "some_of"]
+
+GRAD_NAMES = ("x", "state", *PARAM_NAMES)
+EVERYTHING = frozenset(GRAD_NAMES)
 
 
 @dataclass(eq=False)
 class Grads:
-    """Gradients by name. A parameter that is absent (None) has gradient None.
+    """Gradients by name. A parameter that is absent (None) has gradient None, and so has all that
+    was not ``wanted``.
 
     Attributes
     ----------
@@ -28,7 +34,8 @@ class Grads:
     w_ih, w_hh, b_ih, b_hh, w_ho, b_o
         Shaped like the entries of `Params`. Where the two biases enter as a sum (all cells but
         the GRU), their gradients are equal (two arrays, not one). ``Tape.backward`` knows no
-        readout: it leaves ``w_ho`` and ``b_o`` None.
+        readout: it leaves ``w_ho`` and ``b_o`` None. With ``per_row`` they have an axis B in
+        front, or are norms of shape (B,).
     """
 
     x: Array
@@ -88,6 +95,25 @@ class Grads:
         return {name: array for name, array in present if array is not None}
 
     def __repr__(self) -> str:
-        present = {"x": self.x, **by_part("state", as_tuple(self.state)), **self.arrays()}
-        shapes = ", ".join(f"{name}={array.shape}" for name, array in present.items())
-        return f"Grads({shapes}, dtype={self.w_hh.dtype})"
+        state = {} if self.state is None else by_part("state", as_tuple(self.state))
+        found = {"x": self.x, **state, **self.arrays()}
+        given = {name: array for name, array in found.items() if array is not None}
+        shapes = [f"{name}={array.shape}" for name, array in given.items()]
+        dtypes = {f"dtype={array.dtype}" for array in given.values()}
+        return f"Grads({', '.join([*shapes, *dtypes])})"
+
+
+def grads_of(arrays: Mapping[str, Any]) -> Grads:
+    """`Grads` of what is wanted, by name, and None under other names."""
+    named: dict[str, Any] = {name: arrays.get(name) for name in GRAD_NAMES}
+    return Grads(**named)
+
+
+def some_of(grads: Grads, names: frozenset[str]) -> Grads:
+    """The same arrays under these names, and None under others."""
+    return grads_of({name: getattr(grads, name) for name in names})
+
+
+def present(grads: Grads) -> frozenset[str]:
+    """The names under which there are arrays."""
+    return frozenset(name for name in GRAD_NAMES if getattr(grads, name) is not None)

@@ -96,6 +96,8 @@ def backward_nbytes(
     beside: Beside,
     *,
     out: bool,
+    wanted: frozenset[str],
+    per_row: str | None = None,
     histories: int = 0,
 ) -> int:
     """``Tape.backward``: packed weights, blocks, new gradients unless there are some in `out`.
@@ -105,8 +107,7 @@ def backward_nbytes(
     weights = params.nbytes
     packed = weights * (2 if save == "minimal" else 1)  # once more for the gates
     needed = packed + block_nbytes(params, batch)
-    if beside.fresh or not out:
-        needed += weights + _inputs_nbytes(params, steps, batch)
+    needed += _gradients_nbytes(params, steps, batch, wanted, per_row, fresh=beside.fresh, out=out)
     needed += _histories_nbytes(cell, params, steps, batch, histories, beside)
     return needed + beside.backward * _units_nbytes(params, steps, batch)
 
@@ -121,6 +122,8 @@ def value_and_grad_nbytes(
     kept: int,
     read: int,
     out: bool,
+    wanted: frozenset[str],
+    per_row: str | None = None,
     histories: int = 0,
 ) -> int:
     """The states of so many steps as are `kept` at a time, outputs of those that are `read`.
@@ -131,8 +134,7 @@ def value_and_grad_nbytes(
     weights = params.nbytes
     needed = states_nbytes(cell, params, kept, batch) + 2 * weights
     needed += block_nbytes(params, batch)
-    if beside.fresh or not out:
-        needed += weights + _inputs_nbytes(params, steps, batch)
+    needed += _gradients_nbytes(params, steps, batch, wanted, per_row, fresh=beside.fresh, out=out)
     needed += _histories_nbytes(cell, params, steps, batch, histories, beside)
     needed += beside.fused * _units_nbytes(params, kept, batch)
     return needed + beside.outputs * _outputs_nbytes(params, read, batch)
@@ -239,6 +241,28 @@ def grads_nbytes(params: Params, steps: int, batch: int, parts: int) -> int:
     """`Grads`: of x, of the parameters, and of so many parts of the state."""
     of_x = _inputs_nbytes(params, steps, batch)
     return of_x + params.nbytes + parts * _units_nbytes(params, 1, batch)
+
+
+def _gradients_nbytes(
+    params: Params,
+    steps: int,
+    batch: int,
+    wanted: frozenset[str],
+    per_row: str | None,
+    *,
+    fresh: bool,
+    out: bool,
+) -> int:
+    """New gradients, unless they go to `out` at once; sums of rows whose norms are wanted."""
+    weights = sum(array.nbytes for name, array in params.arrays().items() if name in wanted)
+    needed = 0
+    if per_row == "norm":  # of rows that are on their way together: see csrc/engine/plan.cpp
+        at_once = max(12, (16 << 20) // max(1, params.nbytes))
+        needed = min(batch, at_once * get_num_threads()) * weights
+    if fresh or not out:
+        of_x = _inputs_nbytes(params, steps, batch) if fresh or "x" in wanted else 0
+        needed += of_x + {None: 1, "norm": 0, "gradient": batch}[per_row] * weights
+    return needed
 
 
 def _passes_nbytes(params: Params, steps: int, batch: int, beside: Beside) -> int:

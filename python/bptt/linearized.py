@@ -21,7 +21,7 @@ import numpy as np
 from .backends.protocol import Request, State, Trace
 from .cells import Cell
 from .checks import Array
-from .grads import Grads
+from .grads import grads_of, present
 from .recorded import Recorded
 from .states import as_given
 
@@ -117,12 +117,11 @@ def linearize(recorded: Recorded) -> Linearized:
     parts = len(recorded.after)
     slopes = np.empty((parts, steps, batch, cell.sums, hidden), x.dtype)
     direct = np.empty((parts, parts, steps, batch, hidden), x.dtype)
-    nothing = np.empty(0, x.dtype)
     trace = Trace.empty(cell, recorded.y)
     for part in range(parts):
         one = tuple(np.full_like(s, r == part) for r, s in enumerate(recorded.after))
-        out = Grads(nothing, as_given(tuple(direct[part])), nothing, nothing)
-        request = Request(out, wanted="state", trace=trace, route="direct")
+        out = grads_of({"state": as_given(tuple(direct[part]))})
+        request = Request(out, wanted=present(out), trace=trace, route="direct")
         recorded.backend.backward_steps(recorded.steps(slice(0, steps)), one, request)
         assert trace.deltas is not None
         slopes[part] = np.moveaxis(trace.deltas, 0, 2)

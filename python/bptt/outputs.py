@@ -14,10 +14,11 @@ import numpy as np
 
 from . import checks
 from .checks import Array
-from .grads import Grads
+from .grads import EVERYTHING, Grads, some_of
 from .params import PARAM_NAMES, Params
 from .row_map import RowMap
 from .states import as_given, as_tuple, names
+from .wanted import rows_like
 
 __all__ = ["check_grads", "deliver", "expect_writable", "from_layer", "into_layer"]
 
@@ -68,6 +69,8 @@ def check_grads(
     read: Mapping[str, Array | None],
     *,
     readout: bool,
+    wanted: frozenset[str] = EVERYTHING,
+    per_row: str | None = None,
 ) -> None:
     """Check where gradients shall go: `out`, of the shapes of what they are gradients of.
 
@@ -82,6 +85,10 @@ def check_grads(
         The arrays that the call reads beside `params`, contiguous, by name; "x" among them.
     readout : bool
         Whether the call has gradients of the readout; if not, those in `out` are not looked at.
+    wanted : frozenset of str
+        Names of those that the call writes; others are not looked at.
+    per_row : {"norm", "gradient"}, optional
+        What it writes of each row, in place of the sum.
     """
     checks.boolean("accumulate", accumulate)
     if out is None:
@@ -90,11 +97,15 @@ def check_grads(
         return
     if not isinstance(out, Grads):
         raise TypeError(f"out: expected bptt.Grads, got {type(out).__name__}")
-    wanted = PARAM_NAMES if readout else PARAM_NAMES[:4]
-    likes = {"x": read["x"], **{name: getattr(params, name) for name in wanted}}
+    likes = {"x": read["x"]} if "x" in wanted else {}
+    for name in PARAM_NAMES if readout else PARAM_NAMES[:4]:
+        of = getattr(params, name)
+        if name in wanted:
+            likes[name] = None if of is None else rows_like(of, len(state[0]), per_row)
     given = {name: getattr(out, name) for name in likes}
-    likes.update(zip(names("state", len(state)), state, strict=True))
-    given.update(_parts_of_state(out, len(state)))
+    if "state" in wanted:
+        likes.update(zip(names("state", len(state)), state, strict=True))
+        given.update(_parts_of_state(out, len(state)))
     written = {}
     for name, like in likes.items():
         array = _expect_one(f"out.{name}", given[name], name, like)
@@ -156,47 +167,68 @@ def _expect_apart(written: dict[str, Array], name: str, array: Array) -> None:
             raise ValueError(f"{other}: expected memory of its own, got memory shared with {name}")
 
 
-# The gradients that a backward pass is asked for, by what ``Backend.backward`` calls them.
-_NAMES = {"all": ("x", *PARAM_NAMES), "params": PARAM_NAMES, "state": ()}
-
-
-def deliver(fresh: Grads, out: Grads | None, accumulate: bool, wanted: str = "all") -> Grads:
-    """`fresh`, or `out` after what is wanted of `fresh` was copied or added into it."""
+def deliver(
+    fresh: Grads, out: Grads | None, accumulate: bool, wanted: frozenset[str] = EVERYTHING
+) -> Grads:
+    """What is wanted of `fresh`, or `out` after that was copied or added into it."""
     if out is None:
-        return fresh
-    pairs = [(getattr(out, name), getattr(fresh, name)) for name in _NAMES[wanted]]
-    pairs += zip(as_tuple(out.state), as_tuple(fresh.state), strict=True)
-    for target, array in pairs:
-        if array is None:
+        return fresh if wanted == EVERYTHING else some_of(fresh, wanted)
+    for name in wanted:
+        if getattr(fresh, name) is None:
             continue
-        if accumulate:
-            target += array
-        else:
-            np.copyto(target, array)
+        targets, arrays = as_tuple(getattr(out, name)), as_tuple(getattr(fresh, name))
+        for target, array in zip(targets, arrays, strict=True):
+            if accumulate:
+                target += array
+            else:
+                np.copyto(target, array)
     return out
 
 
-def into_layer(rows: RowMap, out: Grads | None, accumulate: bool) -> Grads | None:
+def into_layer(
+    rows: RowMap,
+    out: Grads | None,
+    accumulate: bool,
+    wanted: frozenset[str],
+    per_row: str | None,
+) -> Grads | None:
     """Where a layer writes gradients that are for `out`, a copy of what it holds if they add to it.
 
-    Those of the parameters are the arrays of `out`.
+    Those of the parameters are the arrays of `out`, unless they are of each row.
     """
     if out is None or rows.same:
         return out
-    state = rows.gather_state(as_tuple(out.state))
-    x = rows.gather(out.x) if accumulate else rows.empty_like(out.x)
-    return replace(out, x=x, state=as_given(state))
+    into = some_of(out, wanted)
+    if into.x is not None:
+        into.x = rows.gather(out.x) if accumulate else rows.empty_like(out.x)
+    if into.state is not None:
+        into.state = as_given(rows.gather_state(as_tuple(out.state)))
+    for name, g in into.arrays().items() if per_row is not None else ():
+        setattr(into, name, rows.gather_each(g))
+    return into
 
 
-def from_layer(rows: RowMap, grads: Grads, out: Grads | None, accumulate: bool) -> Grads:
+def from_layer(
+    rows: RowMap, grads: Grads, out: Grads | None, accumulate: bool, per_row: str | None
+) -> Grads:
     """A layer's gradients as the caller's: in `out`, if it is given, else in new arrays."""
     if rows.same:
         return grads
-    state = rows.scatter_dstate(as_tuple(grads.state))
-    if out is None:
-        return replace(grads, x=rows.scatter(grads.x), state=as_given(state))
-    rows.scatter(grads.x, out.x, keep=accumulate)
-    for target, s in zip(as_tuple(out.state), state, strict=True):
-        used = slice(None) if rows.anew is None or not accumulate else ~rows.anew
-        target[used] = s[used]
-    return out
+    found = replace(grads) if out is None else out
+    if grads.x is not None:
+        found.x = rows.scatter(grads.x, None if out is None else out.x, keep=accumulate)
+    if grads.state is not None:
+        state = rows.scatter_dstate(as_tuple(grads.state))
+        if out is None:
+            found.state = as_given(state)
+        else:
+            used = slice(None) if rows.anew is None or not accumulate else ~rows.anew
+            for target, s in zip(as_tuple(out.state), state, strict=True):
+                target[used] = s[used]
+    for name, g in grads.arrays().items() if per_row is not None else ():
+        of_row = rows.scatter_each(g)
+        if out is None:
+            setattr(found, name, of_row)
+        else:
+            np.copyto(getattr(out, name), of_row)
+    return found

@@ -17,8 +17,9 @@ import numpy as np
 from .backends import Backend
 from .backends.protocol import Incoming, Layer, Record, Request, State, Steps, Trace
 from .checks import Array
-from .grads import Grads
+from .grads import Grads, grads_of, present
 from .losses import Objective
+from .params import PARAM_NAMES
 from .states import as_given, as_tuple
 
 __all__ = ["Recorded"]
@@ -76,7 +77,8 @@ class Recorded:
 
     def add_gradients(self, incoming: Incoming, into: Grads) -> None:
         """BPTT through all steps, whose gradients are added to those of `into`."""
-        self.backend.backward(self.layer, self._record, incoming, Request(into, True))
+        request = Request(into, True, wanted=present(into))
+        self.backend.backward(self.layer, self._record, incoming, request)
 
     def readout_gradient(self, objective: Objective) -> tuple[float, Array, Named]:
         """The loss, dL/dS (T, B, H) of each state's own loss, and the readout's gradients."""
@@ -91,7 +93,7 @@ class Recorded:
         """BPTT through all steps along one of ``ROUTES``: the parameters' gradients, and `trace`,
         which is written to.
         """
-        request = Request(wanted="params", trace=trace, route=route)
+        request = Request(wanted=frozenset(PARAM_NAMES), trace=trace, route=route)
         return self.backend.backward(self.layer, self._record, incoming, request).arrays()
 
     def lag_products(self, deltas: Array, totals: Named, lags: Array) -> tuple[Array, Named] | None:
@@ -122,6 +124,8 @@ class Recorded:
         before = tuple(map(np.empty_like, dstates))
         for some in self._blocks(dstates):
             self._pull_back(some, dstates, layer, before, add=True, x=into.x)
+        if into.state is None:
+            return
         for target, s in zip(as_tuple(into.state), before, strict=True):
             target += s[0]
 
@@ -145,14 +149,13 @@ class Recorded:
         route: str = "whole",
     ) -> None:
         """Of some steps, to `found`, and to these steps of `into` and `x`."""
-        nothing = np.empty(0, self.x.dtype)
-        weights = found or {"w_ih": nothing, "w_hh": nothing}
         before = tuple(s[some] for s in into)
         # What is to be added to is the parameters' gradients; each step's state has its own.
         if add:
             for s in before:
                 s[:] = 0
-        out = Grads(x=nothing if x is None else x[some], state=as_given(before), **weights)
-        wanted = "all" if x is not None else "params" if found else "state"
-        request = Request(out, add, wanted, route=route)
+        out = grads_of({**found, "state": as_given(before)})
+        if x is not None:
+            out.x = x[some]
+        request = Request(out, add, present(out), route=route)
         self.backend.backward_steps(self.steps(some), tuple(d[some] for d in dstates), request)

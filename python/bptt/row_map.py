@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -164,22 +165,40 @@ class RowMap:
         """The caller's final state, (B, H) of each part, of the layer's."""
         return self._leave(state, self.last, None)
 
-    def gather_dstate(self, dstate: State) -> State:
-        """The gradient of the layer's final state: it enters the last piece of a sequence."""
+    def gather_dstate(self, dstate: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The gradient of the layer's final state: it enters the last piece of a sequence. A part
+        may be None."""
         return self._enter(dstate, self.last, None)
 
     def scatter_dstate(self, dstate: State) -> State:
         """The gradient of the caller's initial state: zeros where that is not used."""
         return self._leave(dstate, self.first, self.anew)
 
-    def _enter(self, state: State, at: Array | None, unused: Array | None) -> State:
+    def gather_each(self, array: Array) -> Array:
+        """What the caller has of each sequence, (B, ...), for as many rows of the layer."""
+        if self.first is None:
+            return array
+        found = np.empty_like(array)
+        found[self.first] = array
+        return found
+
+    def scatter_each(self, array: Array) -> Array:
+        """The other way round."""
+        return array if self.first is None else array[self.first]
+
+    def _enter(
+        self, state: tuple[Any, ...], at: Array | None, unused: Array | None
+    ) -> tuple[Any, ...]:
         if at is None and unused is None:
             return state
-        found = tuple(np.zeros((self.inner_batch, s.shape[1]), s.dtype) for s in state)
+        found = tuple(
+            None if s is None else np.zeros((self.inner_batch, s.shape[1]), s.dtype) for s in state
+        )
         used = slice(None) if unused is None else ~unused
         rows = np.arange(self.batch) if at is None else at
         for part, s in zip(found, state, strict=True):
-            put_rows(s[used], rows[used], part)
+            if part is not None:
+                put_rows(s[used], rows[used], part)
         return found
 
     def _leave(self, state: State, at: Array | None, unused: Array | None) -> State:

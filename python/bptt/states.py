@@ -25,8 +25,10 @@ def read_state(
     shape: tuple[int, int],
     like: tuple[str, np.dtype[Any]],
     why: Callable[[], str] | str,
-) -> tuple[Array, ...]:
-    """`value` as one readable (B, H) array for each state of `cell`.
+    *,
+    partly: bool = False,
+) -> tuple[Any, ...]:
+    """`value` as one readable (B, H) array for each state of `cell`; `partly`: None for some.
 
     Raises
     ------
@@ -55,8 +57,11 @@ def read_state(
             f"{name}: expected a tuple ({', '.join(parts)}) of arrays for cell {cell.name!r}, "
             f"got {got}"
         )
-    read = []
+    read: list[Array | None] = []
     for part, each in zip(names(name, len(parts)), values, strict=True):
+        if partly and each is None and any(v is not None for v in values):
+            read.append(None)
+            continue
         array = checks.as_float_array(part, each, like)
         checks.expect_shape(part, array, shape, why)
         read.append(checks.readable(array))
@@ -78,6 +83,6 @@ def names(name: str, parts: int) -> tuple[str, ...]:
     return (name,) if parts == 1 else tuple(f"{name}[{i}]" for i in range(parts))
 
 
-def by_part(name: str, state: tuple[Array, ...]) -> dict[str, Array]:
+def by_part(name: str, state: tuple[Any, ...]) -> dict[str, Any]:
     """The arrays of a state by the names that errors give them."""
     return dict(zip(names(name, len(state)), state, strict=True))

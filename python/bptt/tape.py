@@ -10,7 +10,7 @@ import numpy as np
 
 from . import checks, memory
 from .backends import Backend
-from .backends.protocol import ALL, Incoming, Layer, Record, Request, State
+from .backends.protocol import Incoming, Layer, Record, Request, State
 from .cells import Cell
 from .checks import Array
 from .grads import Grads
@@ -23,6 +23,7 @@ from .recorded import Recorded
 from .row_map import RowMap
 from .states import GivenState, as_given, by_part, read_state
 from .truncation import read_truncation, truncated_backward
+from .wanted import Wanted, read_per_row, read_wanted
 
 __all__ = ["Tape", "record_into"]
 
@@ -115,6 +116,8 @@ class Tape:
         accumulate: bool = False,
         truncate: int | None = None,
         detach_every: int | None = None,
+        wanted: Wanted = None,
+        per_row: str | None = None,
     ) -> Grads:
         """Back-propagate through time.
 
@@ -125,7 +128,7 @@ class Tape:
             length of a sequence is not read.
         dstate : (B, H) array, or pair of them, optional
             Gradient with respect to the final `state`, shaped like that; it adds to ``dy`` (and
-            ``dc``) of the last step that each sequence runs through.
+            ``dc``) of the last step that each sequence runs through. Of a pair one may be None.
         dc : (T, B, H) array, optional
             Gradient with respect to `c`, where the cell has it.
             At least one of the three must be given.
@@ -147,6 +150,16 @@ class Tape:
             no gradient pass from one segment into the one before. Not together with `truncate`;
             docs/truncation.md compares the two. Either goes with sequences of one length, without
             resets.
+        wanted : str or tuple of str, optional
+            The gradients to compute, by their names in `Grads`, or "params" for those of all
+            parameters; all by default. Others are None in the result, take neither time nor memory
+            (the backend numba computes most of them all the same), and are not touched in `out`,
+            where they may be None.
+        per_row : {"norm", "gradient"}, optional
+            In place of the sum over the sequences, of each parameter's gradient the Frobenius norm
+            of each sequence's part, (B,), or each one's part, (B, ...). Arrays of `out` have these
+            shapes. ``"norm"`` goes not with `accumulate`, and neither goes with `truncate`,
+            `detach_every` or a `reset` behind a sequence's first step.
 
         Returns
         -------
@@ -158,8 +171,9 @@ class Tape:
         ------
         TypeError, ValueError
             If an argument has the wrong type, dtype or shape, among them an array of `out`; if
-            all gradients are missing; if `dc` is given for a cell without c; or if `accumulate` is
-            set without `out`. Nothing has been written then.
+            all gradients are missing; if `dc` is given for a cell without c; if `accumulate` is
+            set without `out`; or if `wanted` is empty or has a name that is none of the tape's
+            gradients. Nothing has been written then.
         RuntimeError
             If the tape was released.
 
@@ -172,18 +186,20 @@ class Tape:
         """
         record, layer, rows = self._held(), self._layer, self._rows
         cut = read_truncation(truncate, detach_every, rows)
+        names = read_wanted(wanted, readout=False)
+        per_row = read_per_row(per_row, rows, accumulate=accumulate, truncated=cut is not None)
         if dy is None and dstate is None and dc is None:
             one = len(layer.cell.states) == 1
-            names, none = ("dy, dstate", "both") if one else ("dy, dstate, dc", "all")
-            raise ValueError(f"{names}: expected at least one of them, got None for {none}")
+            missing, none = ("dy, dstate", "both") if one else ("dy, dstate, dc", "all")
+            raise ValueError(f"{missing}: expected at least one of them, got None for {none}")
         if dc is not None and len(layer.cell.states) < 2:
             raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
         like = ("the tape", layer.x.dtype)
         dhistory = (self._read_history("dy", dy, 0, like), self._read_history("dc", dc, 1, like))
-        final: State | None = None
+        final: tuple[Array | None, ...] | None = None
         if dstate is not None:
             shape = (rows.batch, layer.params.hidden_size)
-            final = read_state("dstate", dstate, layer.cell, shape, like, "tape.state")
+            final = read_state("dstate", dstate, layer.cell, shape, like, "tape.state", partly=True)
         if out is not None or accumulate is not False:
             x, state = self._like_inputs()
             read = {
@@ -196,7 +212,16 @@ class Tape:
                 **by_part("tape.state", record.state),
                 **{f"tape.{'yc'[part]}, as shown": array for part, array in self._shown.items()},
             }
-            check_grads(out, accumulate, layer.params, state, read, readout=False)
+            check_grads(
+                out,
+                accumulate,
+                layer.params,
+                state,
+                read,
+                readout=False,
+                wanted=names,
+                per_row=per_row,
+            )
         steps, batch = rows.extent
         needed = backward_nbytes(
             layer.cell,
@@ -206,6 +231,8 @@ class Tape:
             self._save,
             self._backend.beside(layer.cell, self._save),
             out=out is not None,
+            wanted=names,
+            per_row=per_row,
             histories=0 if cut is None else cut.histories,
         )
         needed += moved_nbytes(layer.params, rows, inputs=2, units=len(record.history))
@@ -214,14 +241,14 @@ class Tape:
             tuple(d if d is None else rows.gather(d) for d in dhistory[: len(record.history)]),
             None if final is None else rows.gather_dstate(final),
         )
-        into = into_layer(rows, out, bool(accumulate))
-        request = ALL if into is None else Request(into, bool(accumulate))
+        into = into_layer(rows, out, bool(accumulate), names - {"w_ho", "b_o"}, per_row)
+        request = Request(into, bool(accumulate), names, per_row=per_row)
         if cut is not None and cut.cuts(steps, batch):
             recorded = Recorded(self._backend, layer, record)
             grads = truncated_backward(cut, recorded, incoming, request)
         else:
             grads = self._backend.backward(layer, record, incoming, request)
-        return from_layer(rows, grads, out, bool(accumulate))
+        return from_layer(rows, grads, out, bool(accumulate), per_row)
 
     def jvp(
         self,

@@ -22,7 +22,7 @@ from . import checks
 from .backends import Backend
 from .backends.protocol import Incoming, Layer, Request, State
 from .checks import Array
-from .grads import Grads
+from .grads import EVERYTHING, Grads, grads_of, present, some_of
 from .losses import Objective
 from .recorded import Recorded
 from .row_map import RowMap
@@ -96,7 +96,7 @@ def truncated_backward(
     sweeps = cut.sweeps(loss_steps, steps)
     if sweeps is None:
         _add_lags(cut.steps, recorded, _dense(dhistory, dstate, recorded), grads)
-        return grads
+        return grads if request.out is None else request.out
     for start, stop in sweeps:
         final = dstate if stop == steps else None
         some: History = tuple(d if d is None else d[start:stop] for d in dhistory)
@@ -105,7 +105,7 @@ def truncated_backward(
             some = (None,) * len(dhistory)
         part = _part(grads, start, stop)
         recorded.part(start, stop).add_gradients(Incoming(some, final), part)
-    return grads
+    return grads if request.out is None else request.out
 
 
 def truncated_value_and_grad(
@@ -124,12 +124,12 @@ def truncated_value_and_grad(
         recorded = Recorded(backend, layer)
         loss, dy, of_readout = recorded.readout_gradient(objective)
         incoming = Incoming((dy, *(None for _ in state[1:])))
-        truncated_backward(cut, recorded, incoming, Request(grads, True))
-        for name, g in of_readout.items():
-            getattr(grads, name)[...] += g
+        truncated_backward(cut, recorded, incoming, Request(grads, True, wanted=present(grads)))
+        for name in of_readout.keys() & present(grads):
+            getattr(grads, name)[...] += of_readout[name]
         for target, states in zip(after, recorded.after, strict=True):
             target[:] = states[-1]
-        return loss, grads
+        return loss, grads if request.out is None else request.out
     # One fused call for each segment, or for the only one that a loss reaches.
     start, end = (0, len(x)) if step is None else (cut.first(step), step + 1)
     state = state_after(backend, replace(layer, x=x[:start]))
@@ -137,26 +137,28 @@ def truncated_value_and_grad(
     while start < end:
         stop = end if step is not None else min(start + cut.steps, end)
         some = _steps_of(objective, start, stop)
-        into = Request(_part(grads, start, stop), True)
+        part = _part(grads, start, stop)
+        into = Request(part, True, wanted=present(part))
         segment = replace(layer, x=x[start:stop], state=state)
         loss += backend.value_and_grad(segment, some, into, after)[0]
         state, start = tuple(s.copy() for s in after), stop
-    return loss, grads
+    return loss, grads if request.out is None else request.out
 
 
 def _to_add_to(layer: Layer, request: Request, *, readout: bool = False) -> Grads:
     """The request's arrays or new ones, zero unless they shall accumulate."""
-    out, present = request.out, layer.params.arrays()
-    if not readout:
-        present = {name: w for name, w in present.items() if name not in ("w_ho", "b_o")}
-    if out is None:
-        named = {name: np.zeros_like(w) for name, w in present.items()}
-        state = as_given(tuple(map(np.zeros_like, layer.state)))
-        return Grads(np.zeros_like(layer.x), state, **named)
-    if not request.accumulate:
-        for array in (out.x, *as_tuple(out.state), *(getattr(out, name) for name in present)):
+    wanted = request.wanted if readout else request.wanted - {"w_ho", "b_o"}
+    if request.out is None:
+        likes = {"x": layer.x, **layer.params.arrays()}
+        grads = grads_of({name: np.zeros_like(likes[name]) for name in likes.keys() & wanted})
+        if "state" in wanted:
+            grads.state = as_given(tuple(map(np.zeros_like, layer.state)))
+        return grads
+    grads = some_of(request.out, wanted)
+    for name in () if request.accumulate else present(grads):
+        for array in as_tuple(getattr(grads, name)):
             array[...] = 0
-    return out
+    return grads
 
 
 def _steps_of(objective: Objective, start: int, stop: int) -> Objective:
@@ -172,14 +174,14 @@ def _steps_of(objective: Objective, start: int, stop: int) -> Objective:
 
 
 def _part(grads: Grads, start: int, stop: int) -> Grads:
-    """Those of some steps; what reaches the state before them is dropped, but for S_0."""
-    state = grads.state
-    if start:
-        state = as_given(tuple(map(np.zeros_like, as_tuple(state))))
-    return replace(grads, x=grads.x[start:stop], state=state)
+    """Those of some steps; what reaches the state before them is not wanted, but for S_0."""
+    part = some_of(grads, EVERYTHING - {"state"} if start else EVERYTHING)
+    if grads.x is not None:
+        part.x = grads.x[start:stop]
+    return part
 
 
-def _loss_steps(dhistory: History, dstate: State | None, steps: int) -> list[int]:
+def _loss_steps(dhistory: History, dstate: History | None, steps: int) -> list[int]:
     """The steps at which a gradient comes in."""
     found = np.zeros(steps, bool)
     for d in dhistory:
@@ -189,23 +191,25 @@ def _loss_steps(dhistory: History, dstate: State | None, steps: int) -> list[int
     return [int(step) for step in np.flatnonzero(found)]
 
 
-def _at_step(step: int, dhistory: History, dstate: State | None, recorded: Recorded) -> State:
+def _at_step(step: int, dhistory: History, dstate: History | None, recorded: Recorded) -> State:
     """What comes in at one step, as the gradient of a final state."""
     parts = []
     for n, (d, like) in enumerate(zip(dhistory, recorded.initial, strict=True)):
         part = np.zeros_like(like) if d is None else d[step]
-        parts.append(part if dstate is None else part + dstate[n])
+        of_last = None if dstate is None else dstate[n]
+        parts.append(part if of_last is None else part + of_last)
     return tuple(parts)
 
 
-def _dense(dhistory: History, dstate: State | None, recorded: Recorded) -> State:
+def _dense(dhistory: History, dstate: History | None, recorded: Recorded) -> State:
     """delta^(0), all that comes in at each step, in arrays of its own."""
     parts = tuple(
         np.zeros_like(like) if d is None else d.copy()
         for d, like in zip(dhistory, recorded.after, strict=True)
     )
     for part, d in zip(parts, dstate or (), strict=False):
-        part[-1] += d
+        if d is not None:
+            part[-1] += d
     return parts
 
 

@@ -17,16 +17,16 @@ import numpy as np
 from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
-from ..grads import Grads
+from ..grads import Grads, grads_of, present
 from ..holdings import Beside
 from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
+from .by_rows import backward_by_rows, value_and_grad_by_rows
 from .in_segments import kept_in_segments, value_and_grad_in_segments
 from .plain_readout import readout_gradient
 from .protocol import (
-    ALL,
     Backend,
     Incoming,
     Layer,
@@ -124,10 +124,15 @@ class DenseRuns:
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
         if layer.offsets is None:
             return self.backend.backward(layer, record, incoming, request)
+        if request.per_row is not None:
+            return backward_by_rows(self, layer, record, incoming, request)
         grads = _zeros(layer, request.wanted)
-        given = incoming.state or tuple(map(np.zeros_like, layer.state))
+        given = incoming.state or (None,) * len(layer.state)
         # Of each row the gradient that comes from behind: at first that of its last state.
-        dlast = tuple(s.copy() for s in given)
+        dlast = tuple(
+            np.zeros_like(s) if d is None else d.copy()
+            for s, d in zip(layer.state, given, strict=True)
+        )
         runs = list(_runs(layer.offsets))
         for n, run in reversed(list(enumerate(runs))):
             before = layer.state
@@ -137,14 +142,14 @@ class DenseRuns:
             dinitial = tuple(map(np.zeros_like, dfinal))
             history = tuple(map(run.of, record.history))
             into = replace(grads, state=as_given(dinitial))
-            if request.wanted == "all":
+            if grads.x is not None:
                 into.x = run.of(grads.x)
             trace = None if request.trace is None else Trace.empty(layer.cell, history[0])
             self.backend.backward(
                 _layer(layer, run, initial),
                 Record(history, tuple(s[-1] for s in history), _of_run(record.saved, n, len(runs))),
                 Incoming(tuple(d if d is None else run.of(d) for d in incoming.history), dfinal),
-                Request(into, True, request.wanted, trace, route=request.route),
+                Request(into, True, present(into), trace=trace, route=request.route),
             )
             for s, d in zip(dlast, dinitial, strict=True):
                 s[: run.active] = d
@@ -186,6 +191,8 @@ class DenseRuns:
     ) -> tuple[float, Grads]:
         if layer.offsets is None:
             return self.backend.value_and_grad(layer, objective, request, last)
+        if request.per_row is not None:
+            return value_and_grad_by_rows(self, layer, objective, request, last)
         if request.budget != WHOLE:
             return value_and_grad_in_segments(self, layer, objective, request, last)
         record = self.forward(layer, "gates")
@@ -193,8 +200,9 @@ class DenseRuns:
             np.copyto(target, s)
         loss, dy, of_readout = readout_gradient(layer.params, record.y, objective)
         incoming = Incoming((dy, *(None for _ in layer.state[1:])))
-        grads = replace(self.backward(layer, record, incoming, ALL), **of_readout)
-        return loss, deliver(grads, request.out, request.accumulate)
+        through_time = Request(wanted=request.wanted - {"w_ho", "b_o"})
+        grads = replace(self.backward(layer, record, incoming, through_time), **of_readout)
+        return loss, deliver(grads, request.out, request.accumulate, request.wanted)
 
 
 def _layer(layer: Layer, run: _Run, state: State) -> Layer:
@@ -207,15 +215,11 @@ def _of_run(saved: tuple[Array, ...], n: int, runs: int) -> tuple[Array, ...]:
     return saved[n * each : (n + 1) * each]
 
 
-def _zeros(layer: Layer, wanted: str) -> Grads:
-    """Gradients to add to, apart from that of the state; of no size where they are not wanted."""
-
-    def zeros(like: Array, is_wanted: bool) -> Array:
-        return np.zeros(like.shape if is_wanted else 0, layer.x.dtype)
-
-    layer_params = {n: p for n, p in layer.params.arrays().items() if n not in ("w_ho", "b_o")}
-    named = {name: zeros(p, wanted != "state") for name, p in layer_params.items()}
-    return Grads(zeros(layer.x, wanted == "all"), None, **named)
+def _zeros(layer: Layer, wanted: frozenset[str]) -> Grads:
+    """Gradients to add to, apart from that of the state."""
+    likes = {"x": layer.x, **layer.params.arrays()}
+    names = likes.keys() & (wanted - {"w_ho", "b_o"})
+    return grads_of({name: np.zeros_like(likes[name]) for name in names})
 
 
 def _write_trace(into: Trace, run: _Run, found: Trace) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 
 from ..budget import Budget
 from ..checks import Array
-from ..grads import Grads
+from ..grads import Grads, grads_of
 from ..holdings import Beside
 from ..losses import Objective
 from ..outputs import deliver
 from ..states import as_given, as_tuple
-from .protocol import ALL, Backend, Incoming, Layer, Request, Sizes, State
+from .protocol import Backend, Incoming, Layer, Request, Sizes, State
 
 __all__ = ["kept_in_segments", "value_and_grad_in_segments"]
 
@@ -39,7 +39,8 @@ def value_and_grad_in_segments(
     """``Backend.value_and_grad``; groups of segments are not made."""
     steps = layer.steps if objective.step is None else objective.step + 1
     segments = _forward(backend, layer, steps, request.budget.segment_steps)
-    dx, sums = np.zeros_like(layer.x), dict[str, Array]()
+    sums = {"x": np.zeros_like(layer.x)} if "x" in request.wanted else {}
+    through_time = Request(wanted=request.wanted | {"state"})
     loss, dstate = 0.0, None
     for start, segment in reversed(segments):
         record = backend.forward(segment, "gates")
@@ -50,15 +51,16 @@ def value_and_grad_in_segments(
             backend, segment, record.y, _part(objective, layer, start, segment)
         )
         histories = (dy, *(None,) * (len(layer.state) - 1))
-        found = backend.backward(segment, record, Incoming(histories, dstate), ALL)
+        found = backend.backward(segment, record, Incoming(histories, dstate), through_time)
         dstate = as_tuple(found.state)
         loss += term
-        dx[layer.rows(start, start + segment.steps)] = found.x
+        if "x" in sums:
+            sums["x"][layer.rows(start, start + segment.steps)] = found.x
         for name, g in {**found.arrays(), **readout}.items():
             sums[name] = sums[name] + g if name in sums else g
     assert dstate is not None
-    fresh = Grads(x=dx, state=as_given(dstate), **sums)
-    return loss, deliver(fresh, request.out, request.accumulate)
+    fresh = grads_of({**sums, "state": as_given(dstate)})
+    return loss, deliver(fresh, request.out, request.accumulate, request.wanted)
 
 
 def _forward(

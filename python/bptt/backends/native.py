@@ -12,13 +12,14 @@ import numpy as np
 from ..budget import Budget
 from ..cells import Cell
 from ..checks import Array
-from ..grads import Grads
+from ..grads import EVERYTHING, Grads, grads_of, some_of
 from ..holdings import Beside
 from ..losses import Objective
 from ..params import Params
 from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
+from ..wanted import rows_like
 from .one_step import as_one_step
 from .protocol import Incoming, Layer, Record, Request, Sizes, State, Stepping, Steps
 
@@ -88,10 +89,10 @@ class NativeBackend:
         return _NativeSteps(layer)
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
-        grads = _empty_grads(layer, request.wanted) if request.out is None else request.out
+        grads = _written(layer, request, readout=False)
         threads, flush = get_num_threads(), get_flush_subnormals()
         _core.backward(threads, flush, layer, record, incoming, request, grads)
-        return grads
+        return grads if request.out is None else request.out
 
     def backward_steps(self, steps: Steps, dstates: State, request: Request) -> None:
         saved = tuple(s.reshape(1, -1, *s.shape[2:]) for s in steps.saved)
@@ -144,15 +145,10 @@ class NativeBackend:
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
-        params, grads = layer.params, request.out
-        assert params.w_ho is not None
-        if grads is None:
-            grads = _empty_grads(layer)
-            grads.w_ho = np.empty_like(params.w_ho)
-            grads.b_o = None if params.b_o is None else np.empty_like(params.b_o)
+        grads = _written(layer, request, readout=True)
         threads, flush = get_num_threads(), get_flush_subnormals()
         loss: float = _core.value_and_grad(threads, flush, layer, objective, request, grads, last)
-        return loss, grads
+        return loss, grads if request.out is None else request.out
 
 
 class _NativeSteps:
@@ -202,19 +198,18 @@ def _empty_record(layer: Layer, save: str) -> Record:
     return Record.empty(layer, (np.empty((*rows, gates, hidden), dtype),) if gates else ())
 
 
-def _empty_grads(layer: Layer, wanted: str = "all") -> Grads:
-    """Unwritten gradients of everything but the readout; of no size where they are not wanted."""
-    params = layer.params
-
-    def like(array: Array, is_wanted: bool) -> Array:
-        return np.empty_like(array) if is_wanted else np.empty(0, array.dtype)
-
-    weights = wanted != "state"
-    return Grads(
-        x=like(layer.x, wanted == "all"),
-        state=as_given(tuple(map(np.empty_like, layer.state))),
-        w_ih=like(params.w_ih, weights),
-        w_hh=like(params.w_hh, weights),
-        b_ih=None if params.b_ih is None else like(params.b_ih, weights),
-        b_hh=None if params.b_hh is None else like(params.b_hh, weights),
-    )
+def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:
+    """The arrays that the request asks for, and None for the rest: new ones or the caller's."""
+    if request.out is not None:
+        whole = request.wanted == EVERYTHING
+        return request.out if whole else some_of(request.out, request.wanted)
+    named: dict[str, Any] = {}
+    if "x" in request.wanted:
+        named["x"] = np.empty_like(layer.x)
+    if "state" in request.wanted:
+        named["state"] = as_given(tuple(map(np.empty_like, layer.state)))
+    for name, param in layer.params.arrays().items():
+        if name in request.wanted and (readout or name not in ("w_ho", "b_o")):
+            like = rows_like(param, len(layer.state[0]), request.per_row)
+            named[name] = np.empty(like.shape, like.dtype)
+    return grads_of(named)

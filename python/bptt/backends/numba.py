@@ -21,6 +21,7 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from . import plain_readout
+from .by_rows import backward_by_rows, value_and_grad_by_rows
 from .in_segments import kept_in_segments, value_and_grad_in_segments
 from .numba_calls import compile_seconds, kernels, run, why_missing
 from .one_step import as_one_step
@@ -80,6 +81,8 @@ class NumbaBackend:
         return out
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
+        if request.per_row is not None:
+            return backward_by_rows(self, layer, record, incoming, request)
         cell, params, x, trace = layer.cell, layer.params, layer.x, request.trace
         y = record.y
         read = _record(cell, x, layer.state, _stack(record.history), *record.saved)
@@ -94,7 +97,7 @@ class NumbaBackend:
         given = _incoming(layer.state, incoming.history, incoming.state)
         if y.size:
             gates = ("PROJECT", "GATES") if again else ()
-            collect = () if request.wanted == "state" else ("COLLECT",)
+            collect = ("COLLECT",) if request.wanted - {"state", "w_ho", "b_o"} else ()
             stages = _stages(*gates, "RECUR_BACK", *collect)
             run(stages, cell, _layer(layer), read, given, gradients=gradients)
             if trace is not None:
@@ -135,6 +138,8 @@ class NumbaBackend:
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        if request.per_row is not None:
+            return value_and_grad_by_rows(self, layer, objective, request, last)
         if request.budget != WHOLE:
             return value_and_grad_in_segments(self, layer, objective, request, last)
         cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
@@ -159,7 +164,7 @@ class NumbaBackend:
         grads.x = dx
         grads.w_ho = np.ascontiguousarray(gradients.w_ho.T)
         grads.b_o = None if params.b_o is None else gradients.b_o
-        return float(loss), deliver(grads, request.out, request.accumulate)
+        return float(loss), deliver(grads, request.out, request.accumulate, request.wanted)
 
 
 def _has_step(cell: Cell) -> bool:
@@ -238,7 +243,9 @@ def _layer(layer: Layer) -> numba_kernels.Layer:
 
 
 def _incoming(
-    state: State, dhistory: tuple[Array | None, ...], dstate: State | None
+    state: State,
+    dhistory: tuple[Array | None, ...],
+    dstate: tuple[Array | None, ...] | None,
 ) -> numba_kernels.Incoming:
     """The gradients from outside, and a copy of dstate, which is written to."""
     given = dhistory
@@ -252,8 +259,9 @@ def _incoming(
     else:
         history = np.empty((0, 0, 0, 0), known.dtype)
     final = np.zeros((len(state), *state[0].shape), known.dtype)
-    if dstate is not None:
-        final[:] = dstate
+    for target, d in zip(final, dstate or (), strict=False):
+        if d is not None:
+            target[:] = d
     incoming: numba_kernels.Incoming = kernels().Incoming(history, final)
     return incoming
 

@@ -19,11 +19,12 @@ from ..losses import Objective
 from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
+from .by_rows import backward_by_rows, value_and_grad_by_rows
 from .in_segments import kept_in_segments, value_and_grad_in_segments
 from .numpy_cells import STEPS, step_of
 from .one_step import as_one_step
 from .plain_readout import read_out, readout_gradient
-from .protocol import ALL, Incoming, Layer, Record, Request, Sizes, State, Steps, Trace
+from .protocol import Incoming, Layer, Record, Request, Sizes, State, Steps, Trace
 
 __all__ = ["NumpyBackend"]
 
@@ -68,13 +69,17 @@ class NumpyBackend:
         return replace(record, saved=tuple(map(join, zip(*saved, strict=True))))
 
     def backward(self, layer: Layer, record: Record, incoming: Incoming, request: Request) -> Grads:
+        if request.per_row is not None:
+            return backward_by_rows(self, layer, record, incoming, request)
         cell, params, x, state = layer.cell, layer.params, layer.x, layer.state
+        wanted = request.wanted
         _, step = step_of(cell)
         d_w_ih, d_w_hh = np.zeros_like(params.w_ih), np.zeros_like(params.w_hh)
         d_b_ih, d_b_hh = np.zeros_like(params.w_hh[:, 0]), np.zeros_like(params.w_hh[:, 0])
         dx = np.empty_like(x)
         # Of each row the gradient that comes from behind: at first that of its last state.
-        ds = incoming.state or tuple(map(np.zeros_like, state))
+        given = incoming.state or (None,) * len(state)
+        ds = tuple(np.zeros_like(s) if d is None else d for s, d in zip(state, given, strict=True))
         for t in reversed(range(layer.steps)):
             rows, active = layer.at(t), layer.active(t)
             ds = tuple(
@@ -89,11 +94,14 @@ class NumpyBackend:
             dg_i, dg_h, direct = step(saved, of_step)
             if request.trace is not None:
                 _write_trace(cell, request.trace, rows, of_step, dg_i, dg_h)
-            d_w_ih += dg_i.T @ x[rows]  # dS_t/dW_x
-            d_w_hh += dg_h.T @ previous[0]  # dS_t/dW_s
+            if "w_ih" in wanted:
+                d_w_ih += dg_i.T @ x[rows]  # dS_t/dW_x
+            if "w_hh" in wanted:
+                d_w_hh += dg_h.T @ previous[0]  # dS_t/dW_s
             d_b_ih += dg_i.sum(axis=0)
             d_b_hh += dg_h.sum(axis=0)
-            dx[rows] = dg_i @ params.w_ih
+            if "x" in wanted:
+                dx[rows] = dg_i @ params.w_ih
             of_step = direct  # and what passes W_s: times dS_t/dS_{t-1}
             if request.route == "whole":
                 of_step = (dg_h @ params.w_hh + direct[0], *direct[1:])
@@ -106,7 +114,7 @@ class NumpyBackend:
             b_ih=None if params.b_ih is None else d_b_ih,
             b_hh=None if params.b_hh is None else d_b_hh,
         )
-        return deliver(fresh, request.out, request.accumulate, request.wanted)
+        return deliver(fresh, request.out, request.accumulate, wanted)
 
     def backward_steps(self, steps: Steps, dstates: State, request: Request) -> None:
         saved = tuple(s.reshape(1, -1, *s.shape[2:]) for s in steps.saved)
@@ -138,9 +146,11 @@ class NumpyBackend:
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
+        if request.per_row is not None:
+            return value_and_grad_by_rows(self, layer, objective, request, last)
         if request.budget != WHOLE:
             return value_and_grad_in_segments(self, layer, objective, request, last)
-        params, x = layer.params, layer.x
+        params, x, wanted = layer.params, layer.x, request.wanted
         assert params.w_ho is not None
         dx = np.zeros_like(x)
         if objective.step is not None:
@@ -153,11 +163,13 @@ class NumpyBackend:
         dy = np.zeros_like(record.y)
         dy[slice(None) if objective.step is None else objective.step] = dy_of_loss
         nothing = (None,) * (len(layer.state) - 1)
-        grads = self.backward(layer, record, Incoming((dy, *nothing)), ALL)
-        dx[: len(x)] = grads.x
-        grads.x = dx
+        through_time = Request(wanted=wanted - {"w_ho", "b_o"})
+        grads = self.backward(layer, record, Incoming((dy, *nothing)), through_time)
+        if "x" in wanted:
+            dx[: len(x)] = grads.x
+            grads.x = dx
         grads.w_ho, grads.b_o = readout["w_ho"], readout.get("b_o")  # no product of Jacobians
-        return loss, deliver(grads, request.out, request.accumulate)
+        return loss, deliver(grads, request.out, request.accumulate, wanted)
 
 
 def _step(cell: Cell, params: Params, x_t: Array, state: State) -> tuple[State, tuple[Array, ...]]:

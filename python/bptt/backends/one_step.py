@@ -36,7 +36,7 @@ def _out(request: Request) -> Grads:
     out = request.out
     assert out is not None
     state = as_given(tuple(s[0] for s in _rows(as_tuple(out.state))))
-    return replace(out, x=_rows((out.x,))[0] if request.wanted == "all" else out.x, state=state)
+    return replace(out, x=None if out.x is None else _rows((out.x,))[0], state=state)
 
 
 def _trace(trace: Trace | None) -> Trace | None:

@@ -15,7 +15,7 @@ import numpy as np
 from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
-from ..grads import Grads
+from ..grads import EVERYTHING, Grads
 from ..holdings import Beside
 from ..losses import Objective
 from ..params import Params
@@ -24,7 +24,6 @@ __all__ = [
     "ALL",
     "ROUTES",
     "SAVE",
-    "WANTED",
     "Backend",
     "Incoming",
     "Layer",
@@ -40,9 +39,6 @@ __all__ = [
 # What a forward pass keeps for the way back beside the states: the gates, or nothing, so that
 # they have to be computed again.
 SAVE = ("gates", "minimal")
-
-# Gradients that a backward pass is asked for: all of them, all but that of x, that of the state.
-WANTED = ("all", "params", "state")
 
 # What a gradient takes from a step to the one before: W_s and what goes straight from state to
 # state (f_t dc_t of an LSTM, z_t dS_t of a GRU), or the latter alone.
@@ -201,11 +197,12 @@ class Incoming:
     history : tuple of (T, B, H) or None
         For each part of the state, of every step.
     state : tuple of (B, H), or None
-        Of the state after the last step that each row has; it adds to that of this step.
+        Of the state after the last step that each row has; it adds to that of this step. A part of
+    it may be None, too.
     """
 
     history: tuple[Array | None, ...]
-    state: State | None = None
+    state: tuple[Array | None, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,11 +235,15 @@ class Request:
     Attributes
     ----------
     out : Grads or None
-        The arrays to write to, apart from all that is read; None for new ones.
+        The arrays to write to, apart from all that is read; None for new ones. Of what is not
+        wanted nothing is touched.
     accumulate : bool
         Whether they are added to what `out` holds.
-    wanted : str
-        One of `WANTED`. What is not wanted need not be computed, and is then an empty array.
+    wanted : frozenset of str
+        Names of `Grads`. What is not wanted need not be computed, and is None in new `Grads`.
+    per_row : {"norm", "gradient"}, optional
+        Of the parameters' gradients not the sum over the rows of the batch but each, (B, ...), or
+        the Frobenius norm of each, (B,), which is not accumulated.
     trace : Trace or None
         Arrays for what passes by.
     budget : Budget
@@ -254,7 +255,8 @@ class Request:
 
     out: Grads | None = None
     accumulate: bool = False
-    wanted: str = "all"
+    wanted: frozenset[str] = EVERYTHING
+    per_row: str | None = None
     trace: Trace | None = None
     budget: Budget = WHOLE
     route: str = "whole"
