@@ -224,7 +224,7 @@ def test_only_the_native_backend_imports_the_compiled_module() -> None:
 
 
 def test_backends_know_nothing_of_each_other() -> None:
-    shared = ("protocol", "one_step", "plain_readout", "in_segments")
+    shared = ("protocol", "one_step", "plain_readout", "in_segments", "by_rows")
     for path in (PACKAGE / "backends").glob("*.py"):
         if path.stem in ("__init__", *shared):
             continue
