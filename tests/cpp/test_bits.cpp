@@ -4,7 +4,9 @@
 //     test_bits all-isas   the ISAs with FMA against each other
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <iterator>
+#include <limits>
 #include <thread>
 #include <vector>
 
@@ -238,6 +240,77 @@ void a_row_has_the_same_bits_in_any_batch() {
   }
 }
 
+// The parameters' gradients of each row of the batch, and their norms.
+template <class T>
+struct RowGradients {
+  explicit RowGradients(const Network<T>& n)
+      : batch(n.sizes.batch),
+        w_ih(batch * n.w_ih.size()),
+        w_hh(batch * n.w_hh.size()),
+        b_ih(batch * n.b_ih.size()),
+        b_hh(batch * n.b_hh.size()),
+        w_ho(batch * n.w_ho.size()),
+        b_o(batch * n.b_o.size()),
+        norm(batch) {}
+
+  // Of the parameters alone, or of w_hh the norm.
+  Gradients<T> each() {
+    return {nullptr,    nullptr,    nullptr,   w_ih.get(),       w_hh.get(),  b_ih.get(),
+            b_hh.get(), w_ho.get(), b_o.get(), Write::overwrite, OfRows::each};
+  }
+  Gradients<T> norms() {
+    Gradients<T> g{};
+    g.w_hh = norm.get();
+    g.of_rows = OfRows::norm;
+    return g;
+  }
+
+  void check_row(Index b, const Results<T>& alone) const {
+    const auto check = [&](const char* name, const GuardedArray<T>& all, const GuardedArray<T>& g) {
+      const Scope scope([&](std::ostream& out) { out << name << " of row " << b; });
+      GuardedArray<T> row(g.size());
+      std::copy_n(all.get() + b * g.size(), g.size(), row.get());
+      CHECK(row.same_bits_as(g));
+    };
+    check("w_ih", w_ih, alone.dw_ih);
+    check("w_hh", w_hh, alone.dw_hh);
+    check("b_ih", b_ih, alone.db_ih);
+    check("b_hh", b_hh, alone.db_hh);
+    check("w_ho", w_ho, alone.dw_ho);
+    check("b_o", b_o, alone.db_o);
+    double squares = 0;
+    for (const T& g : alone.dw_hh) squares += static_cast<double>(g) * static_cast<double>(g);
+    const double expected = std::sqrt(squares);
+    CHECK_AT_MOST(std::abs(static_cast<double>(norm.get()[b]) - expected),
+                  static_cast<double>(alone.dw_hh.size()) * 0x1p-53 * expected +
+                      std::numeric_limits<T>::epsilon() * expected);
+  }
+
+  Index batch;
+  GuardedArray<T> w_ih, w_hh, b_ih, b_hh, w_ho, b_o, norm;
+};
+
+template <class T>
+void a_row_apart_has_the_bits_of_a_batch_of_one() {
+  constexpr Sizes kSizes[] = {{300, 3, 5, 17, 3}, {9, 40, 33, 8, 2}};
+  for (int cell = 0; cell < Cells::count(); ++cell) {
+    for (const Sizes& sizes : kSizes) {
+      const Network<T> whole(static_cast<CellId>(cell), sizes, Biases::both, 4);
+      for (const LossChoice& loss : kLossChoices) {
+        RowGradients<T> rows(whole);
+        for (const Gradients<T>& g : {rows.each(), rows.norms()}) {
+          Interrupt interrupt(never_asked);
+          value_and_grad(whole.problem(), whole.objective(loss), g, {}, {}, {2, true}, interrupt);
+        }
+        for (Index b = 0; b < sizes.batch; b += 1 + sizes.batch / 5) {
+          const Network<T> one = rows_of(whole, static_cast<CellId>(cell), b, 1);
+          rows.check_row(b, run_value_and_grad(one, loss, 1));
+        }
+      }
+    }
+  }
+}
+
 // Calls from several threads of the caller at once.
 template <class T>
 void concurrent_calls_have_the_same_bits() {
@@ -330,6 +403,10 @@ int main(int argc, char** argv) {
         a_row_has_the_same_bits_in_any_batch<float>},
        {"float64: a row has the same bits in any batch",
         a_row_has_the_same_bits_in_any_batch<double>},
+       {"float32: a row apart has the bits of a batch of one",
+        a_row_apart_has_the_bits_of_a_batch_of_one<float>},
+       {"float64: a row apart has the bits of a batch of one",
+        a_row_apart_has_the_bits_of_a_batch_of_one<double>},
        {"float32: concurrent calls have the same bits", concurrent_calls_have_the_same_bits<float>},
        {"float64: concurrent calls have the same bits",
         concurrent_calls_have_the_same_bits<double>}});

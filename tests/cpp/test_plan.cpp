@@ -143,6 +143,21 @@ void sums_depend_on_the_shape_alone() {
   });
 }
 
+// Each row is a slice, and one thread's.
+void rows_apart_are_summed_as_batches_of_one() {
+  for_each_shape([](const Shape& some) {
+    Shape shape = some, one = some;
+    shape.rows_apart = true;
+    one.sequence.batch = 1;
+    for (int threads : {1, 2, 7}) {
+      const Plan plan = make_plan(shape, 64, sizeof(float), threads);
+      CHECK(plan.split == Split::slices);
+      CHECK_EQUAL(plan.slices(), shape.sequence.batch);
+      CHECK_EQUAL(plan.sum_steps, make_plan(one, 64, sizeof(float), 1).sum_steps);
+    }
+  });
+}
+
 void costs_are_positive_and_more_threads_never_cost_more() {
   for_each_shape([](const Shape& shape) {
     double alone = make_plan(shape, 64, sizeof(float), 1).cost.total;
@@ -203,6 +218,7 @@ int main() {
       {"pipelines project first", pipelines_project_first},
       {"every member has work", every_member_has_work},
       {"sums depend on the shape alone", sums_depend_on_the_shape_alone},
+      {"rows apart are summed as batches of one", rows_apart_are_summed_as_batches_of_one},
       {"costs are positive, and more threads never cost more",
        costs_are_positive_and_more_threads_never_cost_more},
       {"sums do not depend on the passes", sums_do_not_depend_on_the_passes},
