@@ -223,3 +223,58 @@ def test_bad_input_is_refused_before_anything_is_written(
             "tanh", p.params, p.x, p.target, loss="squared_error", at="all", out=out, **options
         )
     assert not any(g.any() for g in (out.x, out.state, *out.arrays().values()))
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"lengths": np.array([4, 0, 9, 2, 9])},
+        {"lengths": np.array([4, 0, 9, 2, 9]), "reverse": True},
+        {"batch_first": True},
+        {"reset": np.eye(1, 5, dtype=bool).repeat(9, 0) & (np.arange(9) == 0)[:, None]},
+    ],
+    ids=["lengths", "reverse", "batch first", "reset at the first step"],
+)
+def test_rows_are_the_sequences_of_the_caller(
+    how: dict[str, Any], accumulate: bool, cell: str, backend: str
+) -> None:
+    p = make_problem(cell, 9, 5, 3, 7)
+    first = (lambda a: a.swapaxes(0, 1).copy()) if "batch_first" in how else (lambda a: a)
+    x, dy = first(p.x), first(p.dy)
+    tape = bptt.forward(cell, p.params, x, p.state, backend=backend, **how)
+    whole, each = tape.backward(dy), tape.backward(dy, per_row="gradient")
+    check_norms(tape.backward(dy, per_row="norm"), each, p)
+    np.testing.assert_array_equal(each.x, whole.x)
+    lengths = how.get("lengths", np.full(5, 9))
+    for b in range(5):
+        row = p.row(b)
+        state = None if "reset" in how and b == 0 else row.state
+        some = {"reverse": True} if "reverse" in how else {}
+        steps = lengths[b]
+        alone = bptt.forward(cell, p.params, row.x[:steps], state, backend=backend, **some)
+        for name, g in alone.backward(row.dy[:steps]).arrays().items():
+            np.testing.assert_allclose(getattr(each, name)[b], g, rtol=1e-9, atol=1e-12)
+    out = tape.backward(dy, per_row="gradient")
+    assert tape.backward(dy, per_row="gradient", out=out, accumulate=accumulate) is out
+    for name, g in each.arrays().items():
+        np.testing.assert_allclose(getattr(out, name), (1 + accumulate) * g, rtol=1e-12)
+
+
+def test_a_sequence_that_is_cut_has_no_gradient_of_its_own(backend: str) -> None:
+    p = make_problem("tanh", 5, 3, 2, 4)
+    reset = np.zeros((5, 3), bool)
+    reset[2, 1] = True
+    tape = bptt.forward("tanh", p.params, p.x, backend=backend, reset=reset)
+    with pytest.raises(ValueError, match="per_row: expected no reset behind a sequence's first"):
+        tape.backward(p.dy, per_row="norm")
+
+
+def test_rows_of_a_loss_of_sequences_of_several_lengths_add_up(cell: str, backend: str) -> None:
+    p, lengths = make_problem(cell, 9, 5, 3, 7), np.array([4, 1, 9, 2, 9])
+    for at, target in (("last", p.ids[-1]), ("all", p.ids), (p.weights, p.ids)):
+        options = {"loss": "cross_entropy", "at": at, "lengths": lengths, "backend": backend}
+        _, whole = bptt.value_and_grad(cell, p.params, p.x, target, **options)
+        _, each = bptt.value_and_grad(cell, p.params, p.x, target, per_row="gradient", **options)
+        for name, g in whole.arrays().items():
+            np.testing.assert_allclose(getattr(each, name).sum(axis=0), g, rtol=1e-9, atol=1e-12)

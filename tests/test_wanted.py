@@ -218,3 +218,31 @@ def test_what_is_wanted_must_be_in_out() -> None:
     with pytest.raises(ValueError, match=r"out.w_hh: expected an array of shape \(4, 4\)"):
         p.backward(tape, wanted=("w_hh", "x"), out=out)
     p.backward(tape, wanted="x", out=out)
+
+
+@pytest.mark.parametrize("wanted", [("x",), ("state", "w_hh"), ("params",)], ids=str)
+def test_what_is_wanted_of_sequences_of_several_lengths(
+    wanted: Any, cell: str, backend: str
+) -> None:
+    p = make_problem(cell, 9, 5, 3, 7)
+    reset = np.zeros((9, 5), bool)
+    reset[[0, 3], [1, 2]] = True
+    for how in ({"lengths": np.array([4, 0, 9, 2, 9])}, {"reset": reset}, {"reverse": True}):
+        tape = bptt.forward(cell, p.params, p.x, p.state, backend=backend, **how)
+        whole, sparse = p.backward(tape), p.zeros()
+        check(p.backward(tape, wanted=wanted), whole, wanted)
+        for name in {*NAMES, *READOUT} - names_of(wanted):
+            setattr(sparse, name, None)
+        p.backward(tape, wanted=wanted, out=sparse)
+        sparse.w_ho = sparse.b_o = None  # which the tape leaves as they are
+        check(sparse, whole, wanted)
+
+
+def test_one_part_of_the_final_state_of_sequences_of_several_lengths(backend: str) -> None:
+    p = make_problem("lstm", 7, 4, 3, 9)
+    lengths = np.array([2, 7, 0, 5])
+    tape = bptt.forward("lstm", p.params, p.x, p.state, backend=backend, lengths=lengths)
+    dh, dc = p.dstate
+    found, full = (tape.backward(dstate=(d, dc)) for d in (None, np.zeros_like(dh)))
+    for name in ("x", *PARAMS):
+        np.testing.assert_array_equal(getattr(found, name), getattr(full, name))
