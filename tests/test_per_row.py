@@ -278,3 +278,18 @@ def test_rows_of_a_loss_of_sequences_of_several_lengths_add_up(cell: str, backen
         _, each = bptt.value_and_grad(cell, p.params, p.x, target, per_row="gradient", **options)
         for name, g in whole.arrays().items():
             np.testing.assert_allclose(getattr(each, name).sum(axis=0), g, rtol=1e-9, atol=1e-12)
+
+
+def test_checkpoints_leave_rows_as_they_are_and_a_limit_is_refused(backend: str) -> None:
+    p = make_problem("gru", 200, 4, 3, 7)
+    options: dict[str, Any] = {"loss": "squared_error", "at": "all", "backend": backend}
+    _, whole = bptt.value_and_grad("gru", p.params, p.x, p.target, per_row="norm", **options)
+    _, again = bptt.value_and_grad(
+        "gru", p.params, p.x, p.target, per_row="norm", checkpoint_every=20, **options
+    )
+    for name, g in whole.arrays().items():
+        np.testing.assert_allclose(getattr(again, name), g, rtol=1e-12)
+    with pytest.raises(ValueError, match="per_row: expected no memory_limit with it"):
+        bptt.value_and_grad(
+            "gru", p.params, p.x, p.target, per_row="norm", memory_limit=1 << 30, **options
+        )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bptt.backends import REGISTRY
 from bptt.backends.protocol import Layer, Request
+from bptt.budget import Budget
 from bptt.losses import Objective
 from bptt.states import as_tuple
 from problems import AT, Problem, make_problem
@@ -150,8 +151,8 @@ def test_what_is_wanted_of_segments_is_what_it_is_among_all(
     p, chosen = make_problem(cell, 300, 5, 7, 12), REGISTRY[backend]
     layer = Layer(bptt.CELLS[cell], p.params, p.x, as_tuple(p.state))
     objective = Objective("squared_error", p.target, None, p.weights, 0.5)
-    loss, whole = chosen.value_and_grad(layer, objective, Request(segment_steps=64))
-    request = Request(wanted=frozenset(wanted), segment_steps=64)
+    loss, whole = chosen.value_and_grad(layer, objective, Request(budget=Budget(64)))
+    request = Request(wanted=frozenset(wanted), budget=Budget(64))
     again, grads = chosen.value_and_grad(layer, objective, request)
     assert again == loss
     check(grads, whole, wanted)
