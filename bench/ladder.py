@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 import numpy as np
-from bptt.backends import native
+from bptt import compiled
 
 from . import session
 from .cases import Case
@@ -29,7 +29,7 @@ def _rungs(threads: int) -> Iterator[Peer]:
     yield NaiveLoops()
     yield OwnBackend("numpy", "NumPy, a product of its BLAS each step", threads)
     yield OwnBackend("numba", "Numba backend: fused, parallel over rows", threads)
-    isas = native._core.isas()
+    isas = compiled.core.isas()
     for isa in reversed(isas):
         yield OwnBackend("native", f"native, {isa}, one thread", 1, isa)
     yield OwnBackend("native", f"native, {isas[0]}", threads, isas[0])

@@ -17,7 +17,7 @@ from typing import Any
 
 import bptt
 import numpy as np
-from bptt.backends import native
+from bptt import compiled
 
 from .options import available_cpus
 
@@ -28,7 +28,7 @@ def describe(options: Namespace, **more: Any) -> dict[str, Any]:
     """The head of a results file."""
     info, core, commit = (
         bptt.info(),
-        getattr(native._core, "__file__", None),
+        getattr(compiled.core, "__file__", None),
         git("rev-parse", "HEAD"),
     )
     machine = {**_processor(), "cpus": available_cpus(), "caches": _caches(), "isa": info.isa}

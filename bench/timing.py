@@ -18,7 +18,7 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 import bptt
-from bptt.backends import native
+from bptt import compiled
 
 from . import machine
 from .peers import Peer
@@ -55,7 +55,7 @@ class Peak:
 
     def take_turn(self) -> None:
         time.sleep(_PAUSE)
-        self.found.append(native._core.fma_peak(self.dtype, self.threads) * 1e9)
+        self.found.append(compiled.core.fma_peak(self.dtype, self.threads) * 1e9)
 
 
 @dataclass

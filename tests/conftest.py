@@ -177,9 +177,9 @@ def core() -> object:
     """The compiled module itself; the test is skipped where it was not built."""
     if not STATUS["native"].available:
         pytest.skip(f"native backend {STATUS['native']}")
-    from bptt.backends import native
+    from bptt import compiled
 
-    return native._core
+    return compiled.core
 
 
 @pytest.fixture

@@ -358,9 +358,9 @@ def installation(folder, addition=""):
     """A folder with the bptt that runs here, and some code at the end of its __init__.py."""
     package = folder / "bptt"
     shutil.copytree(Path(bptt.__file__).parent, package)
-    from bptt.backends import native
+    from bptt import compiled
 
-    shutil.copy(native._core.__file__, package)
+    shutil.copy(compiled.core.__file__, package)
     with open(package / "__init__.py", "a", encoding="utf-8") as file:
         file.write(addition)
     return str(folder)

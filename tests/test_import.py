@@ -277,12 +277,12 @@ def test_a_backend_that_cannot_compute_says_so_and_auto_takes_another(
 
 
 def test_a_module_compiled_for_another_python_is_named(tmp_path: Path) -> None:
-    from bptt.backends import native
+    from bptt import compiled
 
     (tmp_path / "_core.pyi").touch()
-    assert native._why_not_found(tmp_path).startswith("built without a C++ compiler")
+    assert compiled._why_not_found(tmp_path).startswith("built without a C++ compiler")
     (tmp_path / "_core.cpython-27-x86_64-linux-gnu.so").touch()
-    assert native._why_not_found(tmp_path) == (
+    assert compiled._why_not_found(tmp_path) == (
         "its compiled module is for another Python (_core.cpython-27-x86_64-linux-gnu.so); "
         "install it again"
     )

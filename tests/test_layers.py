@@ -70,11 +70,12 @@ def test_only_the_bindings_know_python() -> None:
 
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
-    ("control_groups", "threadpoolctl"),
+    ("compiled", "control_groups", "threadpoolctl"),
     ("layer_options", "memory", "pointwise", "progress", "ticks"),
     ("checks",),
     ("budget", "cells"),
-    ("custom_cell", "files", "threads", "subnormals", "layouts", "states", "row_copies"),
+    ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
+    ("row_copies",),
     ("param_arrays", "row_map"),
     ("params", "sequence_options"),
     ("holdings",),
@@ -148,7 +149,7 @@ def test_a_module_imports_only_modules_below_it(path: Path) -> None:
     unit = module_of(path)
     for other in imported(path) - {unit}:
         if other == "_core":
-            assert path == PACKAGE / "backends" / "native.py", f"{path.name} imports _core"
+            assert path == PACKAGE / "compiled.py", f"{path.name} imports _core"
         elif unit in {"info", "threadpoolctl"} and other == "__init__":
             continue  # the version, read when it is asked for
         else:
@@ -218,9 +219,9 @@ def test_no_modules_import_each_other() -> None:
     assert not found, f"modules that import each other: {found}"
 
 
-def test_only_the_native_backend_imports_the_compiled_module() -> None:
+def test_one_module_imports_the_compiled_one() -> None:
     users = [path for path in python_files() if "_core" in imported(path)]
-    assert users == [PACKAGE / "backends" / "native.py"]
+    assert users == [PACKAGE / "compiled.py"]
 
 
 def test_backends_know_nothing_of_each_other() -> None:

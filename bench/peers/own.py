@@ -4,7 +4,8 @@ from importlib import metadata
 
 import bptt
 import numpy as np
-from bptt.backends import REGISTRY, native
+from bptt import compiled
+from bptt.backends import REGISTRY
 
 from ..problem import Outputs, Peer, Problem, Workload, run_bptt
 
@@ -58,7 +59,7 @@ class OwnBackend(Peer):
             if self.threads:
                 bptt.set_num_threads(self.threads)
             if self._isa:
-                native._core.select_isa(self._isa)
+                compiled.core.select_isa(self._isa)
             return run_bptt(problem, self._backend, tape, grads)
 
         return Workload(call, outputs=lambda outputs: outputs)

@@ -7,6 +7,7 @@
 #include "bindings/stepper.h"
 #include "engine/float_environment.h"
 #include "engine/peak.h"
+#include "engine/row_copies.h"
 
 namespace bptt {
 namespace {
@@ -152,6 +153,48 @@ py::array py_lag_products(int threads, bool flush, py::handle layer, py::handle 
   });
 }
 
+// Rows of `many`, of any dtype, that an index names, and the array which has one for each entry.
+struct IndexedRows {
+  const Index* index;
+  Index count, row_bytes;
+};
+
+IndexedRows indexed_rows(const py::array& many, const py::array& index, const py::array& few) {
+  const bool dense = (many.flags() & few.flags() & py::array::c_style) != 0;
+  if (!dense || many.ndim() < 1 || few.ndim() != many.ndim() || index.ndim() != 1 ||
+      many.itemsize() != few.itemsize() || few.shape(0) != index.shape(0)) {
+    throw py::value_error("rows: unexpected layout");
+  }
+  Index row_bytes = many.itemsize();
+  for (py::ssize_t axis = 1; axis < many.ndim(); ++axis) {
+    if (many.shape(axis) != few.shape(axis)) throw py::value_error("rows: unexpected shape");
+    row_bytes *= many.shape(axis);
+  }
+  const Index count = index.shape(0), most = many.shape(0);
+  const Index* const begin = input<Index>("index", index, {count});
+  const auto outside = [most](Index i) { return i < 0 || i >= most; };
+  if (std::any_of(begin, begin + count, outside)) throw py::index_error("index: out of range");
+  return {begin, count, row_bytes};
+}
+
+void py_take_rows(int threads, bool flush, const py::array& rows, const py::array& index,
+                  py::array& out) {
+  const IndexedRows asked = indexed_rows(rows, index, out);
+  const auto* from = static_cast<const std::byte*>(rows.data());
+  auto* const to = static_cast<std::byte*>(out.mutable_data());
+  without_gil(
+      [&] { take_rows(from, asked.index, asked.count, asked.row_bytes, to, {threads, flush}); });
+}
+
+void py_put_rows(int threads, bool flush, const py::array& rows, const py::array& index,
+                 py::array& out) {
+  const IndexedRows asked = indexed_rows(out, index, rows);
+  const auto* from = static_cast<const std::byte*>(rows.data());
+  auto* const to = static_cast<std::byte*>(out.mutable_data());
+  without_gil(
+      [&] { put_rows(from, asked.index, asked.count, asked.row_bytes, to, {threads, flush}); });
+}
+
 // An elementary function of the active kernels over a dense array, for tests of its accuracy.
 template <class Choose>
 py::array map_array(const py::array& x, bool flush, Choose choose) {
@@ -237,6 +280,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("forward", py_forward);
   m.def("backward", py_backward);
   m.def("lag_products", py_lag_products);
+  m.def("take_rows", py_take_rows);
+  m.def("put_rows", py_put_rows);
   m.def("value_and_grad", py_value_and_grad);
   publish_stepper(m);
   m.def("read_out", py_read_out);

@@ -79,8 +79,8 @@ def info() -> Info:
     >>> print(bptt.info())                                              # doctest: +SKIP
     """
     from . import __version__
-    from .backends.native import _core
     from .backends.numba import compile_seconds
+    from .compiled import core as _core
 
     statuses = backends()
     return Info(

@@ -186,7 +186,7 @@ def plan(
     if outputs is None and (limit is not None or budget != WHOLE):
         raise ValueError("memory_limit, checkpoint_every: expected output_size, too, got None")
 
-    from .backends.native import _core
+    from .compiled import core as _core
 
     def forecast(budget: Budget) -> dict[str, Any]:
         sizes = (steps, batch, input_size, hidden_size, outputs or 0)

@@ -5,16 +5,27 @@ from __future__ import annotations
 import numpy as np
 
 from .checks import Array
+from .compiled import core
+from .subnormals import get_flush_subnormals
+from .threads import get_num_threads
 
 __all__ = ["put_rows", "take_rows"]
 
 
 def take_rows(rows: Array, index: Array) -> Array:
     """``rows[index]``, of rows (M, ...) and an index (N,): a new array (N, ...)."""
-    taken: Array = np.take(rows, index, axis=0)
+    if core is None or not rows.flags.c_contiguous:
+        taken: Array = np.take(rows, index, axis=0)
+        return taken
+    taken = np.empty((len(index), *rows.shape[1:]), rows.dtype)
+    core.take_rows(get_num_threads(), get_flush_subnormals(), rows, index, taken)
     return taken
 
 
 def put_rows(rows: Array, index: Array, out: Array) -> None:
     """``out[index] = rows``, where no row of `out` (M, ...) is named twice."""
-    out[index] = rows
+    dense = rows.flags.c_contiguous and out.flags.c_contiguous and rows.dtype == out.dtype
+    if core is None or not dense:
+        out[index] = rows
+    else:
+        core.put_rows(get_num_threads(), get_flush_subnormals(), rows, index, out)

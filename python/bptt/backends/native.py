@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from importlib.machinery import EXTENSION_SUFFIXES
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..budget import Budget
 from ..cells import Cell
 from ..checks import Array
+from ..compiled import core as _core
+from ..compiled import why_missing as _why_missing
 from ..grads import EVERYTHING, Grads, grads_of, some_of
 from ..holdings import Beside
 from ..losses import Objective
@@ -22,37 +22,6 @@ from ..threads import get_num_threads
 from ..wanted import rows_like
 from .one_step import as_one_step
 from .protocol import Incoming, Layer, Record, Request, Sizes, State, Stepping, Steps
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-def _load() -> tuple[Any, str | None]:
-    """The compiled module, or None and why there is none."""
-    try:
-        return importlib.import_module("bptt._core"), None
-    except Exception as error:  # an undefined symbol, another libstdc++, another Python
-        if isinstance(error, ModuleNotFoundError) and error.name == "bptt._core":
-            from pathlib import Path  # only here: it would cost `import bptt` a tenth
-
-            package = Path(__file__).parents[1]
-            return None, _why_not_found(package)
-        return None, f"its compiled module cannot be loaded: {error}"
-
-
-def _why_not_found(package: Path) -> str:
-    others = [
-        file.name
-        for file in sorted(package.glob("_core.*"))
-        if file.suffix in (".so", ".pyd")
-        and file.name.removeprefix("_core") not in EXTENSION_SUFFIXES
-    ]
-    if others:
-        return f"its compiled module is for another Python ({', '.join(others)}); install it again"
-    return "built without a C++ compiler (pip install with g++ to enable)"
-
-
-_core, _why_missing = _load()
 
 __all__ = ["NativeBackend"]
 
