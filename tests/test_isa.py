@@ -38,7 +38,7 @@ def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 USE = """
 import bptt, numpy as np
-from bptt.backends.native import _core
+from bptt.compiled import core as _core
 params = bptt.init_params("tanh", input_size=3, hidden_size=17, rng=0)
 y = bptt.forward("tanh", params, np.ones((5, 2, 3), "f4"), backend="native").y
 print(bptt.info().isa, _core.lanes())
