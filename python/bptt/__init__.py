@@ -12,7 +12,7 @@ from .custom_cell import CellDefinition, cell
 from .forward_pass import forward
 from .gradient import value_and_grad
 from .gradient_check import GradientCheck, check_gradients
-from .grads import Grads
+from .grads import Grads, StackGrads
 from .info import Info, info
 from .initial import init_params
 from .jacobians import JacobianNorms, LyapunovExponents, jacobian_norms, lyapunov_exponents
@@ -28,6 +28,7 @@ from .lags import (
 from .params import Params
 from .plan import Plan, plan
 from .prediction import Prediction, predict
+from .stacked import StackTape
 from .stepper import Stepper
 from .subnormals import get_flush_subnormals, set_flush_subnormals
 from .tape import Tape
@@ -53,6 +54,8 @@ __all__ = [
     "Params",
     "Plan",
     "Prediction",
+    "StackGrads",
+    "StackTape",
     "Stepper",
     "Tape",
     "__version__",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from . import checks, memory
+from typing import overload
+
+from . import checks, memory, stacked
 from .backends import for_rows, resolve
 from .backends.protocol import SAVE
 from .cells import Cell, get_cell
@@ -11,12 +13,15 @@ from .holdings import forward_nbytes, moved_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .params import Params
 from .sequence_options import Flags, Integers
+from .stack import Layers, is_stack
+from .stacked import StackTape
 from .states import GivenState
 from .tape import Tape, record_into
 
 __all__ = ["forward"]
 
 
+@overload
 def forward(
     cell: str | Cell,
     params: Params,
@@ -31,21 +36,59 @@ def forward(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
-) -> Tape:
-    """Run a recurrent layer over a batch of sequences and record what BPTT needs.
+) -> Tape: ...
+
+
+@overload
+def forward(
+    cell: str | Cell,
+    params: Layers,
+    x: Array,
+    state: GivenState | None = None,
+    *,
+    backend: str = "auto",
+    save: str = "gates",
+    out: None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+) -> StackTape: ...
+
+
+def forward(
+    cell: str | Cell,
+    params: Params | Layers,
+    x: Array,
+    state: GivenState | None = None,
+    *,
+    backend: str = "auto",
+    save: str = "gates",
+    out: Tape | None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+) -> Tape | StackTape:
+    """Run a recurrent layer, or a stack of them, over sequences and record what BPTT needs.
 
     Parameters
     ----------
     cell : {"linear", "tanh", "relu", "lstm", "gru"}, or Cell
         Elman cells S_t = f(W_x x_t + b_ih + W_s S_{t-1} + b_hh), with f the identity, tanh or
         max(0, .); or a gated one: ``bptt.CELLS[cell].equation``.
-    params : Params
-        A readout in it is ignored here.
+    params : Params, or list of layers
+        A readout in it is ignored here. In a list or tuple, the lowest layer comes first; a pair
+        (forward, reverse) of `Params` in it is a layer in both directions, whose y is (T, B, 2 H),
+        and all have the same H.
     x : (T, B, I) array
         Time-major input, in the dtype of `params`; (B, T, I) with `batch_first`, and packed rows
         (N, I) with `batch_sizes`.
     state : (B, H) array, or pair of them, optional
-        The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
+        The initial state S_0, of an LSTM (h_0, c_0); zeros if not given. Of a stack (L*D, B, H), in
+        PyTorch's order: layer by layer, and forward before reverse.
     backend : {"auto", "native", "numba", "numpy"}
         "auto" takes the first available one that knows the cell and the dtype; see
         `bptt.backends`.
@@ -56,7 +99,7 @@ def forward(
         A tape to record into and return, in place of a new one. It must have the same cell,
         backend, `save`, dtype and (T, B, H); what it held is overwritten. `state` may be its final
         ``state`` or a part of its ``y``, which is copied first; `x` and `params` must not share
-        memory with it.
+        memory with it. Not with a stack.
     lengths : (B,) integers, optional
         How many steps each sequence has, from 0 to T and in any order. Beyond them x is not read
         and y is zero; ``tape.state`` is the state after each sequence's own last step.
@@ -75,7 +118,7 @@ def forward(
 
     Returns
     -------
-    Tape
+    Tape, or StackTape of a list of layers
         With ``y``, the final ``state``, and ``backward``.
 
     Raises
@@ -99,6 +142,8 @@ def forward(
         "reverse": reverse,
         "batch_first": batch_first,
     }
+    if is_stack(params):
+        return stacked.forward(kind, params, x, state, how, backend=backend, save=save, out=out)
     params, x, given, rows = read_sequences(kind, params, x, state, how)
     save = checks.choice("save", save, SAVE)
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)

@@ -8,19 +8,20 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import checks, memory
+from . import checks, memory, stacked
 from .backends import for_rows, resolve
 from .backends.protocol import Request, Sizes
 from .budget import WHOLE, budget_for, read_budget
 from .cells import Cell, get_cell
 from .checks import Array
-from .grads import Grads
+from .grads import Grads, StackGrads
 from .holdings import moved_nbytes, value_and_grad_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .losses import At, make_objective
 from .outputs import check_grads, from_layer, into_layer
 from .params import Params
 from .sequence_options import Flags, Integers
+from .stack import Layers, is_stack
 from .states import GivenState, as_given, by_part
 from .stream import state_after
 from .truncation import read_truncation, truncated_value_and_grad
@@ -87,9 +88,10 @@ def value_and_grad(
 ) -> tuple[float, Grads, GivenState]: ...
 
 
+@overload
 def value_and_grad(
     cell: str | Cell,
-    params: Params,
+    params: Layers,
     x: Array,
     target: Array,
     *,
@@ -98,7 +100,56 @@ def value_and_grad(
     reduction: str = "mean",
     state: GivenState | None = None,
     backend: str = "auto",
-    out: Grads | None = None,
+    out: StackGrads | None = None,
+    accumulate: bool = False,
+    truncate: None = None,
+    detach_every: None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+    return_state: Literal[False] = False,
+) -> tuple[float, StackGrads]: ...
+
+
+@overload
+def value_and_grad(
+    cell: str | Cell,
+    params: Layers,
+    x: Array,
+    target: Array,
+    *,
+    loss: str,
+    at: At,
+    reduction: str = "mean",
+    state: GivenState | None = None,
+    backend: str = "auto",
+    out: StackGrads | None = None,
+    accumulate: bool = False,
+    truncate: None = None,
+    detach_every: None = None,
+    lengths: Integers | None = None,
+    batch_sizes: Integers | None = None,
+    reset: Flags | None = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+    return_state: Literal[True],
+) -> tuple[float, StackGrads, GivenState]: ...
+
+
+def value_and_grad(
+    cell: str | Cell,
+    params: Params | Layers,
+    x: Array,
+    target: Array,
+    *,
+    loss: str,
+    at: At,
+    reduction: str = "mean",
+    state: GivenState | None = None,
+    backend: str = "auto",
+    out: Any = None,
     accumulate: bool = False,
     truncate: int | None = None,
     detach_every: int | None = None,
@@ -113,13 +164,16 @@ def value_and_grad(
     per_row: str | None = None,
     return_state: bool = False,
 ) -> tuple[Any, ...]:
-    """The loss of a recurrent layer with a linear readout, and its gradient in every input.
+    """The loss of a recurrent layer, or a stack of them, with a linear readout, and its gradient in
+    every input.
 
     Parameters
     ----------
     cell : {"linear", "tanh", "relu", "lstm", "gru"}, or Cell
-    params : Params
-        With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2.
+    params : Params, or list of layers
+        With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2. A list is a stack,
+        as in `forward`, with the readout on its top layer. In a pair (forward, reverse) each has
+        the columns of W_o that read its state as its ``w_ho`` (O, H), and the forward one ``b_o``.
     x : (T, B, I) array
     target : array
         ``squared_error``: floats, (B, O) for a loss at one step, else (T, B, O).
@@ -218,6 +272,24 @@ def value_and_grad(
         "reverse": reverse,
         "batch_first": batch_first,
     }
+    if is_stack(params):
+        return stacked.value_and_grad(
+            kind,
+            params,
+            x,
+            target,
+            how,
+            loss=loss,
+            at=at,
+            reduction=reduction,
+            state=state,
+            backend=backend,
+            out=out,
+            accumulate=accumulate,
+            truncate=truncate,
+            detach_every=detach_every,
+            return_state=return_state,
+        )
     params, x, given, rows = read_sequences(kind, params, x, state, how)
     if params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")

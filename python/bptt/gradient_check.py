@@ -16,6 +16,7 @@ from .initial import Seed, generator_of
 from .losses import At
 from .params import Params
 from .sequence_options import Flags, Integers
+from .stack import Layers, read_stack
 from .states import GivenState, as_given, as_tuple, names
 
 __all__ = ["GradientCheck", "check_gradients"]
@@ -69,7 +70,7 @@ class GradientCheck:
 
 def check_gradients(
     cell: str | Cell,
-    params: Params,
+    params: Params | Layers,
     x: Array,
     target: Array,
     *,
@@ -141,7 +142,7 @@ def check_gradients(
     _, grads = value_and_grad(cell, params, x, target, state=state, **options)
     resolve(backend, get_cell(cell), np.dtype(np.float64))
     if tolerance is None:
-        allowed = max(1e-6, 3 * float(np.finfo(params.dtype).eps) ** 0.5)
+        allowed = max(1e-6, 3 * float(np.finfo(grads.x.dtype).eps) ** 0.5)
     else:
         allowed = checks.non_negative("tolerance", tolerance)
     h = checks.finite("step", step)
@@ -180,13 +181,22 @@ def _parts(state: GivenState) -> dict[str, Array]:
     return dict(zip(names("state", len(parts)), parts, strict=True))
 
 
+def _wide_params(params: Params | Layers) -> tuple[Params | Layers, dict[str, Array]]:
+    """The parameters in float64, and their arrays by name."""
+    if isinstance(params, Params):
+        wide = params.astype(np.float64)
+        return wide, wide.arrays()
+    layers = read_stack(params).map(lambda each: each.astype(np.float64))
+    return layers, read_stack(layers).arrays()
+
+
 class _Point:
     """The inputs of a loss in float64, each entry of which can be moved."""
 
     def __init__(
         self,
         cell: str | Cell,
-        params: Params,
+        params: Params | Layers,
         x: Array,
         target: Array,
         state: GivenState,
@@ -203,13 +213,14 @@ class _Point:
             self._options["at"] = wide("at", options["at"])
         targets = checks.as_array("target", target)
         self._target = targets if targets.dtype.kind in "iu" else wide("target", target)
-        self._x, self._params = wide("x", x), params.astype(np.float64)
+        self._x = wide("x", x)
+        self._params, of_params = _wide_params(params)
         parts_of_it = state if isinstance(state, (tuple, list)) else (state,)
         self._state = tuple(wide("state", part) for part in parts_of_it)
         if from_zeros:
             self._state = tuple(map(np.zeros_like, self._state))
         self.largest_loss = 0.0  # of all that were computed
-        self.inputs = {"x": self._x, **_parts(as_given(self._state)), **self._params.arrays()}
+        self.inputs = {"x": self._x, **_parts(as_given(self._state)), **of_params}
 
     def difference(self, name: str, entry: int, step: float) -> float:
         """The central difference of the loss in one entry."""

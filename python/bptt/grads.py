@@ -1,10 +1,13 @@
-"""`Grads`: the gradients of a scalar with respect to every input of a recurrent layer."""
+"""`Grads`: the gradients of a scalar with respect to every input of a recurrent layer.
+
+`StackGrads` are those of a stack of layers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -13,9 +16,18 @@ from .cells import Cell, get_cell
 from .checks import Array
 from .holdings import grads_nbytes
 from .params import PARAM_NAMES, Params
+from .stack import LayerParams, Layers, Stack, is_stack, read_stack
 from .states import GivenState, as_given, as_tuple, by_part
 
-__all__ = ["EVERYTHING", "GRAD_NAMES", "Grads", "grads_of", "present", "some_of"]
+__all__ = [
+    "EVERYTHING",
+    "GRAD_NAMES",
+    "Grads",
+    "StackGrads",
+    "grads_of",
+    "present",
+    "some_of",
+]
 
 GRAD_NAMES = ("x", "state", *PARAM_NAMES)
 EVERYTHING = frozenset(GRAD_NAMES)
@@ -47,15 +59,27 @@ class Grads:
     w_ho: Array | None = None
     b_o: Array | None = None
 
+    @overload
     @classmethod
     def zeros(
         cls, params: Params, steps: int, batch: int, *, cell: str | Cell | None = None
-    ) -> Grads:
+    ) -> Grads: ...
+
+    @overload
+    @classmethod
+    def zeros(
+        cls, params: Layers, steps: int, batch: int, *, cell: str | Cell | None = None
+    ) -> StackGrads: ...
+
+    @classmethod
+    def zeros(
+        cls, params: Params | Layers, steps: int, batch: int, *, cell: str | Cell | None = None
+    ) -> Grads | StackGrads:
         """Gradients that are all zero: ``out`` for any number of calls of these sizes.
 
         Parameters
         ----------
-        params : Params
+        params : Params, or list of layers
             Each of its arrays gets a gradient, the readout's too.
         steps, batch : int
             T and B of x, at least 0.
@@ -68,7 +92,13 @@ class Grads:
             If an argument has the wrong type or is negative.
         MemoryError
             If they do not fit the memory.
+
+        Returns
+        -------
+        Grads, or StackGrads for a list of layers
         """
+        if is_stack(params):
+            return _zeros_of_stack(read_stack(params, cell), steps, batch, cell)
         if not isinstance(params, Params):
             raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
         t = checks.size("steps", steps, least=0)
@@ -117,3 +147,68 @@ def some_of(grads: Grads, names: frozenset[str]) -> Grads:
 def present(grads: Grads) -> frozenset[str]:
     """The names under which there are arrays."""
     return frozenset(name for name in GRAD_NAMES if getattr(grads, name) is not None)
+
+
+@dataclass(eq=False)
+class StackGrads:
+    """The gradients of a stack of layers.
+
+    Attributes
+    ----------
+    x : (T, B, I)
+    state : (L*D, B, H), or a pair of them
+        With respect to the initial states, shaped like them: layer by layer, the forward direction
+        before the reverse one.
+    layers : list of Params, and of pairs of them
+        The gradients of each layer's parameters by their names, nested as `params` was.
+    """
+
+    x: Array
+    state: GivenState
+    layers: list[LayerParams]
+
+    @property
+    def directions(self) -> tuple[Params, ...]:
+        """The gradients of all parameters in the order of states."""
+        return tuple(
+            params
+            for layer in self.layers
+            for params in ((layer,) if isinstance(layer, Params) else layer)
+        )
+
+    def arrays(self) -> dict[str, Array]:
+        """The parameters' gradients that are present, by names like ``layers[1].w_ih``."""
+        return Stack(
+            tuple((layer,) if isinstance(layer, Params) else layer for layer in self.layers)
+        ).arrays()
+
+    @classmethod
+    def like(
+        cls, stack: Stack, x: Array, state: tuple[Array, ...], make: Callable[[Array], Array]
+    ) -> StackGrads:
+        """What `make` makes of x, of each part of the initial states, and of each parameter."""
+
+        def of(params: Params) -> Params:
+            return Params(**{name: make(array) for name, array in params.arrays().items()})
+
+        return cls(make(x), as_given(tuple(map(make, state))), stack.map(of))
+
+    def __repr__(self) -> str:
+        present = {"x": self.x, **by_part("state", as_tuple(self.state))}
+        shapes = ", ".join(f"{name}={array.shape}" for name, array in present.items())
+        return f"StackGrads({shapes}, {len(self.layers)} layers, dtype={self.x.dtype})"
+
+
+def _zeros_of_stack(stack: Stack, steps: int, batch: int, cell: str | Cell | None) -> StackGrads:
+    t = checks.size("steps", steps, least=0)
+    b = checks.size("batch", batch, least=0)
+    dtype = stack.dtype.newbyteorder("=")
+    parts = 1 if cell is None else len(get_cell(cell).states)
+    needed = sum(grads_nbytes(params, 0, b, parts) for params in stack.directions)
+    needed += t * b * stack.input_size * dtype.itemsize
+    memory.require_memory(needed, f"gradients of {t} steps")
+    # Shapes that take no memory.
+    x = np.broadcast_to(np.zeros((), dtype), (t, b, stack.input_size))
+    of_states = (len(stack.directions), b, stack.hidden_size)
+    state = tuple(np.broadcast_to(np.zeros((), dtype), of_states) for _ in range(parts))
+    return StackGrads.like(stack, x, state, lambda array: np.zeros(array.shape, dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, overload
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from .cells import Cell, get_cell
 from .checks import Array
 from .holdings import drawn_nbytes
 from .params import Params
+from .stack import LayerParams
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -20,19 +21,57 @@ __all__ = ["Seed", "generator_of", "init_params"]
 Seed = Union[None, int, "np.random.Generator"]
 
 
+@overload
 def init_params(
     cell: str | Cell,
     *,
     input_size: int,
     hidden_size: int,
     output_size: int | None = None,
+    layers: None = None,
+    bidirectional: Literal[False] = False,
     bias: bool = True,
     spectral_radius: float | None = None,
     forget_bias: float | None = None,
     chrono: int | None = None,
     rng: Seed = None,
     dtype: npt.DTypeLike = "float32",
-) -> Params:
+) -> Params: ...
+
+
+@overload
+def init_params(
+    cell: str | Cell,
+    *,
+    input_size: int,
+    hidden_size: int,
+    output_size: int | None = None,
+    layers: int,
+    bidirectional: bool = False,
+    bias: bool = True,
+    spectral_radius: float | None = None,
+    forget_bias: float | None = None,
+    chrono: int | None = None,
+    rng: Seed = None,
+    dtype: npt.DTypeLike = "float32",
+) -> list[LayerParams]: ...
+
+
+def init_params(
+    cell: str | Cell,
+    *,
+    input_size: int,
+    hidden_size: int,
+    output_size: int | None = None,
+    layers: int | None = None,
+    bidirectional: bool = False,
+    bias: bool = True,
+    spectral_radius: float | None = None,
+    forget_bias: float | None = None,
+    chrono: int | None = None,
+    rng: Seed = None,
+    dtype: npt.DTypeLike = "float32",
+) -> Params | list[LayerParams]:
     """Draw initial parameters.
 
     Every entry is uniform on (-1/sqrt(H), 1/sqrt(H)), as in ``torch.nn.RNN``, but for the biases
@@ -46,6 +85,10 @@ def init_params(
         I and H, at least 1.
     output_size : int, optional
         O, at least 1. Without it there is no readout (``w_ho`` and ``b_o`` are None).
+    layers : int, optional
+        L, at least 1: draw a stack of so many layers, the lowest first. The top has the readout.
+    bidirectional : bool
+        Whether each layer of the stack is a pair (forward, reverse). Not without `layers`.
     bias : bool
         Whether to create ``b_ih``, ``b_hh`` (and ``b_o``).
     spectral_radius : float, optional
@@ -64,6 +107,10 @@ def init_params(
     dtype : dtype
         A float dtype. The numbers are drawn in float64 and rounded, so every dtype gets the same.
 
+    Returns
+    -------
+    Params, or with `layers` a list of them or of pairs
+
     Raises
     ------
     TypeError, ValueError
@@ -77,29 +124,64 @@ def init_params(
     o = 0 if output_size is None else checks.size("output_size", output_size)
     out_dtype = checks.float_dtype("dtype", dtype)
     bias = checks.boolean("bias", bias)
+    count = 1 if layers is None else checks.size("layers", layers)
+    directions = 2 if checks.boolean("bidirectional", bidirectional) else 1
+    if layers is None and directions == 2:
+        raise ValueError("bidirectional: expected False without layers, got True; layers=1 is one")
     generator = generator_of(rng)
     _check_memory_bias(kind, bias, forget_bias, chrono, out_dtype)
-    memory.require_memory(drawn_nbytes(gates, i, h, o), "drawing the parameters")
-    bound = 1 / np.sqrt(h)
+    upper = (count - 1) * drawn_nbytes(gates, directions * h, h, 0)
+    needed = directions * (drawn_nbytes(gates, i, h, o) + upper)
+    memory.require_memory(needed, "drawing the parameters")
+    drawing = _Drawing(kind, h, bias, spectral_radius, forget_bias, chrono, generator, out_dtype)
+    if layers is None:
+        return drawing.layer(i, o, has_b_o=bias)
+    stack: list[LayerParams] = []
+    for k in range(count):
+        inputs, outputs = i if k == 0 else directions * h, o if k == count - 1 else 0
+        first = drawing.layer(inputs, outputs, has_b_o=bias)
+        # The readout's bias is with the forward direction.
+        stack.append(
+            first if directions == 1 else (first, drawing.layer(inputs, outputs, has_b_o=False))
+        )
+    return stack
 
-    def uniform(*shape: int) -> Array:
-        return generator.uniform(-bound, bound, shape).astype(out_dtype)
 
-    params = Params(uniform(gates * h, i), uniform(gates * h, h))
-    if spectral_radius is not None:
-        radius = checks.non_negative("spectral_radius", spectral_radius)
-        blocks = [radius * _random_orthogonal(h, generator) for _ in range(gates)]
-        params.w_hh = np.concatenate(blocks).astype(out_dtype)
-    if bias:
-        params.b_ih, params.b_hh = uniform(gates * h), uniform(gates * h)
-        for gate, values in _memory_biases(kind, h, forget_bias, chrono, generator).items():
-            rows = slice(kind.gate_names.index(gate) * h, (kind.gate_names.index(gate) + 1) * h)
-            params.b_ih[rows], params.b_hh[rows] = values, 0
-    if output_size is not None:
-        params.w_ho = uniform(o, h)
-        if bias:
-            params.b_o = uniform(o)
-    return params
+class _Drawing(NamedTuple):
+    """How the layers of one call are drawn."""
+
+    cell: Cell
+    h: int
+    bias: bool
+    spectral_radius: Any
+    forget_bias: Any
+    chrono: Any
+    generator: np.random.Generator
+    dtype: np.dtype[Any]
+
+    def layer(self, i: int, o: int, *, has_b_o: bool) -> Params:
+        """One direction of a layer; without a readout if `o` is 0."""
+        h, gates, generator = self.h, self.cell.gates, self.generator
+        params = Params(self._uniform(gates * h, i), self._uniform(gates * h, h))
+        if self.spectral_radius is not None:
+            radius = checks.non_negative("spectral_radius", self.spectral_radius)
+            blocks = [radius * _random_orthogonal(h, generator) for _ in range(gates)]
+            params.w_hh = np.concatenate(blocks).astype(self.dtype)
+        if self.bias:
+            params.b_ih, params.b_hh = self._uniform(gates * h), self._uniform(gates * h)
+            drawn = _memory_biases(self.cell, h, self.forget_bias, self.chrono, generator)
+            for gate, values in drawn.items():
+                first = self.cell.gate_names.index(gate) * h
+                params.b_ih[first : first + h], params.b_hh[first : first + h] = values, 0
+        if o:
+            params.w_ho = self._uniform(o, h)
+            if has_b_o:
+                params.b_o = self._uniform(o)
+        return params
+
+    def _uniform(self, *shape: int) -> Array:
+        bound = 1 / np.sqrt(self.h)
+        return self.generator.uniform(-bound, bound, shape).astype(self.dtype)
 
 
 def _check_memory_bias(

@@ -13,6 +13,7 @@ from .checks import Array
 from .params import Params
 from .row_map import RowMap
 from .sequence_options import read_row_map
+from .stack import is_stack
 from .states import read_state
 
 __all__ = ["initial_state", "layer_of", "read_inputs", "read_sequences"]
@@ -36,7 +37,8 @@ def read_sequences(
     x and the state are as the caller has them; `layer_of` makes what a backend reads.
     """
     if not isinstance(params, Params):
-        raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
+        hint = "; this call takes one layer, no stack" if is_stack(params) else ""
+        raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}{hint}")
     params = params.readable_for(cell)
     like = ("w_hh", params.dtype)
     array = checks.as_float_array("x", x, like)

@@ -20,7 +20,14 @@ from .row_map import RowMap
 from .states import as_given, as_tuple, names
 from .wanted import rows_like
 
-__all__ = ["check_grads", "deliver", "expect_writable", "from_layer", "into_layer"]
+__all__ = [
+    "check_grads",
+    "deliver",
+    "expect_apart",
+    "expect_writable",
+    "from_layer",
+    "into_layer",
+]
 
 
 def expect_writable(name: str, value: object, like: Array, why: str) -> Array:
@@ -114,7 +121,7 @@ def check_grads(
     _expect_apart_from_params(out, written, params)
     for name, other in read.items():
         if other is not None:
-            _expect_apart(written, name, other)
+            expect_apart(written, name, other)
 
 
 def _parts_of_state(out: Grads, parts: int) -> dict[str, object]:
@@ -154,14 +161,14 @@ def _expect_apart_from_params(out: Grads, written: dict[str, Array], params: Par
         return
     earlier: dict[str, Array] = {}
     for name, array in written.items():
-        _expect_apart(earlier, name, array)
+        expect_apart(earlier, name, array)
         earlier[name] = array
     for name, array in read.items():
-        _expect_apart(written, name, array)
+        expect_apart(written, name, array)
     _found_apart[out] = arrays
 
 
-def _expect_apart(written: dict[str, Array], name: str, array: Array) -> None:
+def expect_apart(written: dict[str, Array], name: str, array: Array) -> None:
     for other, target in written.items():
         if np.may_share_memory(array, target):
             raise ValueError(f"{other}: expected memory of its own, got memory shared with {name}")

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,12 @@ class RowMap:
         if self.offsets is None:
             return self.inner[0], self.inner_batch
         return -(-self.inner[0] // self.inner_batch), self.inner_batch
+
+    @property
+    def turned(self) -> RowMap:
+        """The map of the same rows when each piece of a sequence is run the other way round: what
+        was its end is where a state enters, and no reset stands before that."""
+        return replace(self, first=self.last, last=self.first, anew=None)
 
     def axes(self, *more: str) -> str:
         """What the axes of the caller's arrays are called, as an error writes a shape."""

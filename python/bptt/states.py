@@ -22,13 +22,14 @@ def read_state(
     name: str,
     value: object,
     cell: Cell,
-    shape: tuple[int, int],
+    shape: tuple[int, ...],
     like: tuple[str, np.dtype[Any]],
     why: Callable[[], str] | str,
     *,
     partly: bool = False,
 ) -> tuple[Any, ...]:
-    """`value` as one readable (B, H) array for each state of `cell`; `partly`: None for some.
+    """`value` as one readable array (B, H), or (L*D, B, H) of a stack, for each state of
+    `cell`; `partly`: None for some.
 
     Raises
     ------

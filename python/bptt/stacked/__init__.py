@@ -1,0 +1,6 @@
+"""Passes through a stack of layers, each the same pass that one layer makes."""
+
+from .gradient import value_and_grad
+from .tape import StackTape, forward
+
+__all__ = ["StackTape", "forward", "value_and_grad"]

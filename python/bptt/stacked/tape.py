@@ -1,0 +1,265 @@
+"""`forward` through a stack of layers, and `StackTape`, its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checks, memory
+from ..backends import Backend, for_rows, resolve
+from ..backends.protocol import SAVE, State
+from ..cells import Cell
+from ..checks import Array
+from ..grads import StackGrads
+from ..holdings import backward_nbytes, forward_nbytes, moved_nbytes
+from ..params import Params
+from ..row_map import RowMap
+from ..stack import Stack
+from ..states import GivenState, as_given, by_part, read_state
+from .inputs import check_grads, initial_state, read_stack_inputs, refuse
+from .passes import Pass, Runner, deliver, pull_back, split, stacked, targets
+
+__all__ = ["StackTape", "forward", "tape_nbytes"]
+
+
+class _Ran(NamedTuple):
+    """What a pass leaves behind: of each layer, and of the stack as a caller sees it."""
+
+    passes: list[tuple[Pass, ...]]
+    y: Array
+    state: State
+
+
+class StackTape:
+    """The record of a forward pass through a stack of layers: as `Tape` is of one layer's."""
+
+    def __init__(self, runner: Runner, stack: Stack, x: Array, state: State) -> None:
+        self._runner = runner
+        self._stack = stack
+        self._initial = state
+        self._x = x
+        rows, maps = runner.rows, runner.maps(stack)
+        states = [way.gather_state(each) for way, each in zip(maps, split(state), strict=True)]
+        passes = list(runner.run(stack, rows.gather(x), states))
+        last = (record.state for layer in passes for _, record in layer)
+        final = [way.scatter_state(each) for way, each in zip(maps, last, strict=True)]
+        y = rows.scatter(runner.y(passes[-1]))
+        self._ran: _Ran | None = _Ran(passes, y, stacked(final))
+
+    @property
+    def y(self) -> Array:
+        """(T, B, H) of the top layer, the hidden state after every step; (T, B, 2 H) if it is one
+        in both directions, the forward one's before the reverse one's. Its rows are those of x."""
+        return self._held().y
+
+    @property
+    def state(self) -> GivenState:
+        """(L*D, B, H), the state of each direction after the last step of a sequence that it runs;
+        of an LSTM the pair (h, c) of such arrays."""
+        return as_given(self._held().state)
+
+    @property
+    def cell(self) -> str:
+        """Name of the cell."""
+        return self._runner.cell.name
+
+    @property
+    def save(self) -> str:
+        """What `forward` was asked to save: "gates" or "minimal"."""
+        return self._runner.save
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that ran the forward pass and will run `backward`."""
+        return self._runner.backend.name
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for `backward` beyond the caller's own arrays; 0 once released."""
+        if self._ran is None:
+            return 0
+        held = [self._ran.y, *self._ran.state]
+        for passes in self._ran.passes:
+            for layer, record in passes:
+                held += [layer.x, *record.history, *record.state, *record.saved]
+        return sum({id(array): array.nbytes for array in held if array is not self._x}.values())
+
+    def backward(
+        self,
+        dy: Array | None = None,
+        dstate: GivenState | None = None,
+        *,
+        dc: None = None,
+        out: StackGrads | None = None,
+        accumulate: bool = False,
+        truncate: None = None,
+        detach_every: None = None,
+    ) -> StackGrads:
+        """Back-propagate through all layers and through time.
+
+        Parameters
+        ----------
+        dy : array like `y`, optional
+            Gradient of the loss with respect to it.
+        dstate : (L*D, B, H) array, or pair of them, optional
+            Gradient with respect to the final `state`, shaped like that. At least one of the two
+            must be given.
+        out : StackGrads, optional
+            Written into and returned, in place of new arrays: the result of an earlier call, or
+            ``Grads.zeros(params, T, B, cell=cell)``. The conditions are those of `Tape.backward`.
+        accumulate : bool
+            Add the gradients to what `out` holds.
+        dc, truncate, detach_every
+            Of one layer alone.
+
+        Returns
+        -------
+        StackGrads
+            Without gradients of a readout, which a tape does not have. Or `out`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type, dtype or shape, among them an array of `out`; if
+            both gradients are missing. Nothing has been written then.
+        RuntimeError
+            If the tape was released.
+        """
+        passes, y, state = self._held()
+        refuse(dc=dc, truncate=truncate, detach_every=detach_every)
+        if dy is None and dstate is None:
+            raise ValueError("dy, dstate: expected at least one of them, got None for both")
+        like = ("the tape", y.dtype)
+        if dy is not None:
+            dy = checks.as_float_array("dy", dy, like)
+            checks.expect_shape("dy", dy, y.shape, "tape.y")
+            dy = checks.readable(dy)
+        final: State | None = None
+        if dstate is not None:
+            cell = self._runner.cell
+            final = read_state("dstate", dstate, cell, state[0].shape, like, "tape.state")
+        if out is not None or accumulate is not False:
+            self._check(out, accumulate, dy, final)
+        steps, batch = self._runner.rows.extent
+        beside = self._runner.backend.beside(self._runner.cell, self.save)
+        needed = sum(
+            backward_nbytes(
+                self._runner.cell, params, steps, batch, self.save, beside, out=out is not None
+            )
+            for params in self._stack.directions
+        )
+        needed += moved_nbytes(self._stack.bottom, self._runner.rows, inputs=2, units=2)
+        memory.require_memory(needed, f"BPTT through {steps} steps of {len(passes)} layers")
+        into = out
+        if into is None:
+            bare = Stack(tuple(map(_without_readouts, self._stack.layers)))
+            into = StackGrads.like(bare, self._x, state, np.empty_like)
+        if dy is not None:
+            dy = self._runner.rows.gather(dy)
+        xs = [layer[0].layer.x for layer in passes]
+        outs = targets(self._runner, self._stack, into, xs, bool(accumulate))
+        dstates = None
+        if final is not None:
+            maps = self._runner.maps(self._stack)
+            dstates = [m.gather_dstate(d) for m, d in zip(maps, split(final), strict=True)]
+        pull_back(self._runner, passes, dy, dstates, outs, bool(accumulate))
+        deliver(self._runner, self._stack, into, outs, bool(accumulate))
+        return into
+
+    def _check(
+        self, out: object, accumulate: object, dy: Array | None, dstate: State | None
+    ) -> None:
+        """Raise an error if `out` cannot be written to."""
+        read: dict[str, Array | None] = {
+            "x": self._x,
+            **by_part("state", self._initial),
+            "dy": dy,
+            **by_part("dstate", dstate or ()),
+            "tape.y": self._held().y,
+            **by_part("tape.state", self._held().state),
+        }
+        for k, passes in enumerate(self._held().passes):
+            for d, (_, record) in enumerate(passes):
+                read |= by_part(f"states of layer {k}, direction {d}", record.history)
+        check_grads(out, accumulate, self._stack, self._initial, read, readout=False)
+
+    def jvp(self, *_: object, **__: object) -> None:
+        """Forward mode is of one layer alone.
+
+        Raises
+        ------
+        ValueError
+        """
+        raise ValueError("jvp: expected a tape of one layer, got one of a stack of layers")
+
+    def release(self) -> None:
+        """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
+        self._ran = None
+
+    def _held(self) -> _Ran:
+        if self._ran is None:
+            raise RuntimeError("the tape was released; call bptt.forward again")
+        return self._ran
+
+    def __enter__(self) -> StackTape:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        if self._ran is None:
+            return f"StackTape({self.cell!r}, released)"
+        return (
+            f"StackTape({self.cell!r}, {len(self._ran.passes)} layers, y={self._ran.y.shape}, "
+            f"backend={self.backend!r}, nbytes={self.nbytes})"
+        )
+
+
+def forward(
+    kind: Cell,
+    params: object,
+    x: Array,
+    state: GivenState | None,
+    how: Mapping[str, object],
+    *,
+    backend: str,
+    save: str,
+    out: object,
+) -> StackTape:
+    """`bptt.forward` of a list of layers."""
+    stack, array, given, rows = read_stack_inputs(kind, params, x, state, how)
+    save = checks.choice("save", save, SAVE)
+    refuse(out=out)
+    chosen = for_rows(resolve(backend, kind, array.dtype), rows.offsets)
+    needed = tape_nbytes(chosen, kind, stack, rows, save)
+    memory.require_memory(needed, f"the tape of {rows.steps} steps of {len(stack.layers)} layers")
+    kept = Stack(tuple(tuple(p.snapshot() for p in layer) for layer in stack.layers))
+    initial = initial_state(kind, stack, rows.batch, given)
+    return StackTape(Runner.of(chosen, kind, save, stack, rows), kept, array, initial)
+
+
+def tape_nbytes(backend: Backend, cell: Cell, stack: Stack, rows: RowMap, save: str) -> int:
+    """The tapes of all directions; where there are two, x turned round and y side by side."""
+    beside = backend.beside(cell, save)
+    steps, batch = rows.extent
+    needed = 0
+    for layer in stack.layers:
+        for params in layer:
+            needed += forward_nbytes(cell, params, steps, batch, save, beside)
+        if len(layer) > 1:
+            width = layer[0].input_size + 2 * stack.hidden_size
+            needed += steps * batch * width * stack.dtype.itemsize
+    return needed + moved_nbytes(stack.bottom, rows, inputs=1, units=2)
+
+
+def _without_readouts(layer: tuple[Params, ...]) -> tuple[Params, ...]:
+    return tuple(Params(p.w_ih, p.w_hh, p.b_ih, p.b_hh) for p in layer)
