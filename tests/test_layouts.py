@@ -340,6 +340,28 @@ def test_onnx_directions_are_apart(cell: str) -> None:
         assert_equal(read_onnx(cell, *stacked, direction=n), params)
 
 
+@each_cell
+def test_the_direction_of_a_node_of_onnx_says_what_is_read(cell: str) -> None:
+    both = [bptt.init_params(cell, input_size=I, hidden_size=H, rng=n) for n in range(2)]
+    inputs = [params.to_onnx(cell) for params in both]
+    stacked = [np.concatenate([one[name] for one in inputs]) for name in ("W", "R", "B")]
+    (pair,) = read_onnx(cell, *stacked, direction="bidirectional")  # type: ignore[misc]
+    for found, params in zip(pair, both, strict=True):
+        assert_equal(found, params)
+    for direction in ("forward", "reverse"):
+        attributes = told(cell, direction=direction)
+        one = list(inputs[0].values())
+        assert_equal(read_onnx(cell, *one, direction=direction, attributes=attributes), both[0])
+        with pytest.raises(ValueError, match=r"^w: expected shape \(1, .*direction='"):
+            read_onnx(cell, *stacked, direction=direction)
+    with pytest.raises(ValueError, match=r"^w: expected shape \(2, .*direction='bidirectional'"):
+        read_onnx(cell, *inputs[0].values(), direction="bidirectional")
+    with pytest.raises(ValueError, match=r"^direction: expected one of forward, .*'backward'"):
+        read_onnx(cell, *stacked, direction="backward")
+    with pytest.raises(ValueError, match=r"^reverse: expected False"):
+        read_onnx(cell, *stacked, direction="bidirectional", reverse=True)
+
+
 @pytest.mark.parametrize(
     ("cell", "changed", "words"),
     [

@@ -16,7 +16,17 @@ from . import checks, layer_options
 from .cells import Cell, get_cell
 from .checks import Array
 
-__all__ = ["from_keras", "from_onnx", "from_torch", "to_keras", "to_onnx", "to_torch"]
+__all__ = [
+    "all_from_torch",
+    "all_to_torch",
+    "from_keras",
+    "from_onnx",
+    "from_torch",
+    "onnx_directions",
+    "to_keras",
+    "to_onnx",
+    "to_torch",
+]
 
 # Where each library has the gates of `Cell.gate_names`.
 KERAS_ORDER = {"lstm": ("i", "f", "g", "o"), "gru": ("z", "r", "n")}
@@ -79,6 +89,62 @@ def to_torch(
         for name, theirs in names.items()
         if name in present
     }
+
+
+def all_from_torch(
+    state_dict: Mapping[str, Any], *, prefix: str = "", readout: str | None = None
+) -> list[list[dict[str, Array]]]:
+    """The arrays of every layer, of each of its directions; see `Params.from_torch`."""
+    bottom = from_torch(state_dict, prefix=prefix)  # or an error that tells what is there
+    both = f"{prefix}weight_ih_l0_reverse" in state_dict
+    count = next(k for k in itertools.count(1) if f"{prefix}weight_ih_l{k}" not in state_dict)
+    found = [
+        [
+            from_torch(state_dict, k, reverse=reverse, prefix=prefix)
+            for reverse in ((False, True) if both else (False,))
+        ]
+        for k in range(count)
+    ]
+    if readout is None:
+        return found
+    hidden = (1 + both) * bottom["w_hh"].shape[1]
+    names = _torch_names(0, False, prefix, readout)
+    w_ho, top = _readout_of(state_dict, names["w_ho"], readout, hidden), found[-1]
+    for arrays, columns in zip(top, np.split(w_ho, len(top), axis=1), strict=True):
+        arrays["w_ho"] = np.ascontiguousarray(columns)
+    if names["b_o"] in state_dict:
+        top[0]["b_o"] = _copy(names["b_o"], state_dict[names["b_o"]])
+    return found
+
+
+def _readout_of(state_dict: Mapping[str, Any], name: str, readout: str, columns: int) -> Array:
+    """W_o of a linear module that reads so many features."""
+    if name not in state_dict:
+        raise ValueError(
+            f"state_dict: expected {name!r}, got {_some(state_dict) or 'nothing'}"
+            + _where_it_is(state_dict, "readout", name.removeprefix(readout), columns)
+        )
+    w_ho = _copy(name, state_dict[name])
+    checks.expect_shape(name, w_ho, ("O", columns), "the top layer")
+    return w_ho
+
+
+def all_to_torch(
+    layers: Sequence[Sequence[Mapping[str, Array]]], *, prefix: str = "", readout: str | None = None
+) -> dict[str, Any]:
+    """A ``state_dict`` of all layers; see `Params.layers_to_torch`."""
+    found: dict[str, Any] = {}
+    for k, directions in enumerate(layers):
+        for reverse, arrays in enumerate(directions):
+            found |= to_torch(arrays, k, reverse=bool(reverse), prefix=prefix)
+    if readout is not None:
+        top = layers[-1]
+        joined = dict(top[0])
+        if all("w_ho" in arrays for arrays in top):
+            joined["w_ho"] = np.concatenate([arrays["w_ho"] for arrays in top], axis=1)
+        last = to_torch(joined, len(layers) - 1, prefix=prefix, readout=readout)
+        found |= {name: t for name, t in last.items() if name.startswith(readout)}
+    return found
 
 
 def _torch_names(layer: int, reverse: bool, prefix: str, readout: str | None) -> dict[str, str]:
@@ -218,6 +284,22 @@ def from_onnx(
     if "b" in one:
         found.update(b_ih=one["b"][:rows], b_hh=one["b"][rows:])
     return {name: _reordered(array, order, kind) for name, array in found.items()}
+
+
+def onnx_directions(direction: int | str, w: Any, *, reverse: bool) -> tuple[list[int], bool]:
+    """Which directions of a node are read, and whether it is one that reads from the end."""
+    if not isinstance(direction, str):
+        return [direction], reverse
+    checks.choice("direction", direction, ("forward", "reverse", "bidirectional"))
+    if reverse:
+        raise ValueError(f"reverse: expected False with direction={direction!r}, got True")
+    wanted = 2 if direction == "bidirectional" else 1
+    shape = tuple(getattr(w, "shape", ()))
+    if len(shape) == 3 and shape[0] != wanted:
+        raise ValueError(
+            f"w: expected shape ({wanted}, G*H, I) to match direction={direction!r}, got {shape}"
+        )
+    return list(range(wanted)), direction == "reverse"
 
 
 def to_onnx(arrays: Mapping[str, Array], cell: str) -> dict[str, Array]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -209,6 +209,7 @@ class Params:
         """
         return param_arrays.read(path)[1]
 
+    @overload
     @classmethod
     def from_torch(
         cls,
@@ -218,8 +219,31 @@ class Params:
         reverse: bool = False,
         prefix: str = "",
         readout: str | None = None,
-    ) -> Params:
-        """One layer of a ``torch.nn.RNN``, ``LSTM`` or ``GRU``: copies of its weights.
+    ) -> Params: ...
+
+    @overload
+    @classmethod
+    def from_torch(
+        cls,
+        state_dict: Mapping[str, Any],
+        layer: Literal["all"],
+        *,
+        reverse: Literal[False] = False,
+        prefix: str = "",
+        readout: str | None = None,
+    ) -> list[Params | tuple[Params, Params]]: ...
+
+    @classmethod
+    def from_torch(
+        cls,
+        state_dict: Mapping[str, Any],
+        layer: int | str = 0,
+        *,
+        reverse: bool = False,
+        prefix: str = "",
+        readout: str | None = None,
+    ) -> Params | list[Params | tuple[Params, Params]]:
+        """One layer of a ``torch.nn.RNN``, ``LSTM`` or ``GRU``, or all: copies of the weights.
 
         A ``state_dict`` does not tell the nonlinearity of an RNN ("tanh" or "relu"): the cell that
         these parameters are used with does.
@@ -228,15 +252,17 @@ class Params:
         ----------
         state_dict : mapping of str to tensor
             ``module.state_dict()``, of the layer or of a whole model.
-        layer : int
-            Which one of several, from 0 on.
+        layer : int, or "all"
+            Which one of several, from 0 on; "all" returns a list of them, with a pair (forward,
+            reverse) for each layer in both directions, as `bptt.forward` takes it.
         reverse : bool
             The direction that reads from the end, where there is one.
         prefix : str
             What the layer's keys begin with: ``"rnn."`` if the model has it as ``self.rnn``.
         readout : str, optional
             What the keys of a ``torch.nn.Linear`` begin with that becomes ``w_ho`` and ``b_o``:
-            ``"out."`` if the model has it as ``self.out``.
+            ``"out."`` if the model has it as ``self.out``. Of a pair, each direction gets the
+            columns that read its state, and the forward one the bias.
 
         Raises
         ------
@@ -244,6 +270,12 @@ class Params:
             If there is no such layer, or it has a projection (``proj_size``). The prefixes that
             would fit are named.
         """
+        if isinstance(layer, str):
+            checks.choice("layer", layer, ("all",))
+            if reverse:
+                raise ValueError('reverse: expected False with layer="all", got True')
+            found = layouts.all_from_torch(state_dict, prefix=prefix, readout=readout)
+            return [_nested([cls(**arrays) for arrays in directions]) for directions in found]
         return cls(
             **layouts.from_torch(state_dict, layer, reverse=reverse, prefix=prefix, readout=readout)
         )
@@ -263,6 +295,18 @@ class Params:
         return layouts.to_torch(
             self.arrays(), layer, reverse=reverse, prefix=prefix, readout=readout
         )
+
+    @staticmethod
+    def layers_to_torch(
+        params: Sequence[Params | Sequence[Params]], *, prefix: str = "", readout: str | None = None
+    ) -> dict[str, Any]:
+        """The ``state_dict`` of a whole module from the list that ``from_torch(..., "all")`` gives.
+
+        It imports torch.
+        """
+        layers = [[each] if isinstance(each, Params) else list(each) for each in params]
+        arrays = [[direction.arrays() for direction in layer] for layer in layers]
+        return layouts.all_to_torch(arrays, prefix=prefix, readout=readout)
 
     @classmethod
     def from_keras(
@@ -313,6 +357,7 @@ class Params:
         """
         return layouts.to_keras(self.readable_for(get_cell(cell)).arrays(), cell)
 
+    @overload
     @classmethod
     def from_onnx(
         cls,
@@ -324,9 +369,40 @@ class Params:
         attributes: Mapping[str, Any] | None = None,
         peepholes: Any = None,
         linear_before_reset: int = 0,
-        direction: int = 0,
+        direction: int | Literal["forward", "reverse"] = 0,
         reverse: bool = False,
-    ) -> Params:
+    ) -> Params: ...
+
+    @overload
+    @classmethod
+    def from_onnx(
+        cls,
+        cell: str,
+        w: Any,
+        r: Any,
+        b: Any = None,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        peepholes: Any = None,
+        linear_before_reset: int = 0,
+        direction: Literal["bidirectional"],
+        reverse: bool = False,
+    ) -> list[Params | tuple[Params, Params]]: ...
+
+    @classmethod
+    def from_onnx(
+        cls,
+        cell: str,
+        w: Any,
+        r: Any,
+        b: Any = None,
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        peepholes: Any = None,
+        linear_before_reset: int = 0,
+        direction: int | str = 0,
+        reverse: bool = False,
+    ) -> Params | list[Params | tuple[Params, Params]]:
         """The weights of an ONNX node ``RNN``, ``LSTM`` or ``GRU``.
 
         Weights alone do not tell what a node computes with them. Without `attributes` they are
@@ -347,8 +423,10 @@ class Params:
         linear_before_reset : int
             The attribute of a GRU, if not among `attributes`: 0 as in ONNX if not given; it must
             be 1.
-        direction : int
-            Which of the D; of two, 1 is the one that reads from the end.
+        direction : int, or {"forward", "reverse", "bidirectional"}
+            Which of the D; of two, 1 is the one that reads from the end. Or the attribute of the
+            node: "reverse" is the same as ``reverse=True``, and "bidirectional" returns a stack of
+            one layer in both directions, ``[(forward, reverse)]``.
         reverse : bool
             Take a node with ``direction="reverse"``. The cell computes the same if x is reversed in
             time.
@@ -360,19 +438,24 @@ class Params:
             activations, a clip, ``input_forget=1``, ``linear_before_reset=0``, peepholes. A
             ``layout`` of 1 is no other computation: X is batch first there, x is not.
         """
-        return cls(
-            **layouts.from_onnx(
-                cell,
-                w,
-                r,
-                b,
-                attributes=attributes,
-                peepholes=peepholes,
-                linear_before_reset=linear_before_reset,
-                direction=direction,
-                reverse=reverse,
+        which, reverse = layouts.onnx_directions(direction, w, reverse=reverse)
+        read = [
+            cls(
+                **layouts.from_onnx(
+                    cell,
+                    w,
+                    r,
+                    b,
+                    attributes=attributes,
+                    peepholes=peepholes,
+                    linear_before_reset=linear_before_reset,
+                    direction=one,
+                    reverse=reverse,
+                )
             )
-        )
+            for one in which
+        ]
+        return read[0] if len(read) == 1 else [_nested(read)]
 
     def to_onnx(self, cell: str) -> dict[str, Array]:
         """The inputs W, R and B of a node with one direction, without the readout; a GRU's needs
@@ -383,3 +466,11 @@ class Params:
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
         return f"Params({shapes}, dtype={self.dtype})"
+
+
+def _nested(directions: list[Params]) -> Params | tuple[Params, Params]:
+    """A layer as it stands in a list: its parameters, or those of both directions."""
+    if len(directions) == 1:
+        return directions[0]
+    forward, reverse = directions
+    return forward, reverse
