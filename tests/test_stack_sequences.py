@@ -125,7 +125,9 @@ def native() -> bool:
     return bptt.backends()["native"].available
 
 
-@pytest.mark.parametrize("name", ["lengths", "batch_sizes", "reset", "all of padded rows"])
+@pytest.mark.parametrize(
+    "name", ["lengths", "batch_sizes", "reset", "reverse", "all of padded rows"]
+)
 @pytest.mark.parametrize("at", ["all", "last", 2])
 @EACH_SHAPE
 def test_the_gradients_of_a_loss_are_those_of_differences(
@@ -140,6 +142,33 @@ def test_the_gradients_of_a_loss_are_those_of_differences(
         backend=backend, entries=3, **case.options,
     )  # fmt: skip
     assert found, str(found)
+
+
+@pytest.mark.parametrize("at", ["all", "last", 2])
+@EACH_CASE
+@EACH_SHAPE
+def test_predictions_are_the_readout_of_the_steps_that_are_there(
+    name: str, at: Any, shape: tuple[int, ...], backend: str
+) -> None:
+    case = NAMED[name]
+    if case.steps == 0 and at != "all":
+        pytest.skip("there is no such step")
+    call = call_of(case, "gru", shape)
+    options: dict[str, Any] = {"backend": backend, **case.options}
+    tape = bptt.forward("gru", call.layers, call.x, call.state, **options)
+    outputs, last = bptt.predict("gru", call.layers, call.x, call.state, at=at, **options)
+    assert np.array_equal(last, tape.state)
+    top = call.layers[-1] if isinstance(call.layers[-1], tuple) else (call.layers[-1],)
+    w_ho = np.concatenate([params.w_ho for params in top], axis=1)
+    wanted = case.padded(tape.y) @ w_ho.T + top[0].b_o
+    there = np.arange(case.steps)[:, None] < np.array(case.of_row, int)  # (T, B)
+    wanted[~there] = 0
+    if at == "all":
+        outputs = case.padded(outputs)
+    else:
+        steps = [max(n, 1) - 1 if at == "last" else at for n in case.of_row]
+        wanted = wanted[steps, np.arange(case.batch)]
+    assert np.allclose(outputs, wanted, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("at", ["all", "last", 2])

@@ -262,6 +262,35 @@ def test_assigning_other_arrays_does_not_reach_a_tape() -> None:
     assert all(same(array, wanted[name]) for name, array in by_name(tape.backward(tape.y)).items())
 
 
+# --- outputs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["all", "last", 2])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_predictions_are_the_readout_of_the_top(
+    cell: str, shape: tuple[int, ...], at: Any, backend: str
+) -> None:
+    layers, state = draw(cell, shape), states(cell, shape)
+    tape = bptt.forward(cell, layers, X, state, backend=backend)
+    outputs, last = bptt.predict(cell, layers, X, state, at=at, backend=backend)
+    top = layers[-1] if isinstance(layers[-1], tuple) else (layers[-1],)
+    w_ho = np.concatenate([params.w_ho for params in top], axis=1)
+    y = tape.y if at == "all" else tape.y[{"last": -1}.get(at, at)]
+    assert np.allclose(outputs, y @ w_ho.T + top[0].b_o, rtol=1e-12, atol=1e-12)
+    assert same(last, tape.state)
+
+
+def test_predictions_of_a_stack_of_one_layer_are_those_of_the_layer(
+    cell: str, backend: str
+) -> None:
+    (params,) = draw(cell, (1,))
+    for at in ("all", "last"):
+        wanted = bptt.predict(cell, params, X, at=at, backend=backend)
+        found = bptt.predict(cell, [params], X, at=at, backend=backend)
+        assert same(found.outputs, wanted.outputs)
+        assert same(of_direction(found.state, 0), wanted.state)
+
+
 # --- what is drawn -------------------------------------------------------------------------------
 
 
@@ -416,11 +445,10 @@ def test_what_goes_with_one_layer_alone_says_so() -> None:
         tape.jvp(X4)
     with pytest.raises(ValueError, match="out: expected None, as params are a stack"):
         bptt.forward("lstm", layers, X4, out=tape)
-    for call in (bptt.lag_gradients, bptt.predict):
-        options = loss if call is bptt.lag_gradients else {}
-        arguments = (target,) if call is bptt.lag_gradients else ()
-        with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):
-            call("lstm", layers, X4, *arguments, **options)  # type: ignore[operator]
+    with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):
+        bptt.lag_gradients("lstm", layers, X4, target, **loss)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):
+        bptt.Stepper("lstm", layers, batch=B)  # type: ignore[arg-type]
 
 
 def test_arrays_that_cannot_take_the_gradients_are_named_before_any_is_written() -> None:

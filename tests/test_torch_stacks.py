@@ -109,6 +109,41 @@ def test_the_loss_of_a_whole_net_and_its_gradients_are_those_of_torch(
         assert close(gradient.numpy(), theirs[name]), name
 
 
+@pytest.mark.full_product
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("of", ["tanh", "lstm", "gru"])
+def test_packed_sequences_are_those_of_torch(of: str, directions: int, packed: bool) -> None:
+    net, rng = Net(of, 2, directions), np.random.default_rng(0)
+    lengths = [T, 6, 6, 1] if packed else [6, 1, T, 6]
+    x = rng.standard_normal((T, len(lengths), I))
+    their_x = leaf(x)
+    theirs = torch.nn.utils.rnn.pack_padded_sequence(their_x, lengths, enforce_sorted=False)
+    their_packed, their_last = net.rnn(theirs)
+    their_y, _ = torch.nn.utils.rnn.pad_packed_sequence(their_packed)
+    dy = rng.standard_normal(their_y.shape)
+    (their_y * torch.tensor(dy)).sum().backward()
+
+    if packed:
+        data, sizes = theirs.data.detach(), theirs.batch_sizes
+        tape = bptt.forward(of, layers_of(net), data, batch_sizes=sizes)
+        rows = torch.nn.utils.rnn.pack_padded_sequence(torch.tensor(dy), lengths)
+        grads = tape.backward(rows.data)
+        dx = torch.nn.utils.rnn.PackedSequence(torch.from_numpy(grads.x), sizes)
+        padded_dx = torch.nn.utils.rnn.pad_packed_sequence(dx)[0].numpy()
+        assert close(tape.y, their_packed.data)
+    else:
+        tape = bptt.forward(of, layers_of(net), x, lengths=lengths)
+        grads = tape.backward(dy)
+        padded_dx = grads.x
+        assert close(tape.y, their_y)
+    assert all(map(close, as_tuple(tape.state), as_tuple(their_last)))
+    assert close(padded_dx, their_x.grad)
+    found = bptt.Params.layers_to_torch(grads.layers, prefix="rnn.")
+    for name, p in net.named_parameters():
+        assert not name.startswith("rnn.") or close(found[name].numpy(), p.grad), name
+
+
 @pytest.mark.parametrize("directions", [1, 2])
 def test_a_state_dict_comes_back_as_it_was(directions: int) -> None:
     net = Net("gru", 3, directions)

@@ -6,7 +6,7 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
-from . import memory
+from . import memory, stacked
 from .backends import Backend, for_rows, resolve
 from .backends.protocol import Layer, State
 from .cells import Cell, get_cell
@@ -16,6 +16,7 @@ from .inputs import initial_state, layer_of, read_sequences
 from .losses import read_step
 from .params import Params
 from .sequence_options import Flags, Integers
+from .stack import Layers, is_stack
 from .states import GivenState, as_given
 from .stream import STEPS_AT_ONCE, stream
 
@@ -39,7 +40,7 @@ class Prediction(NamedTuple):
 
 def predict(
     cell: str | Cell,
-    params: Params,
+    params: Params | Layers,
     x: Array,
     state: GivenState | None = None,
     *,
@@ -54,13 +55,14 @@ def predict(
     """The outputs of a recurrent layer with a linear readout, and its state after the last step.
 
     The states of all steps are not kept: beside its result a call needs memory for about a hundred
-    steps.
+    steps; of a stack of layers, for the states of two of them.
 
     Parameters
     ----------
     cell : {"linear", "tanh", "relu", "lstm", "gru"}, or Cell
-    params : Params
-        With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2.
+    params : Params, or list of layers
+        With a readout ``w_ho`` (and, if wanted, ``b_o``): O_t = W_o S_t + b_2. A list is a stack,
+        as in `value_and_grad`.
     x : (T, B, I) array
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given. The state of an earlier
@@ -110,6 +112,8 @@ def predict(
         "reverse": reverse,
         "batch_first": batch_first,
     }
+    if is_stack(params):
+        return Prediction(*stacked.predict(kind, params, x, state, how, at=at, backend=backend))
     params, x, given, rows = read_sequences(kind, params, x, state, how)
     if params.w_ho is None:
         raise ValueError("params: predict needs the readout weights w_ho, got None")

@@ -18,6 +18,7 @@ from .holdings import stepper_nbytes
 from .inputs import initial_state
 from .outputs import expect_writable
 from .params import PARAM_NAMES, Params
+from .stack import is_stack
 from .states import GivenState, as_given, read_state
 from .stream import stream
 
@@ -81,7 +82,8 @@ class Stepper:
     ) -> None:
         kind = get_cell(cell)
         if not isinstance(params, Params):
-            raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}")
+            hint = "; this call takes one layer, no stack" if is_stack(params) else ""
+            raise TypeError(f"params: expected bptt.Params, got {type(params).__name__}{hint}")
         params = params.readable_for(kind)
         self._cell, self._batch = kind, checks.size("batch", batch, least=0)
         self._input_size, self._hidden_size = params.input_size, params.hidden_size

@@ -1,6 +1,7 @@
 """Passes through a stack of layers, each the same pass that one layer makes."""
 
 from .gradient import value_and_grad
+from .prediction import predict
 from .tape import StackTape, forward
 
-__all__ = ["StackTape", "forward", "value_and_grad"]
+__all__ = ["StackTape", "forward", "predict", "value_and_grad"]

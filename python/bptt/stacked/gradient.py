@@ -26,7 +26,7 @@ from ..stack import Stack
 from ..states import GivenState, as_given, by_part
 from ..stream import state_after
 from .inputs import check_grads, initial_state, read_stack_inputs, refuse
-from .passes import Runner, deliver, pull_back, split, stacked, targets
+from .passes import Runner, deliver, pull_back, targets
 from .readout import expect_readout, put, readout_gradient
 from .tape import tape_nbytes
 
@@ -53,7 +53,7 @@ def value_and_grad(
 ) -> tuple[Any, ...]:
     """`bptt.value_and_grad` of a list of layers."""
     stack, array, given, rows = read_stack_inputs(kind, params, x, state, how)
-    expect_readout(stack)
+    expect_readout(stack, "value_and_grad")
     refuse(truncate=truncate, detach_every=detach_every)
     return_state = checks.boolean("return_state", return_state)
     # The top's outputs and the lowest layer's inputs: what a caller sees.
@@ -75,14 +75,12 @@ def value_and_grad(
         check_grads(out, accumulate, stack, initial, read, readout=True)
     into = StackGrads.like(stack, array, initial, np.empty_like) if out is None else out
     runner = Runner.of(chosen, kind, "gates", stack, rows)
-    maps = runner.maps(stack)
-    states = [way.gather_state(each) for way, each in zip(maps, split(initial), strict=True)]
     ask = _Ask(objective, into, bool(accumulate))
+    states = runner.entering(stack, initial)
     value, last = _run(runner, stack, rows.gather(array), states, ask, return_state)
     if last is None:
         return float(value), into
-    final = [way.scatter_state(each) for way, each in zip(maps, last, strict=True)]
-    return float(value), into, as_given(stacked(final))
+    return float(value), into, as_given(runner.leaving(stack, last))
 
 
 class _Ask(NamedTuple):

@@ -28,7 +28,7 @@ from ..row_map import RowMap
 from ..stack import Stack
 from ..states import as_given, as_tuple
 
-__all__ = ["Pass", "Runner", "Turn", "deliver", "pull_back", "split", "stacked", "targets"]
+__all__ = ["Pass", "Runner", "Turn", "deliver", "pull_back", "split", "targets"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,18 @@ class Runner:
         """How the states of each direction enter and leave."""
         ways = (self.rows, self.rows.turned)
         return [way for layer in stack.layers for way in ways[: len(layer)]]
+
+    def entering(self, stack: Stack, state: State) -> list[State]:
+        """The initial state of each direction, of the caller's (L*D, B, H) of each part."""
+        return [
+            way.gather_state(each) for way, each in zip(self.maps(stack), split(state), strict=True)
+        ]
+
+    def leaving(self, stack: Stack, states: Sequence[State]) -> State:
+        """The caller's final states, (L*D, B, H) of each part."""
+        maps = self.maps(stack)
+        left = [way.scatter_state(each) for way, each in zip(maps, states, strict=True)]
+        return tuple(np.stack(part) for part in zip(*left, strict=True))
 
     def layers(
         self, directions: Sequence[Params], x: Array, states: Sequence[State]
@@ -175,11 +187,6 @@ def pull_back(
         of_layer = None if dstates is None else dstates[mine]
         dy = runner.back(layer, dy, of_layer, outs[mine], accumulate)
         end = mine.start
-
-
-def stacked(states: Sequence[State]) -> State:
-    """The other way round of `split`, in new arrays."""
-    return tuple(np.stack(part) for part in zip(*states, strict=True))
 
 
 def split(state: State) -> list[State]:

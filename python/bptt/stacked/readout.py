@@ -20,10 +20,10 @@ from ..losses import Objective
 from ..params import Params
 from ..stack import Stack
 
-__all__ = ["ReadoutGradient", "expect_readout", "put", "readout_gradient"]
+__all__ = ["ReadoutGradient", "expect_readout", "put", "readout_gradient", "readout_of"]
 
 
-def expect_readout(stack: Stack) -> None:
+def expect_readout(stack: Stack, call: str) -> None:
     """Raise ValueError unless the top layer alone has a readout, in each of its directions."""
     below = len(stack.directions) - len(stack.top)
     for k, (where, params) in enumerate(zip(stack.names, stack.directions, strict=True)):
@@ -31,7 +31,7 @@ def expect_readout(stack: Stack) -> None:
             raise ValueError(f"params{where}: expected a readout on the top layer alone, got w_ho")
         if k >= below and params.w_ho is None:
             raise ValueError(
-                f"params{where}: value_and_grad needs the readout weights w_ho of the top layer"
+                f"params{where}: {call} needs the readout weights w_ho of the top layer"
                 f"{', of each direction' if len(stack.top) > 1 else ''}, got None"
             )
     if len(stack.top) == 1:
@@ -46,10 +46,14 @@ def expect_readout(stack: Stack) -> None:
         raise ValueError(f"params{stack.names[-1]}: expected b_o in the forward direction alone")
 
 
-def _of_both(top: Sequence[Params]) -> tuple[Array, Array | None]:
-    """W_o (O, 2 H) and b_2 of a layer in both directions."""
-    parts = [params.w_ho for params in top if params.w_ho is not None]
-    return np.concatenate(parts, axis=1), top[0].b_o
+def readout_of(top: Sequence[Params]) -> Params:
+    """Parameters with the readout of a top layer's y, w_ho (O, D*H); no other array counts."""
+    if len(top) == 1:
+        return top[0]
+    w_ho = np.concatenate([params.w_ho for params in top if params.w_ho is not None], axis=1)
+    width = w_ho.shape[1]
+    unused = np.zeros((width, width), w_ho.dtype)
+    return Params(unused, unused, w_ho=w_ho, b_o=top[0].b_o)
 
 
 class ReadoutGradient(NamedTuple):
@@ -68,11 +72,8 @@ def readout_gradient(
 
     A backend reads out the states of a layer; of this one nothing but the readout is used.
     """
-    w_ho, b_o = _of_both([layer.params for layer in top])
-    width = y.shape[-1]
-    unused = np.zeros((width, width), y.dtype)
-    state = (np.zeros((len(top[0].state[0]), width), y.dtype),)
-    network = Params(unused, unused, w_ho=w_ho, b_o=b_o)
+    network = readout_of([layer.params for layer in top])
+    state = (np.zeros((len(top[0].state[0]), y.shape[-1]), y.dtype),)
     layer = Layer(CELLS["linear"], network, y, state, top[0].offsets)
     loss, dy, readout = backend.readout_gradient(layer, y, objective)
     if objective.step is not None:

@@ -20,7 +20,7 @@ from ..row_map import RowMap
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part, read_state
 from .inputs import check_grads, initial_state, read_stack_inputs, refuse
-from .passes import Pass, Runner, deliver, pull_back, split, stacked, targets
+from .passes import Pass, Runner, deliver, pull_back, split, targets
 
 __all__ = ["StackTape", "forward", "tape_nbytes"]
 
@@ -41,13 +41,10 @@ class StackTape:
         self._stack = stack
         self._initial = state
         self._x = x
-        rows, maps = runner.rows, runner.maps(stack)
-        states = [way.gather_state(each) for way, each in zip(maps, split(state), strict=True)]
-        passes = list(runner.run(stack, rows.gather(x), states))
-        last = (record.state for layer in passes for _, record in layer)
-        final = [way.scatter_state(each) for way, each in zip(maps, last, strict=True)]
-        y = rows.scatter(runner.y(passes[-1]))
-        self._ran: _Ran | None = _Ran(passes, y, stacked(final))
+        passes = list(runner.run(stack, runner.rows.gather(x), runner.entering(stack, state)))
+        last = [record.state for layer in passes for _, record in layer]
+        y = runner.rows.scatter(runner.y(passes[-1]))
+        self._ran: _Ran | None = _Ran(passes, y, runner.leaving(stack, last))
 
     @property
     def y(self) -> Array:
