@@ -151,8 +151,8 @@ def test_predictions_are_the_readout_of_the_steps_that_are_there(
     name: str, at: Any, shape: tuple[int, ...], backend: str
 ) -> None:
     case = NAMED[name]
-    if case.steps == 0 and at != "all":
-        pytest.skip("there is no such step")
+    if case.steps == 0:
+        at = "all"  # there is no other step
     call = call_of(case, "gru", shape)
     options: dict[str, Any] = {"backend": backend, **case.options}
     tape = bptt.forward("gru", call.layers, call.x, call.state, **options)

@@ -104,6 +104,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: None = None,
     detach_every: None = None,
+    memory_limit: None = None,
+    checkpoint_every: None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -129,6 +131,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: None = None,
     detach_every: None = None,
+    memory_limit: None = None,
+    checkpoint_every: None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -288,6 +292,8 @@ def value_and_grad(
             accumulate=accumulate,
             truncate=truncate,
             detach_every=detach_every,
+            memory_limit=memory_limit,
+            checkpoint_every=checkpoint_every,
             return_state=return_state,
         )
     params, x, given, rows = read_sequences(kind, params, x, state, how)

@@ -47,14 +47,13 @@ def value_and_grad(
     backend: str,
     out: StackGrads | None,
     accumulate: bool,
-    truncate: object,
-    detach_every: object,
     return_state: bool,
+    **of_one_layer: object,
 ) -> tuple[Any, ...]:
     """`bptt.value_and_grad` of a list of layers."""
     stack, array, given, rows = read_stack_inputs(kind, params, x, state, how)
     expect_readout(stack, "value_and_grad")
-    refuse(truncate=truncate, detach_every=detach_every)
+    refuse(**of_one_layer)
     return_state = checks.boolean("return_state", return_state)
     # The top's outputs and the lowest layer's inputs: what a caller sees.
     seen = replace(stack.bottom, w_ho=stack.top[0].w_ho, b_o=stack.top[0].b_o)
