@@ -253,6 +253,47 @@ def test_layers_of_a_state_of_their_own_memory_can_be_released(cell: str) -> Non
     tape.release()
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_tape_is_recorded_into_again(cell: str, shape: tuple[int, ...], backend: str) -> None:
+    layers, state = draw(cell, shape), states(cell, shape)
+    tape = bptt.forward(cell, layers, np.zeros_like(X), backend=backend)
+    fresh = bptt.forward(cell, layers, X, state, backend=backend)
+    assert bptt.forward(cell, layers, X, state, backend=backend, out=tape) is tape
+    assert same(tape.y, fresh.y)
+    assert same(tape.state, fresh.state)
+    dy = np.random.default_rng(4).standard_normal(tape.y.shape)
+    wanted = by_name(fresh.backward(dy))
+    assert all(same(array, wanted[name]) for name, array in by_name(tape.backward(dy)).items())
+    on = bptt.forward(cell, layers, X, fresh.state, backend=backend)
+    bptt.forward(cell, layers, X, tape.state, backend=backend, out=tape)
+    assert same(tape.y, on.y)
+
+
+def test_a_tape_of_other_layers_cannot_be_recorded_into() -> None:
+    layers: Any = [BOTTOM, TOP]
+    tape: Any = bptt.forward("lstm", layers, X4)
+    before = tape.y.copy()
+    one: Any = bptt.forward("lstm", BOTTOM, X4)
+    for changed, error, words in (
+        ({"out": one}, TypeError, "out: expected bptt.StackTape, got Tape"),
+        ({"params": [BOTTOM]}, ValueError, r"layers with the directions \(1,\), got .* \(1, 1\)"),
+        ({"save": "minimal"}, ValueError, "out: expected a tape of save 'minimal'"),
+        ({"backend": "numpy"}, ValueError, "out: expected a tape of backend 'numpy'"),
+        ({"x": X4[:3]}, ValueError, r"out: expected shape \(3, 3, 5\)"),
+        ({"lengths": [T, 1, 1]}, ValueError, "out: expected a tape of the same lengths"),
+    ):
+        call: dict[str, Any] = {"params": layers, "x": X4, "out": tape, **changed}
+        with pytest.raises(error, match=words):
+            bptt.forward("lstm", **call)
+    assert same(tape.y, before)
+    square: Any = bptt.forward("lstm", [TOP, TOP], before)
+    with pytest.raises(ValueError, match="x: expected memory apart from out, got a part of it"):
+        bptt.forward("lstm", [TOP, TOP], square.y, out=square)
+    tape.release()
+    with pytest.raises(RuntimeError, match="got a released one"):
+        bptt.forward("lstm", layers, X4, out=tape)
+
+
 def test_assigning_other_arrays_does_not_reach_a_tape() -> None:
     layers = draw("tanh", (1, 1))
     tape = bptt.forward("tanh", layers, X)
@@ -446,8 +487,6 @@ def test_what_goes_with_one_layer_alone_says_so() -> None:
         tape.backward(dc=tape.y)
     with pytest.raises(ValueError, match="jvp: expected a tape of one layer"):
         tape.jvp(X4)
-    with pytest.raises(ValueError, match="out: expected None, as params are a stack"):
-        bptt.forward("lstm", layers, X4, out=tape)
     with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):
         bptt.lag_gradients("lstm", layers, X4, target, **loss)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import Any, overload
 
 from . import checks, memory, stacked
 from .backends import for_rows, resolve
@@ -48,7 +48,7 @@ def forward(
     *,
     backend: str = "auto",
     save: str = "gates",
-    out: None = None,
+    out: StackTape | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -65,7 +65,7 @@ def forward(
     *,
     backend: str = "auto",
     save: str = "gates",
-    out: Tape | None = None,
+    out: Any = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -99,7 +99,7 @@ def forward(
         A tape to record into and return, in place of a new one. It must have the same cell,
         backend, `save`, dtype and (T, B, H); what it held is overwritten. `state` may be its final
         ``state`` or a part of its ``y``, which is copied first; `x` and `params` must not share
-        memory with it. Not with a stack.
+        memory with it. With a stack, a `StackTape` of as many layers and directions.
     lengths : (B,) integers, optional
         How many steps each sequence has, from 0 to T and in any order. Beyond them x is not read
         and y is zero; ``tape.state`` is the state after each sequence's own last step.

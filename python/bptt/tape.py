@@ -25,7 +25,7 @@ from .states import GivenState, as_given, by_part, read_state
 from .truncation import read_truncation, truncated_backward
 from .wanted import Wanted, read_per_row, read_wanted
 
-__all__ = ["Tape", "record_into"]
+__all__ = ["Tape", "expect_same_shape", "record_into"]
 
 
 class Tape:
@@ -439,7 +439,7 @@ def record_into(
     record, before = out._record, out._rows
     if record.y.dtype != x.dtype:
         raise TypeError(f"out: expected a tape of dtype {x.dtype} like x, got {record.y.dtype}")
-    _expect_same_shape(before, out._layer.params, rows, params)
+    expect_same_shape(before, out._layer.params, rows, params)
     held = {
         **dict(zip(("out.y", "out.c"), record.history, strict=False)),
         **by_part("out.state", record.state),
@@ -457,7 +457,7 @@ def record_into(
     return out._record_again(layer_of(cell, params.snapshot(), x, state, rows), rows)
 
 
-def _expect_same_shape(before: RowMap, params_before: Params, rows: RowMap, params: Params) -> None:
+def expect_same_shape(before: RowMap, params_before: Params, rows: RowMap, params: Params) -> None:
     """Raise ValueError unless a pass leaves arrays of the same shapes as the one before."""
     y = np.broadcast_to(np.float32(0), (*before.shape, params_before.hidden_size))
     checks.expect_shape("out", y, (*rows.shape, params.hidden_size), "x and w_hh")

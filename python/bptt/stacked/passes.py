@@ -12,6 +12,7 @@ direction by themselves.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -125,9 +126,12 @@ class Runner:
         yield rows
         yield self.turn(rows)
 
-    def forward(self, layers: Sequence[Layer]) -> tuple[Pass, ...]:
-        """Run the directions of one layer."""
-        return tuple(Pass(layer, self.backend.forward(layer, self.save)) for layer in layers)
+    def forward(self, layers: Sequence[Layer], into: Sequence[Record] = ()) -> tuple[Pass, ...]:
+        """Run the directions of one layer, into the arrays of earlier passes if there are some."""
+        return tuple(
+            Pass(layer, self.backend.forward(layer, self.save, record))
+            for layer, record in itertools.zip_longest(layers, into[: len(layers)])
+        )
 
     def y(self, passes: Sequence[Pass]) -> Array:
         """What a layer gives to the one above, (T, B, D*H)."""
@@ -136,12 +140,14 @@ class Runner:
             return first
         return np.concatenate([first, self.turn(others[0])], axis=-1)
 
-    def run(self, stack: Stack, x: Array, states: Sequence[State]) -> Iterator[tuple[Pass, ...]]:
+    def run(
+        self, stack: Stack, x: Array, states: Sequence[State], into: Sequence[Record] = ()
+    ) -> Iterator[tuple[Pass, ...]]:
         """The passes of layer upon layer, from the initial state of each direction."""
         for directions in stack.layers:
             layers = list(self.layers(directions, x, states))
-            states = states[len(directions) :]
-            passes = self.forward(layers)
+            passes = self.forward(layers, into)
+            states, into = states[len(directions) :], into[len(directions) :]
             yield passes
             x = self.y(passes)
 

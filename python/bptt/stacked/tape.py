@@ -1,16 +1,16 @@
-"""`forward` through a stack of layers, and `StackTape`, its record."""
+"""`StackTape`: the record of a forward pass through a stack of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import checks, memory
-from ..backends import Backend, for_rows, resolve
-from ..backends.protocol import SAVE, State
+from ..backends import Backend
+from ..backends.protocol import Record, State
 from ..cells import Cell
 from ..checks import Array
 from ..grads import StackGrads
@@ -19,10 +19,10 @@ from ..params import Params
 from ..row_map import RowMap
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part, read_state
-from .inputs import check_grads, initial_state, read_stack_inputs, refuse
+from .inputs import check_grads, refuse
 from .passes import Pass, Runner, deliver, pull_back, split, targets
 
-__all__ = ["StackTape", "forward", "tape_nbytes"]
+__all__ = ["StackTape", "tape_nbytes"]
 
 
 class _Ran(NamedTuple):
@@ -37,14 +37,23 @@ class StackTape:
     """The record of a forward pass through a stack of layers: as `Tape` is of one layer's."""
 
     def __init__(self, runner: Runner, stack: Stack, x: Array, state: State) -> None:
+        self._ran: _Ran | None = None
+        self._record(runner, stack, x, state, ())
+
+    def _record(
+        self, runner: Runner, stack: Stack, x: Array, state: State, into: Sequence[Record]
+    ) -> None:
+        """Run through x, into the arrays of an earlier pass if there are some."""
+        self._ran = None  # until it is whole: a pass that ends early leaves neither
         self._runner = runner
         self._stack = stack
         self._initial = state
         self._x = x
-        passes = list(runner.run(stack, runner.rows.gather(x), runner.entering(stack, state)))
+        states = runner.entering(stack, state)
+        passes = list(runner.run(stack, runner.rows.gather(x), states, into))
         last = [record.state for layer in passes for _, record in layer]
         y = runner.rows.scatter(runner.y(passes[-1]))
-        self._ran: _Ran | None = _Ran(passes, y, runner.leaving(stack, last))
+        self._ran = _Ran(passes, y, runner.leaving(stack, last))
 
     @property
     def y(self) -> Array:
@@ -219,29 +228,6 @@ class StackTape:
             f"StackTape({self.cell!r}, {len(self._ran.passes)} layers, y={self._ran.y.shape}, "
             f"backend={self.backend!r}, nbytes={self.nbytes})"
         )
-
-
-def forward(
-    kind: Cell,
-    params: object,
-    x: Array,
-    state: GivenState | None,
-    how: Mapping[str, object],
-    *,
-    backend: str,
-    save: str,
-    out: object,
-) -> StackTape:
-    """`bptt.forward` of a list of layers."""
-    stack, array, given, rows = read_stack_inputs(kind, params, x, state, how)
-    save = checks.choice("save", save, SAVE)
-    refuse(out=out)
-    chosen = for_rows(resolve(backend, kind, array.dtype), rows.offsets)
-    needed = tape_nbytes(chosen, kind, stack, rows, save)
-    memory.require_memory(needed, f"the tape of {rows.steps} steps of {len(stack.layers)} layers")
-    kept = Stack(tuple(tuple(p.snapshot() for p in layer) for layer in stack.layers))
-    initial = initial_state(kind, stack, rows.batch, given)
-    return StackTape(Runner.of(chosen, kind, save, stack, rows), kept, array, initial)
 
 
 def tape_nbytes(backend: Backend, cell: Cell, stack: Stack, rows: RowMap, save: str) -> int:
