@@ -387,8 +387,7 @@ X4 = X.astype(np.float32)
         (
             [(BOTTOM, TOP)],
             ValueError,
-            "params[0][1]: expected input_size=4 to match that it reads what the other direction "
-            "does, got 5",
+            "params[0][1]: expected input_size=4 like the forward direction, got 5",
         ),
         (
             [BOTTOM, bptt.init_params("lstm", input_size=H, hidden_size=3, rng=0)],

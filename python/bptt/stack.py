@@ -160,13 +160,10 @@ def _expect_to_meet(name: str, params: Params, first: Params, inputs: int, layer
             f"{name}: expected w_hh of shape {first.w_hh.shape} like that of the first layer, as "
             f"all states of a stack are one array (layers, B, H), got {params.w_hh.shape}"
         )
-    if params.input_size != inputs:
-        below = "that it reads what the other direction does"
-        if layer and not name.endswith("][1]"):
-            below = f"the y of params[{layer - 1}]"
-        hint = ""
-        if layer == 1 and params.input_size == first.input_size and name.endswith("s[1]"):
-            hint = "; a layer in both directions is a pair in the list, [(forward, reverse)]"
-        raise ValueError(
-            f"{name}: expected input_size={inputs} to match {below}, got {params.input_size}{hint}"
-        )
+    if params.input_size == inputs:
+        return
+    like = f"to match the y of params[{layer - 1}]" if layer else "like the forward direction"
+    hint = ""
+    if name == "params[1]" and params.input_size == first.input_size:
+        hint = "; a layer in both directions is a pair in the list, [(forward, reverse)]"
+    raise ValueError(f"{name}: expected input_size={inputs} {like}, got {params.input_size}{hint}")

@@ -71,10 +71,10 @@ def check_grads(
         likes = {name: array for name, array in likes.items() if not _of_readout(name)}
         given = {name: array for name, array in given.items() if not _of_readout(name)}
     if likes.keys() != given.keys():
-        missing, more = likes.keys() - given.keys(), given.keys() - likes.keys()
+        counts = {"without": likes.keys() - given.keys(), "with": given.keys() - likes.keys()}
+        got = " and ".join(f"{word} {', '.join(sorted(n))}" for word, n in counts.items() if n)
         raise ValueError(
-            "out: expected a gradient of each parameter, nested as params, got one without "
-            f"{sorted(missing) or 'any missing'} and with {sorted(more) or 'none'} too many"
+            f"out: expected a gradient of each parameter, nested as params, got one {got}"
         )
     earlier: dict[str, Array] = {}
     others = {**read, **{f"params{n.removeprefix('layers')}": a for n, a in stack.arrays().items()}}
