@@ -237,6 +237,13 @@ def test_stacks_without_rows_have_states_all_the_same(cell: str, steps: int, bat
     grads = tape.backward(tape.y)
     assert grads.x.shape == x.shape
     assert all(part.shape == (3, batch, H) for part in as_tuple(grads.state))
+    for shape in ((2, 1), (1, 2)):
+        loss, grads = bptt.value_and_grad(
+            cell, draw(cell, shape), x, TARGET[:steps, :batch], loss="squared_error", at="all"
+        )
+        some = steps * batch > 0
+        assert (loss > 0) == some
+        assert some or not any(array.any() for array in grads.arrays().values())
 
 
 def test_layers_of_a_state_of_their_own_memory_can_be_released(cell: str) -> None:

@@ -150,5 +150,6 @@ def _nbytes(backend: Backend, cell: Cell, stack: Stack, rows: RowMap, out: bool)
             cell, stack.top[0], steps, batch, beside, kept=steps, read=steps, out=out
         )
     for params in taped.directions:
-        needed += backward_nbytes(cell, params, steps, batch, "gates", beside, out=out)
+        given = out and params is stack.bottom
+        needed += backward_nbytes(cell, params, steps, batch, "gates", beside, out=given)
     return needed

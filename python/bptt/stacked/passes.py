@@ -169,13 +169,10 @@ class Runner:
             nothing = (None,) * (len(layer.state) - 1)
             incoming = Incoming((mine, *nothing), None if dstates is None else dstates[d])
             self.backend.backward(layer, record, incoming, Request(out, accumulate))
-        self.add_reverse(outs)
+            if d:
+                outs[0].x[...] += self.turn(out.x)
+                out.x = out.x[:0].copy()  # its memory is free from here on
         return outs[0].x
-
-    def add_reverse(self, outs: Sequence[Grads]) -> None:
-        """Add what the reverse direction gave to dx, in ``outs[0].x``."""
-        for out in outs[1:]:
-            outs[0].x[...] += self.turn(out.x)
 
 
 def pull_back(
@@ -192,6 +189,8 @@ def pull_back(
         mine = slice(end - len(layer), end)
         of_layer = None if dstates is None else dstates[mine]
         dy = runner.back(layer, dy, of_layer, outs[mine], accumulate)
+        for out in outs[end : end + 1]:
+            out.x = out.x[:0].copy()  # the layer above, whose dx was read
         end = mine.start
 
 

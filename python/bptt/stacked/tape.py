@@ -151,12 +151,12 @@ class StackTape:
             self._check(out, accumulate, dy, final)
         steps, batch = self._runner.rows.extent
         beside = self._runner.backend.beside(self._runner.cell, self.save)
-        needed = sum(
-            backward_nbytes(
-                self._runner.cell, params, steps, batch, self.save, beside, out=out is not None
+        needed = 0
+        for params in self._stack.directions:
+            given = out is not None and params is self._stack.bottom
+            needed += backward_nbytes(
+                self._runner.cell, params, steps, batch, self.save, beside, out=given
             )
-            for params in self._stack.directions
-        )
         needed += moved_nbytes(self._stack.bottom, self._runner.rows, inputs=2, units=2)
         memory.require_memory(needed, f"BPTT through {steps} steps of {len(passes)} layers")
         into = out
