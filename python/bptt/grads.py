@@ -184,14 +184,18 @@ class StackGrads:
 
     @classmethod
     def like(
-        cls, stack: Stack, x: Array, state: tuple[Array, ...], make: Callable[[Array], Array]
+        cls,
+        stack: Stack,
+        x: Array,
+        state: tuple[Array, ...],
+        make: Callable[[Array], Array],
+        *,
+        readout: bool = True,
     ) -> StackGrads:
         """What `make` makes of x, of each part of the initial states, and of each parameter."""
-
-        def of(params: Params) -> Params:
-            return Params(**{name: make(array) for name, array in params.arrays().items()})
-
-        return cls(make(x), as_given(tuple(map(make, state))), stack.map(of))
+        names = PARAM_NAMES if readout else PARAM_NAMES[:4]
+        layers = stack.map(lambda params: params.like(make, names))
+        return cls(make(x), as_given(tuple(map(make, state))), layers)
 
     def __repr__(self) -> str:
         present = {"x": self.x, **by_part("state", as_tuple(self.state))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -131,6 +131,15 @@ class Params:
         copied = object.__new__(Params)
         copied.__dict__.update(self.__dict__)
         return copied
+
+    def like(self, make: Callable[[Array], Array], names: Sequence[str] = PARAM_NAMES) -> Params:
+        """What `make` makes of the arrays that have these names; shape and dtype have to stay."""
+        made = self.snapshot()
+        for name in PARAM_NAMES:
+            array = getattr(self, name)
+            made.__dict__[name] = make(array) if array is not None and name in names else None
+        made._accepted = None
+        return made
 
     def _checked(self) -> dict[str, Array]:
         return param_arrays.checked({name: getattr(self, name) for name in PARAM_NAMES})

@@ -81,6 +81,8 @@ class Runner:
         What each layer keeps for its way back.
     rows : RowMap
         Between the caller's rows and those of the layers.
+    turned : RowMap
+        The one of the reverse directions.
     turn : Turn
         Of the rows of the layers.
     """
@@ -89,17 +91,19 @@ class Runner:
     cell: Cell
     save: str
     rows: RowMap
+    turned: RowMap
     turn: Turn
 
     @classmethod
     def of(cls, backend: Backend, cell: Cell, save: str, stack: Stack, rows: RowMap) -> Runner:
         """The one for a stack; rows are turned round if a layer of it asks for that."""
-        both = any(len(layer) > 1 for layer in stack.layers)
-        return cls(backend, cell, save, rows, Turn.of(rows.offsets) if both else Turn())
+        if all(len(layer) == 1 for layer in stack.layers):
+            return cls(backend, cell, save, rows, rows, Turn())
+        return cls(backend, cell, save, rows, rows.turned, Turn.of(rows.offsets))
 
     def maps(self, stack: Stack) -> list[RowMap]:
         """How the states of each direction enter and leave."""
-        ways = (self.rows, self.rows.turned)
+        ways = (self.rows, self.turned)
         return [way for layer in stack.layers for way in ways[: len(layer)]]
 
     def entering(self, stack: Stack, state: State) -> list[State]:

@@ -15,7 +15,6 @@ from ..cells import Cell
 from ..checks import Array
 from ..grads import StackGrads
 from ..holdings import backward_nbytes, forward_nbytes, moved_nbytes
-from ..params import Params
 from ..row_map import RowMap
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part, read_state
@@ -161,8 +160,7 @@ class StackTape:
         memory.require_memory(needed, f"BPTT through {steps} steps of {len(passes)} layers")
         into = out
         if into is None:
-            bare = Stack(tuple(map(_without_readouts, self._stack.layers)))
-            into = StackGrads.like(bare, self._x, state, np.empty_like)
+            into = StackGrads.like(self._stack, self._x, state, np.empty_like, readout=False)
         if dy is not None:
             dy = self._runner.rows.gather(dy)
         xs = [layer[0].layer.x for layer in passes]
@@ -242,7 +240,3 @@ def tape_nbytes(backend: Backend, cell: Cell, stack: Stack, rows: RowMap, save: 
             width = layer[0].input_size + 2 * stack.hidden_size
             needed += steps * batch * width * stack.dtype.itemsize
     return needed + moved_nbytes(stack.bottom, rows, inputs=1, units=2)
-
-
-def _without_readouts(layer: tuple[Params, ...]) -> tuple[Params, ...]:
-    return tuple(Params(p.w_ih, p.w_hh, p.b_ih, p.b_hh) for p in layer)
