@@ -46,6 +46,8 @@ PUBLIC = {
     "plan",
     "set_flush_subnormals",
     "Prediction",
+    "StackGrads",
+    "StackTape",
     "Stepper",
     "predict",
     "set_num_threads",
