@@ -18,7 +18,7 @@ from ..backends import Backend, for_rows, resolve
 from ..backends.protocol import Layer, Request, State
 from ..cells import Cell
 from ..checks import Array
-from ..grads import Grads, StackGrads
+from ..grads import EVERYTHING, Grads, StackGrads
 from ..holdings import backward_nbytes, value_and_grad_nbytes
 from ..losses import Objective, make_objective
 from ..row_map import RowMap
@@ -147,9 +147,19 @@ def _nbytes(backend: Backend, cell: Cell, stack: Stack, rows: RowMap, out: bool)
     needed = tape_nbytes(backend, cell, taped, rows, "gates") if taped.layers else 0
     if fused:
         needed += value_and_grad_nbytes(
-            cell, stack.top[0], steps, batch, beside, kept=steps, read=steps, out=out
+            cell,
+            stack.top[0],
+            steps,
+            batch,
+            beside,
+            kept=steps,
+            read=steps,
+            wanted=EVERYTHING,
+            out=out,
         )
     for params in taped.directions:
         given = out and params is stack.bottom
-        needed += backward_nbytes(cell, params, steps, batch, "gates", beside, out=given)
+        needed += backward_nbytes(
+            cell, params, steps, batch, "gates", beside, wanted=EVERYTHING, out=given
+        )
     return needed

@@ -13,7 +13,7 @@ from ..backends import Backend
 from ..backends.protocol import Record, State
 from ..cells import Cell
 from ..checks import Array
-from ..grads import StackGrads
+from ..grads import EVERYTHING, StackGrads
 from ..holdings import backward_nbytes, forward_nbytes, moved_nbytes
 from ..row_map import RowMap
 from ..stack import Stack
@@ -102,6 +102,8 @@ class StackTape:
         accumulate: bool = False,
         truncate: None = None,
         detach_every: None = None,
+        wanted: None = None,
+        per_row: None = None,
     ) -> StackGrads:
         """Back-propagate through all layers and through time.
 
@@ -117,7 +119,7 @@ class StackTape:
             ``Grads.zeros(params, T, B, cell=cell)``. The conditions are those of `Tape.backward`.
         accumulate : bool
             Add the gradients to what `out` holds.
-        dc, truncate, detach_every
+        dc, truncate, detach_every, wanted, per_row
             Of one layer alone.
 
         Returns
@@ -134,7 +136,7 @@ class StackTape:
             If the tape was released.
         """
         passes, y, state = self._held()
-        refuse(dc=dc, truncate=truncate, detach_every=detach_every)
+        refuse(dc=dc, truncate=truncate, detach_every=detach_every, wanted=wanted, per_row=per_row)
         if dy is None and dstate is None:
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
         like = ("the tape", y.dtype)
@@ -154,7 +156,14 @@ class StackTape:
         for params in self._stack.directions:
             given = out is not None and params is self._stack.bottom
             needed += backward_nbytes(
-                self._runner.cell, params, steps, batch, self.save, beside, out=given
+                self._runner.cell,
+                params,
+                steps,
+                batch,
+                self.save,
+                beside,
+                wanted=EVERYTHING,
+                out=given,
             )
         needed += moved_nbytes(self._stack.bottom, self._runner.rows, inputs=2, units=2)
         memory.require_memory(needed, f"BPTT through {steps} steps of {len(passes)} layers")
