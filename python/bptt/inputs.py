@@ -12,7 +12,7 @@ from .cells import Cell
 from .checks import Array
 from .params import Params
 from .row_map import RowMap
-from .sequence_options import read_row_map
+from .sequence_options import expect_one_layout, read_row_map
 from .stack import is_stack
 from .states import read_state
 
@@ -42,6 +42,7 @@ def read_sequences(
     params = params.readable_for(cell)
     like = ("w_hh", params.dtype)
     array = checks.as_float_array("x", x, like)
+    expect_one_layout(how.get("lengths"), how.get("batch_sizes"), how.get("batch_first"))
     axes: tuple[str, ...] = ("B", "T") if how.get("batch_first") else ("T", "B")
     if how.get("batch_sizes") is not None:
         axes = ("N",)

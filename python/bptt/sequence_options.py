@@ -12,11 +12,19 @@ from . import checks
 from .checks import Array
 from .row_map import Layout, RowMap, dense_rows
 
-__all__ = ["Flags", "Integers", "read_row_map"]
+__all__ = ["Flags", "Integers", "expect_one_layout", "read_row_map"]
 
 # What a caller may give beside arrays.
 Integers = Union[Array, Sequence[int]]
 Flags = Union[Array, Sequence[bool], Sequence[Sequence[bool]]]
+
+
+def expect_one_layout(lengths: object, batch_sizes: object, batch_first: object) -> None:
+    """Raise ValueError if packed rows are also told to lie in another way."""
+    if batch_sizes is not None and lengths is not None:
+        raise ValueError("lengths: expected either lengths or batch_sizes, got both")
+    if batch_sizes is not None and batch_first:
+        raise ValueError("batch_first: packed rows (batch_sizes) have no axis for B, got True")
 
 
 def read_row_map(
@@ -40,11 +48,8 @@ def read_row_map(
         return dense_rows(*shape)
     turned = checks.boolean("reverse", reverse)
     batch_major = checks.boolean("batch_first", batch_first)
+    expect_one_layout(lengths, batch_sizes, batch_major)
     if batch_sizes is not None:
-        if lengths is not None:
-            raise ValueError("lengths: expected either lengths or batch_sizes, got both")
-        if batch_major:
-            raise ValueError("batch_first: packed rows (batch_sizes) have no axis for B, got True")
         sizes = _read_batch_sizes(batch_sizes, shape[0])
         steps, batch = len(sizes), int(sizes.max(initial=0))
         # Sequence b has as many steps as there are with more than b rows.

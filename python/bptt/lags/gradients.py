@@ -69,6 +69,10 @@ def lag_gradients(
         the sequences disagree, the norm of their mean is larger over few sequences than over many.
     rng : seed or Generator
         For `sample`.
+    lengths, batch_sizes, reset, reverse, batch_first
+        What the sequences are: see `forward`. Lags are counted along each sequence as it is run
+        through, and none reaches over a reset. Work is that of rows which are all as long as the
+        longest one; several lengths with ``at="last"`` take that of a loss at every step.
     progress : bool
         Show a bar (needs tqdm).
 

@@ -13,6 +13,7 @@ from typing import Any, TypedDict, TypeVar
 from ..checks import Array
 from ..initial import Seed
 from ..losses import At
+from ..sequence_options import Flags, Integers
 from ..states import GivenState
 
 __all__ = ["Loss", "Options", "Plan", "expect_options", "shows"]
@@ -30,7 +31,17 @@ class Loss(TypedDict, total=False):
     state: GivenState | None
 
 
-class Options(Loss, total=False):
+class Sequences(TypedDict, total=False):
+    """What the sequences are, as `forward` has it."""
+
+    lengths: Integers | None
+    batch_sizes: Integers | None
+    reset: Flags | None
+    reverse: bool
+    batch_first: bool
+
+
+class Options(Loss, Sequences, total=False):
     """All that `lag_gradients` hands on to a `Question`."""
 
     backend: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,9 +22,11 @@ from ..losses import At, Objective, make_objective, read_step
 from ..params import Params
 from ..recorded import Named, Recorded
 from ..row_map import dense_rows
+from ..sequence_options import Flags, Integers
 from ..states import GivenState
 from .lag_sum import LagSum
 from .options import Options
+from .sequences import KINDS, as_dense
 from .terms import ROUTES, AtEveryStep, AtOneStep, Terms
 
 if TYPE_CHECKING:
@@ -56,6 +58,11 @@ class Question:
     route: str | None = None
     sample: int | None = None
     rng: Seed = 0
+    lengths: Integers | None = None
+    batch_sizes: Integers | None = None
+    reset: Flags | None = None
+    reverse: bool = False
+    batch_first: bool = False
 
     @property
     def weighted(self) -> bool:
@@ -105,6 +112,12 @@ class Question:
             state=tuple(cut("state", s, 0) for s in state) if pair else cut("state", state, 0),
         )
 
+    def as_dense(self) -> Question:
+        """The same about a dense batch: steps that a row does not have count nothing."""
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.init}
+        plain = all(given[name] is none for name, none in KINDS.items())
+        return self if plain else Question(**as_dense(given))
+
     def read(self, *, terms: bool = False) -> LagSum:
         """Check all arguments, run the forward pass and the sweep of all lags.
 
@@ -115,6 +128,9 @@ class Question:
         TypeError, ValueError
             Naming the argument that does not fit.
         """
+        return self.as_dense()._read(terms=terms)
+
+    def _read(self, *, terms: bool) -> LagSum:
         cell = get_cell(self.cell)
         params, x, given = read_inputs(cell, self.params, self.x, self.state)
         steps, batch, _ = x.shape
