@@ -370,6 +370,35 @@ def test_cell_that_is_not_that_of_the_file_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_lengths_of_the_data_are_those_of_the_sequences(tmp_path: Path) -> None:
+    lengths = np.arange(BATCH) % STEPS + 1
+    x = np.random.default_rng(4).standard_normal((STEPS, BATCH, 2), dtype=np.float32)
+    for b, length in enumerate(lengths):
+        x[length:, b] = np.nan
+    argv = saved(tmp_path, "gru", x=x, lengths=lengths)
+    assert main(["lags", *argv, "--lengths", "--out", str(tmp_path / "out")]) == 0
+    network = results_of(tmp_path / "out")["networks"][0]
+    found = expected(tmp_path, "gru", loss="cross_entropy", lengths=lengths)
+    assert network["lags"]["norm"] == found["norm"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        (None, "expected the arrays x, target and lengths"),
+        (np.full(BATCH, STEPS + 1), "lengths: "),
+        (np.ones(BATCH + 1, int), "lengths: "),
+    ],
+)
+def test_lengths_that_the_data_cannot_have_are_refused(
+    lengths: np.ndarray | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = saved(tmp_path, "gru", lengths=lengths)
+    assert main(["lags", *argv, "--lengths", "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_folder_that_holds_something_is_refused(
     of_task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ DEFAULT_FOLDER = "bptt-lags"
 _CELLS = ("tanh", "gru", "lstm")
 _NAMES = ",".join(_CELLS)
 # Options of one of the two kinds of networks.
-_OF_FILES = ("cell", "data", "loss", "at")
+_OF_FILES = ("cell", "data", "lengths", "loss", "at")
 _OF_TASKS = ("task", "cells", "quick", "untrained")
 
 
@@ -84,6 +84,8 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     add("--cell", choices=tuple(bptt.CELLS), help=saved)
     arrays = "arrays x (T, B, I) and target, as value_and_grad has it"
     add("--data", type=path, metavar="FILE.npz", help=arrays)
+    lengths = "the data have an array lengths (B,), too: how many steps each sequence has"
+    add("--lengths", action="store_true", help=lengths)
     default = "default: cross_entropy for a target of integers, else squared_error"
     add("--loss", choices=("squared_error", "cross_entropy"), help=default)
     add("--at", type=_at, help="all (the default), last, or a step: where the loss is read")
@@ -124,7 +126,8 @@ def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
     if args.params is not None:
         if args.data is None:
             raise CommandError("--data: expected it beside --params")
-        return None, [read_network(args.params, args.data, args.cell, args.loss, args.at)]
+        files = args.params, args.data
+        return None, [read_network(*files, args.cell, args.loss, args.at, ragged=args.lengths)]
     kind = TASKS[args.task or "digits"]
     task = kind.make(seed=args.seed, backend=args.backend, quick=args.quick)
     of_cell = {network.cell: network for network in task.networks() if network.compared}

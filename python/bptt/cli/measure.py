@@ -182,12 +182,22 @@ def _measurements(network: Network, options: Options) -> Iterator[tuple[str, Cal
             yield route, partial(bptt.lag_gradients, *question, **asked, route=route)
     if network.steps > 1:
         size = len(bptt.CELLS[cell].states) * network.hidden_size
-        some = np.ascontiguousarray(x[:, :_SEQUENCES])
+        some = _whole_sequences(network, x)
         of_state: Any = {"k": min(size, _MOST_EXPONENTS), "rng": options.seed}
         of_state["backend"] = options.backend
         yield ("lyapunov", partial(bptt.lyapunov_exponents, cell, params, some, **of_state))
 
 
+def _whole_sequences(network: Network, x: Array) -> Array:
+    """Some that have all steps of x, or of the longest one."""
+    if network.lengths is not None:
+        steps = int(network.lengths.max())
+        x = x[:steps, network.lengths == steps]
+    return np.ascontiguousarray(x[:, :_SEQUENCES])
+
+
 def _asked(network: Network, options: Options) -> dict[str, Any]:
     asked = {**asdict(options), "loss": network.loss, "at": network.at}
+    if network.lengths is not None:
+        asked["lengths"] = network.lengths
     return {"rng": asked.pop("seed"), **asked}

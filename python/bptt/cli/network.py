@@ -133,6 +133,7 @@ class Network:
     compared: bool = False  # with others of equal size, start and data
     finished: bool = True  # False if Ctrl-C came before the end
     seconds: float = 0.0
+    lengths: Array | None = None  # (B,) of the sequences, if they are not all of T steps
 
     params: bptt.Params = field(init=False)
     params_file: str = field(init=False)  # where the demo saved them, relative to its folder
@@ -181,7 +182,9 @@ class Network:
     def to_dict(self) -> dict[str, Any]:
         """What is known of it, without the arrays that this was computed from."""
         found = {**vars(self), "parameters": self.parameters}
-        return {name: v for name, v in found.items() if name not in ("params", "x", "target")}
+        return {
+            name: v for name, v in found.items() if name not in ("params", "x", "target", "lengths")
+        }
 
 
 def grouped(networks: Iterable[Network], by: str) -> dict[Any, list[Network]]:

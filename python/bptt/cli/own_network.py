@@ -16,19 +16,25 @@ from .options import CommandError
 
 
 def read_network(
-    params: str, data: str, cell: str | None, loss: str | None, at: str | int | None
+    params: str,
+    data: str,
+    cell: str | None,
+    loss: str | None,
+    at: str | int | None,
+    *,
+    ragged: bool,
 ) -> Network:
     """The network and the data in two files, or a `CommandError` that says what is wrong."""
     with _read_of("--params", params):
         loaded, saved_cell = bptt.Params.load_with_cell(params)
     with _read_of("--data", data):
         arrays = files.read_arrays(data)
-    x, target = _checked(data, arrays)
+    x, target, lengths = _checked(data, arrays, ragged)
     if loss is None:
         loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
     cell, at = _cell_of(params, saved_cell, cell), "all" if at is None else at
     network = Network(cell, cell, cell, loaded.hidden_size, len(x), loss, at)
-    network.params, network.x, network.target = loaded, x, target
+    network.params, network.x, network.target, network.lengths = loaded, x, target, lengths
     return network
 
 
@@ -43,18 +49,30 @@ def _read_of(option: str, name: str) -> Iterator[None]:
         raise CommandError(f"{option}: {str(error).removeprefix('path: ')}") from None
 
 
-def _checked(data: str, arrays: dict[str, Array]) -> tuple[Array, Array]:
-    """x and target of the file `data`."""
-    x = arrays.get("x", np.empty(0))
-    if not {"x", "target"} <= set(arrays):
-        fault = f" holds {sorted(arrays)}, expected the arrays x and target"
+def _checked(
+    data: str, arrays: dict[str, Array], ragged: bool
+) -> tuple[Array, Array, Array | None]:
+    """x, target and, of a `ragged` batch, lengths of the file `data`."""
+    wanted = ("x", "target", "lengths") if ragged else ("x", "target")
+    x, lengths = arrays.get("x", np.empty(0)), arrays.get("lengths") if ragged else None
+    if not set(wanted) <= set(arrays):
+        names = " and ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1])))
+        fault = f" holds {sorted(arrays)}, expected the arrays {names}"
     elif x.dtype.kind != "f" or x.ndim != 3:
         fault = f": x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
-    elif not np.isfinite(x).all():
+    elif not np.isfinite(x[_there(x, lengths)]).all():
         fault = ": x: expected finite numbers, got inf or nan"
     else:
-        return x, arrays["target"]
+        return x, arrays["target"], lengths
     raise CommandError(f"--data: {data!r}{fault}")
+
+
+def _there(x: Array, lengths: Array | None) -> Array:
+    """(T, B), the steps that the sequences have; all where the lengths make no sense."""
+    there = np.ones(x.shape[:2], bool)
+    if lengths is not None and lengths.shape == x.shape[1:2] and lengths.dtype.kind in "iu":
+        there = np.arange(len(x))[:, None] < lengths
+    return there
 
 
 def _cell_of(params: str, saved: str | None, given: str | None) -> str:
