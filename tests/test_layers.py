@@ -86,6 +86,7 @@ RANKS = (
     ("recorded", "info", "inputs", "plan", "stream"),
     ("linearized", "truncation"),
     ("tape", "stepper"),
+    ("reused_tape",),
     ("stacked",),
     ("forward_pass", "gradient", "prediction"),
     ("gradient_check", "lags", "jacobians"),

@@ -12,11 +12,12 @@ from .checks import Array
 from .holdings import forward_nbytes, moved_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .params import Params
+from .reused_tape import record_into
 from .sequence_options import Flags, Integers
 from .stack import Layers, is_stack
 from .stacked import StackTape
 from .states import GivenState
-from .tape import Tape, record_into
+from .tape import Tape
 
 __all__ = ["forward"]
 

@@ -18,14 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from . import checks
 from .backends.protocol import Request, State, Trace
 from .cells import Cell
 from .checks import Array
 from .grads import grads_of, present
+from .params import PARAM_NAMES, Params
 from .recorded import Recorded
 from .states import as_given
 
-__all__ = ["Linearized", "linearize", "sums_of_tangents"]
+__all__ = ["Linearized", "linearize", "read_dparams", "sums_of_tangents"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,3 +154,27 @@ def _times(rows: Array, matrix: Array) -> Array:
     """rows (..., K) @ matrix (K, N), as one product: NumPy takes one for each of several axes."""
     product: Array = rows.reshape(-1, rows.shape[-1]) @ matrix
     return product.reshape(*rows.shape[:-1], matrix.shape[1])
+
+
+def read_dparams(
+    params: Params, dparams: Mapping[str, Array] | None, like: tuple[str, np.dtype[Any]]
+) -> dict[str, Array]:
+    """The tangents of a layer's parameters, checked."""
+    if dparams is None:
+        return {}
+    if not isinstance(dparams, Mapping):
+        raise TypeError(
+            f"dparams: expected a mapping of names to arrays, got {type(dparams).__name__}"
+        )
+    read = {}
+    for name, value in dparams.items():
+        checks.choice("dparams", name, PARAM_NAMES)
+        if name in ("w_ho", "b_o"):
+            continue
+        of = getattr(params, name)
+        if of is None:
+            raise ValueError(f"dparams: the tape has no {name}, got an array for it")
+        array = checks.as_float_array(f"dparams[{name!r}]", value, like)
+        checks.expect_shape(f"dparams[{name!r}]", array, of.shape, name)
+        read[name] = checks.readable(array)
+    return read

@@ -11,21 +11,18 @@ import numpy as np
 from . import checks, memory
 from .backends import Backend
 from .backends.protocol import Incoming, Layer, Record, Request, State
-from .cells import Cell
 from .checks import Array
 from .grads import Grads
 from .holdings import backward_nbytes, jvp_nbytes, moved_nbytes
-from .inputs import initial_state, layer_of
-from .linearized import linearize, sums_of_tangents
-from .outputs import check_grads, expect_writable, from_layer, into_layer
-from .params import PARAM_NAMES, Params
+from .linearized import linearize, read_dparams, sums_of_tangents
+from .outputs import check_grads, from_layer, into_layer
 from .recorded import Recorded
 from .row_map import RowMap
 from .states import GivenState, as_given, by_part, read_state
 from .truncation import read_truncation, truncated_backward
 from .wanted import Wanted, read_per_row, read_wanted
 
-__all__ = ["Tape", "expect_same_shape", "record_into"]
+__all__ = ["Tape"]
 
 
 class Tape:
@@ -311,7 +308,7 @@ class Tape:
             shape = (rows.batch, params.hidden_size)
             given = read_state("dstate", dstate, layer.cell, shape, like, "the initial state")
             tangent = rows.gather_state(given)
-        changes = self._read_dparams(dparams, like)
+        changes = read_dparams(layer.params, dparams, like)
         beside = self._backend.beside(layer.cell, "gates")
         needed = jvp_nbytes(layer.cell, params, steps, batch, self._save, beside)
         memory.require_memory(needed, f"the derivatives of {steps} steps")
@@ -324,29 +321,6 @@ class Tape:
         passed = linearize(recorded)
         dy, last = passed.forward(tangent, dsums)
         return rows.scatter(dy), as_given(rows.scatter_state(last))
-
-    def _read_dparams(
-        self, dparams: Mapping[str, Array] | None, like: tuple[str, np.dtype[Any]]
-    ) -> dict[str, Array]:
-        """The tangents of the layer's parameters, checked."""
-        if dparams is None:
-            return {}
-        if not isinstance(dparams, Mapping):
-            raise TypeError(
-                f"dparams: expected a mapping of names to arrays, got {type(dparams).__name__}"
-            )
-        read = {}
-        for name, value in dparams.items():
-            checks.choice("dparams", name, PARAM_NAMES)
-            if name in ("w_ho", "b_o"):
-                continue
-            of = getattr(self._layer.params, name)
-            if of is None:
-                raise ValueError(f"dparams: the tape has no {name}, got an array for it")
-            array = checks.as_float_array(f"dparams[{name!r}]", value, like)
-            checks.expect_shape(f"dparams[{name!r}]", array, of.shape, name)
-            read[name] = checks.readable(array)
-        return read
 
     def _read_history(
         self, name: str, value: Array | None, part: int, like: tuple[str, np.dtype[Any]]
@@ -406,63 +380,3 @@ class Tape:
             return f"Tape({self.cell!r}, released)"
         shape = (*self._rows.shape, self._layer.params.hidden_size)
         return f"Tape({self.cell!r}, y={shape}, backend={self.backend!r}, nbytes={self.nbytes})"
-
-
-def record_into(
-    out: object,
-    backend: Backend,
-    save: str,
-    cell: Cell,
-    params: Params,
-    x: Array,
-    given: State | None,
-    rows: RowMap,
-) -> Tape:
-    """Run a pass into the arrays of `out`, a tape of the same sizes, and return that.
-
-    Raises
-    ------
-    TypeError, ValueError, RuntimeError
-        If it cannot be recorded there; `out` is then as it was.
-    """
-    if not isinstance(out, Tape):
-        raise TypeError(f"out: expected bptt.Tape, got {type(out).__name__}")
-    if out._record is None:
-        raise RuntimeError("out: expected a tape that holds its arrays, got a released one")
-    for what, wanted, got in (
-        ("cell", cell.name, out.cell),
-        ("backend", backend.name, out.backend),
-        ("save", save, out.save),
-    ):
-        if wanted != got:
-            raise ValueError(f"out: expected a tape of {what} {wanted!r}, got one of {got!r}")
-    record, before = out._record, out._rows
-    if record.y.dtype != x.dtype:
-        raise TypeError(f"out: expected a tape of dtype {x.dtype} like x, got {record.y.dtype}")
-    expect_same_shape(before, out._layer.params, rows, params)
-    held = {
-        **dict(zip(("out.y", "out.c"), record.history, strict=False)),
-        **by_part("out.state", record.state),
-        **{f"out.{'yc'[part]}": array for part, array in out._shown.items()},
-    }
-    for name, array in held.items():
-        expect_writable(name, array, array, "the tape")
-    for name, array in (("x", x), *params.arrays().items()):
-        if any(np.may_share_memory(array, own) for own in held.values()):
-            raise ValueError(f"{name}: expected memory apart from out, got a part of it; copy it")
-    state = tuple(  # that of `out` is read before it is written
-        s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s
-        for s in initial_state(cell, params, rows.batch, given)
-    )
-    return out._record_again(layer_of(cell, params.snapshot(), x, state, rows), rows)
-
-
-def expect_same_shape(before: RowMap, params_before: Params, rows: RowMap, params: Params) -> None:
-    """Raise ValueError unless a pass leaves arrays of the same shapes as the one before."""
-    y = np.broadcast_to(np.float32(0), (*before.shape, params_before.hidden_size))
-    checks.expect_shape("out", y, (*rows.shape, params.hidden_size), "x and w_hh")
-    same = before.inner == rows.inner and before.inner_batch == rows.inner_batch
-    if same and rows.offsets is not None and before.offsets is not None:
-        same = np.array_equal(rows.offsets, before.offsets)
-    if not same:
-        raise ValueError("out: expected a tape of the same lengths and resets, got one of others")

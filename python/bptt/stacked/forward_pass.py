@@ -12,9 +12,9 @@ from ..backends.protocol import SAVE, State
 from ..cells import Cell
 from ..checks import Array
 from ..outputs import expect_writable
+from ..reused_tape import expect_same_shape
 from ..stack import Stack
 from ..states import GivenState
-from ..tape import expect_same_shape
 from .inputs import initial_state, read_stack_inputs
 from .passes import Runner
 from .tape import StackTape, tape_nbytes
