@@ -95,7 +95,6 @@ def test_the_gradient_of_c_alone_is_enough(core: object) -> None:
     [
         (np.zeros((B, H)), TypeError, r": expected a tuple \(h, c\) .*'lstm', got ndarray"),
         ((np.zeros((B, H)),), TypeError, r": expected a tuple \(h, c\) .*got tuple of length 1"),
-        ((np.zeros((B, H)), None), TypeError, r"\[1\]: expected a NumPy array .*got NoneType"),
         ((np.zeros((B, H)), np.zeros((B, 9))), ValueError, r"\[1\]: expected shape \(4, 5\)"),
         ((np.zeros((B, H), "f4"), np.zeros((B, H))), TypeError, r"\[0\]: expected dtype float64"),
     ],
@@ -111,6 +110,12 @@ def test_a_state_that_is_no_pair_is_refused(
     }[name]
     with pytest.raises(error, match=f"^{name}{words}"):
         call()
+
+
+def test_a_part_of_the_initial_state_is_not_left_out() -> None:
+    p = lstm()
+    with pytest.raises(TypeError, match=r"^state\[1\]: expected a NumPy array .*got NoneType"):
+        bptt.forward("lstm", p.params, p.x, (np.zeros((B, H)), None))
 
 
 def test_gradients_without_a_pair_for_the_state_are_refused() -> None:

@@ -25,6 +25,8 @@ BATCH = len(LENGTHS)
 ACTIVE = [sum(n > t for n in LENGTHS) for t in range(9)]
 OFFSETS = np.concatenate([[0], np.cumsum(ACTIVE)])
 
+PARAMS = frozenset(("w_ih", "w_hh", "b_ih", "b_hh"))
+
 
 def problem(cell: str, dtype: str) -> Problem:
     return make_problem(cell, 9, BATCH, 4, 17, 3, dtype=dtype, seed=5)
@@ -103,13 +105,13 @@ def test_what_passes_by_is_that_of_the_row_alone(cell: str, dtype: str, backend:
     many = for_rows(one, OFFSETS)
     record = many.forward(layer, "gates")
     trace = Trace.empty(layer.cell, record.y)
-    request = Request(wanted="params", trace=trace)
+    request = Request(wanted=PARAMS, trace=trace)
     many.backward(layer, record, incoming_of(p), request)
     assert trace.deltas is not None
     for row in range(BATCH):
         of_one, expected, incoming = alone(p, row, one)
         by_itself = Trace.empty(layer.cell, expected.y)
-        one.backward(of_one, expected, incoming, Request(wanted="params", trace=by_itself))
+        one.backward(of_one, expected, incoming, Request(wanted=PARAMS, trace=by_itself))
         for found, d in zip(trace.dstates, by_itself.dstates, strict=True):
             assert_same(of_row(found, row), d[:, 0], backend, f"dstates of row {row}")
         assert by_itself.deltas is not None

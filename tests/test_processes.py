@@ -109,11 +109,13 @@ def test_control_c_ends_a_long_native_call(call: str, threads: str) -> None:
             # The tape of a forward pass that was cut short serves as well as any.
             from dataclasses import replace
             from bptt.backends.protocol import Record
+            from bptt.row_map import dense_rows
             from bptt.tape import Tape
             short = bptt.forward("tanh", params, x[:1], backend="native")
             history = (np.zeros((20_000, 1, 2048), np.float32),)
             record = Record(history, (np.zeros((1, 2048), "f4"),))
-            tape = Tape(short._backend, "gates", replace(short._layer, x=x), record)
+            layer, rows = replace(short._layer, x=x), dense_rows(20_000, 1)
+            tape = Tape(short._backend, "gates", layer, record, rows)
         calls = {
             "forward": lambda: bptt.forward("tanh", params, x, backend="native"),
             "backward": lambda: tape.backward(None, np.ones((1, 2048), np.float32)),
