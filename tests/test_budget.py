@@ -142,3 +142,15 @@ def test_a_budget_changes_no_result(backend, cell, how):
 def test_a_call_refuses_budgets_that_are_none(backend, keywords, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call(backend, **keywords)
+
+
+@native
+def test_a_limit_counts_the_copies_of_rows_that_are_moved() -> None:
+    params = bptt.init_params("gru", input_size=32, hidden_size=16, output_size=3, rng=0)
+    x, ids = np.ones((2, 2000, 32), params.dtype), np.zeros((2, 2000), int)
+    how = {"loss": "cross_entropy", "at": "all", "batch_first": True}
+    with pytest.raises(ValueError, match=r"expected at least \d+ bytes") as error:
+        bptt.value_and_grad("gru", params, x, ids, **how, memory_limit=2 * x.nbytes)
+    least = int(str(error.value).split("at least ")[1].split()[0])
+    assert least > 3 * x.nbytes
+    bptt.value_and_grad("gru", params, x, ids, **how, memory_limit=least)

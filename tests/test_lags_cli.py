@@ -400,6 +400,14 @@ def test_lengths_that_the_data_cannot_have_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_lengths_that_are_there_are_not_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = saved(tmp_path, "gru", lengths=np.full(BATCH, STEPS))
+    assert main(["lags", *argv, "--out", str(tmp_path / "out")]) == 2
+    assert "give --lengths" in capsys.readouterr().err
+
+
 def test_folder_that_holds_something_is_refused(
     of_task: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

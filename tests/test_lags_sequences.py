@@ -144,12 +144,30 @@ def test_dy_beyond_the_lengths_is_not_read() -> None:
     ("how", "message"),
     [
         ({"lengths": [T + 1, 1, 1, 1, 1]}, "lengths: "),
-        ({"lengths": [0, 0, 0, 0, 0]}, "at least one step"),
+        ({"lengths": [0, 0, 0, 0, 0]}, "lengths: expected at least one step"),
+        ({"lengths": [3, 3, 3, 3, 3], "at": 10}, "at: expected a step that a sequence has, got 10"),
         ({"lengths": LENGTHS, "batch_sizes": [5]}, "expected either lengths or batch_sizes"),
         ({"reset": np.zeros((2, B), bool)}, "reset: "),
     ],
 )
 def test_sequences_that_are_none_are_refused(how: dict[str, Any], message: str) -> None:
     params, x, ids, _ = problem("tanh")
+    target = abs(ids[0]) if "at" in how else abs(ids)
     with pytest.raises(ValueError, match=message):
-        bptt.lag_gradients("tanh", params, np.nan_to_num(x), abs(ids), loss="cross_entropy", **how)
+        bptt.lag_gradients("tanh", params, np.nan_to_num(x), target, loss="cross_entropy", **how)
+
+
+def test_padding_that_does_not_fit_the_memory_is_refused_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def refuse(nbytes: int, what: str) -> None:
+        asked.append(what)
+        raise MemoryError(what)
+
+    params, x, ids, _ = problem("tanh")
+    monkeypatch.setattr("bptt.memory.require_memory", refuse)
+    with pytest.raises(MemoryError, match="5 sequences that are padded to 12 steps"):
+        bptt.lag_gradients("tanh", params, x, ids, loss="cross_entropy", lengths=LENGTHS)
+    assert len(asked) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -223,7 +222,8 @@ def value_and_grad(
     memory_limit : int, optional
         Bytes that the call may hold beside its arguments and results. If the states of all steps
         are more, those of a segment of time are kept at a time, and the others computed again on
-        the way back: about a third more time, and the same bits. `plan` tells both before. A limit
+        the way back: about a third more time and, with "native", the same bits. `plan` tells both
+        before, of a dense batch. A limit
         that cannot be met is a ValueError which names the least.
     checkpoint_every : int, optional
         K: keep a state every K steps (of whole time blocks, so somewhat more) and compute those
@@ -328,8 +328,13 @@ def value_and_grad(
     if limit is not None:
         of_layer = walked if rows.offsets is None else len(rows.offsets) - 1
         sizes = Sizes(kind, params, of_layer, rows.inner_batch, rows.offsets)
-        grain = chosen.segment_grain(sizes)
-        budget = budget_for(limit, of_layer, grain, partial(chosen.kept_nbytes, sizes))
+        moved = moved_nbytes(params, rows, inputs=3)
+        budget = budget_for(
+            limit,
+            of_layer,
+            chosen.segment_grain(sizes),
+            lambda tried: chosen.kept_nbytes(sizes, tried) + moved,
+        )
     if budget != WHOLE:
         kept = min(walked, budget.segment_steps)
     needed = value_and_grad_nbytes(

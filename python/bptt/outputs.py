@@ -115,7 +115,8 @@ def check_grads(
         given.update(_parts_of_state(out, len(state)))
     written = {}
     for name, like in likes.items():
-        array = _expect_one(f"out.{name}", given[name], name, like)
+        like_name = f"{name} with per_row={per_row!r}" if per_row and name != "x" else name
+        array = _expect_one(f"out.{name}", given[name], like_name, like)
         if array is not None:
             written[f"out.{name}"] = array
     _expect_apart_from_params(out, written, params)

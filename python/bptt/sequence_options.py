@@ -167,7 +167,9 @@ def _read_integers(name: str, value: object) -> Array:
 
 
 def _read_list(name: str, value: object) -> Array:
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, (list, tuple, range)):
+        if not hasattr(value, "__dlpack__"):
+            raise TypeError(f"{name}: expected a list or an array, got {type(value).__name__}")
         return checks.as_array(name, value)
     try:
         return np.asarray(value)

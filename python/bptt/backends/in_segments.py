@@ -23,14 +23,18 @@ __all__ = ["kept_in_segments", "value_and_grad_in_segments"]
 
 
 def kept_in_segments(sizes: Sizes, beside: Beside, budget: Budget) -> int:
-    """``Backend.kept_nbytes``: a segment's states and gates, and the state before each segment."""
+    """``Backend.kept_nbytes``: a segment's states, gates and outputs, what its passes hold beside,
+    and the state before each segment; new gradients, of x those of all steps."""
     cell, params, steps, batch, offsets = sizes
     kept = min(steps, budget.segment_steps or steps)
     rows = kept * batch if offsets is None else int(offsets[kept])  # the first ones are the most
-    unit = params.hidden_size * params.dtype.itemsize
-    width = len(cell.states) + cell.saved + beside.forward + beside.backward + beside.fused
-    segments = -(-steps // max(1, kept))
-    return unit * (rows * width + segments * batch * len(cell.states)) + 2 * params.nbytes
+    states, inputs, outputs = len(cell.states), params.input_size, params.output_size or 0
+    # With dL/dS_t, and x's gradient of the segment.
+    units = 2 * states + cell.saved + beside.forward + beside.backward + beside.fused
+    width = units * params.hidden_size + inputs + (2 + beside.outputs) * outputs
+    borders = -(-steps // max(1, kept)) * batch * states * params.hidden_size
+    dx = (steps * batch if offsets is None else int(offsets[-1])) * inputs
+    return (rows * width + borders + dx) * params.dtype.itemsize + 4 * params.nbytes
 
 
 def value_and_grad_in_segments(

@@ -58,6 +58,8 @@ def _checked(
     if not set(wanted) <= set(arrays):
         names = " and ".join(filter(None, (", ".join(wanted[:-1]), wanted[-1])))
         fault = f" holds {sorted(arrays)}, expected the arrays {names}"
+    elif "lengths" in arrays and not ragged:
+        fault = " holds an array lengths, too: give --lengths to count only the steps it tells"
     elif x.dtype.kind != "f" or x.ndim != 3:
         fault = f": x: expected floats of shape (T, B, I), got {x.dtype} {x.shape}"
     elif not np.isfinite(x[_there(x, lengths)]).all():

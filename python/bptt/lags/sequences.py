@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
+from .. import checks, memory
+from ..backends.protocol import Layer
 from ..cells import get_cell
 from ..checks import Array
 from ..inputs import initial_state, layer_of, read_sequences
@@ -40,6 +41,9 @@ def as_dense(given: dict[str, Any]) -> dict[str, Any]:
     cell = get_cell(given["cell"])
     params, x, state, rows = read_sequences(cell, given["params"], given["x"], given["state"], how)
     layer = layer_of(cell, params, x, initial_state(cell, params, rows.batch, state), rows)
+    if not layer.steps:
+        raise ValueError("lengths: expected at least one step, got sequences that have none")
+    _require_memory(rows, layer)
     padded = _padding(rows)
     found = {**given, **KINDS, "x": padded(layer.x), "state": as_given(layer.state)}
     if given["dy"] is not None:
@@ -57,7 +61,18 @@ def as_dense(given: dict[str, Any]) -> dict[str, Any]:
     weights = objective.weights
     if weights is None:
         weights = np.ones(rows.inner, params.dtype)
+    if not weights.any():
+        raise ValueError(f"at: expected a step that a sequence has, got {given['at']!r}")
     return {**found, "target": padded(objective.target), "at": padded(weights)}
+
+
+def _require_memory(rows: RowMap, layer: Layer) -> None:
+    """For x as long as the longest sequence in all rows; what lags take of it is asked later."""
+    if rows.offsets is None:
+        return
+    row = layer.x.shape[-1] * layer.x.itemsize
+    what = f"{layer.batch} sequences that are padded to {layer.steps} steps"
+    memory.require_memory(2 * layer.steps * layer.batch * row, what)
 
 
 def _padding(rows: RowMap) -> Callable[[Array], Array]:

@@ -45,7 +45,8 @@ def refuse(**options: object) -> None:
     """Raise ValueError if any of these was given: they go with one layer alone."""
     for name, value in options.items():
         if value is not None:
-            raise ValueError(f"{name}: expected None, as params are a stack of layers, got {value}")
+            got = repr(value) if isinstance(value, (bool, int, str)) else type(value).__name__
+            raise ValueError(f"{name}: expected None, as params are a stack of layers, got {got}")
 
 
 def check_grads(
