@@ -95,7 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     tier = config.getoption("tier")
     if tier != "all":
         quick = {item.nodeid: item for item in quick_tier(list(chosen.values()))}
-        rest = {nodeid: item for nodeid, item in chosen.items() if nodeid not in quick}
+        rest = {
+            nodeid: item
+            for nodeid, item in chosen.items()
+            if nodeid not in quick and not item.get_closest_marker("pairs")
+        }
         chosen = quick if tier == "quick" else rest
     config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in chosen])
     items[:] = [item for item in items if item.nodeid in chosen]

@@ -54,6 +54,7 @@ def refused(p: Problem, backend: str) -> None:
         p.forward_backward(backend, dy=False, dstate=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [forward_backward, value_and_grad, steps, refused])
 def test_calls_leave_no_array_behind(call: Callable, backend: str) -> None:
     p = make_problem("tanh", 3, 2, 2, 5, 1)
@@ -72,6 +73,7 @@ def test_calls_leave_no_array_behind(call: Callable, backend: str) -> None:
     assert after - before < ALLOWED_TRACED, f"{(after - before) / TRACED_CALLS:.0f} bytes a call"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not STATM.exists(), reason="no /proc on this system")
 @pytest.mark.parametrize("call", [forward_backward, value_and_grad, steps])
 def test_calls_leave_the_process_as_large_as_it_was(call: Callable, compiled_backend: str) -> None:

@@ -19,6 +19,9 @@ from bptt.losses import Objective
 from bptt.states import as_tuple
 from problems import Problem, each, make_problem
 
+# Beneath them are backends whose full products are tested elsewhere.
+pytestmark = pytest.mark.pairs
+
 # Of falling length, two of them equal, and one without a step.
 LENGTHS = [9, 6, 6, 3, 1, 0]
 BATCH = len(LENGTHS)

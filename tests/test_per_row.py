@@ -15,6 +15,9 @@ from bptt.states import as_tuple
 from problems import AT, LOSSES, Problem, make_problem
 from ragged import LENGTHS, ragged
 
+# Beneath them are backends whose full products are tested elsewhere.
+pytestmark = pytest.mark.pairs
+
 native = REGISTRY["native"]
 
 # Enough rows for several groups of them; steps for several sums; weights for few rows at a time.

@@ -18,6 +18,9 @@ from hypothesis import strategies as st
 from problems import LOSSES, Problem, by_name, each, make_problem, parts, recorded
 from sequences import LENGTHS, NAMED, Case, Piece, cases
 
+# Beneath them are backends whose full products are tested elsewhere.
+pytestmark = pytest.mark.pairs
+
 NAMES = pytest.mark.parametrize("name", NAMED)
 T, B = 7, 5
 

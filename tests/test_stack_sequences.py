@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from sequences import NAMED, Case, cases
 from test_stacks import SHAPES, H, I, O, by_name, draw, of_direction
 
+# Beneath them are backends whose full products are tested elsewhere.
+pytestmark = pytest.mark.pairs
+
 EACH_CASE = pytest.mark.parametrize("name", NAMED)
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from bptt.states import as_given, as_tuple
 
+# Beneath them are backends whose full products are tested elsewhere.
+pytestmark = pytest.mark.pairs
+
 T, B, I, H, O = 7, 3, 4, 5, 2  # noqa: E741
 CELLS = tuple(bptt.CELLS)
 # What a stack may be: of each layer, how many directions it has.

@@ -15,6 +15,9 @@ from bptt.losses import Objective
 from bptt.states import as_tuple
 from problems import AT, Problem, make_problem
 
+# Beneath them are backends whose full products are tested elsewhere.
+pytestmark = pytest.mark.pairs
+
 NAMES = ("x", "state", "w_ih", "w_hh", "b_ih", "b_hh")
 READOUT = ("w_ho", "b_o")
 PARAMS = ("w_ih", "w_hh", "b_ih", "b_hh")
