@@ -42,7 +42,7 @@ def test_the_two_tiers_share_no_case_and_leave_none_out() -> None:
 
 def collected(tier: str) -> set[str]:
     """The cases of one file that `--tier` chooses."""
-    command = ["-m", "pytest", "--collect-only", "--quiet", "--tier", tier, "test_empty.py"]
+    command = ["-m", "pytest", "--collect-only", "--quiet", "--tier", tier, "test_trace.py"]
     done = subprocess.run(
         [sys.executable, *command],
         cwd=Path(__file__).parent,

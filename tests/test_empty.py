@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from problems import make_problem, parts
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 EMPTY = pytest.mark.parametrize(("steps", "batch"), [(0, 3), (4, 0), (0, 0)])
 
 

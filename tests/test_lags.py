@@ -173,11 +173,13 @@ def test_without_its_terms_a_lag_is_measured_the_same(
         np.testing.assert_allclose(one.signal, other.signal, **close)
         for curve in ("norm", "error", "cosine", "share"):
             for name, values in getattr(one, curve).items():
+                # Where a sum is nothing but rounding, its cosine is half of the digits.
+                rounding = {"atol": 2 * np.finfo(dtype).eps ** 0.5} if curve == "cosine" else {}
                 np.testing.assert_allclose(
                     getattr(other, curve)[name],
                     values,
                     err_msg=f"{curve} of {name} of {p}",
-                    **close,
+                    **{**close, **rounding},
                 )
 
 

@@ -9,6 +9,8 @@ import pytest
 from bptt.states import as_tuple
 from problems import AT, Problem, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 # Where the value is put: an entry of one of the arrays.
 PLACES = {
     "x": (1, 1, 0),

@@ -13,6 +13,8 @@ from bptt.backends import REGISTRY
 from bptt.states import as_given
 from problems import AT, Problem, Result, by_name, make_problem, recorded
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 SHAPES = [(9, 5, 3, 7, 4), (40, 3, 17, 65, 3), (20, 33, 20, 129, 9)]
 EMPTY = [(0, 3, 2, 5, 3), (4, 0, 2, 5, 3), (0, 0, 2, 5, 3)]
 BEFORE = 0.75  # what an array holds that is added to

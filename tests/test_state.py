@@ -12,6 +12,8 @@ import pytest
 from bptt.states import as_tuple
 from problems import AT, Problem, by_name, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 T, B, I, H, O = 6, 3, 2, 5, 4  # noqa: E741
 
 

@@ -10,6 +10,8 @@ import pytest
 from bptt.states import as_given, as_tuple
 from problems import Problem, by_name, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 SHAPE = (11, 3, 2, 5, 4)  # T, B, I, H, O
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 READOUT = ("w_ho", "b_o")
