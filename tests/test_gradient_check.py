@@ -11,6 +11,8 @@ import pytest
 from bptt import gradient_check
 from problems import AT, Problem, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 
 def check(p: Problem, at: str = "all", loss: str = "squared_error", **options: Any) -> Any:
     where, target = p.loss_at(at, loss)

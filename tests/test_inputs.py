@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import Problem, by_name, each, make_problem, parts, recorded
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 
 def every_second(a: np.ndarray) -> np.ndarray:
     """The same values, in every second element of a larger array."""

@@ -16,6 +16,8 @@ from bptt.recorded import Recorded
 from bptt.states import as_tuple
 from problems import Problem, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 torch = pytest.importorskip(
     "torch", reason="PyTorch is not installed (it is no part of the `test` extra)"
 )

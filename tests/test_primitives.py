@@ -19,6 +19,8 @@ from bptt.states import as_tuple
 from conftest import BACKENDS
 from problems import AT, Problem, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 native_only = pytest.mark.skipif(
     "native" not in BACKENDS, reason=f"native backend {bptt.backends()['native']}"
 )

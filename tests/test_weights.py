@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from problems import Problem, by_name, make_problem
 
+pytestmark = pytest.mark.pairs  # of cells, dtypes, backends and shapes
+
 T, B, I, H, O = 7, 4, 2, 5, 3  # noqa: E741
 BAD = {"squared_error": (np.nan, np.inf, -np.inf, 1e38), "cross_entropy": (-100, 2**40, -1)}
 
