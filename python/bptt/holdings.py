@@ -254,7 +254,7 @@ def _gradients_nbytes(
     out: bool,
 ) -> int:
     """New gradients, unless they go to `out` at once; sums of rows whose norms are wanted."""
-    weights = sum(array.nbytes for name, array in params.arrays().items() if name in wanted)
+    weights = params.nbytes_of(wanted)
     needed = 0
     if per_row == "norm":  # of rows that are on their way together: see csrc/engine/plan.cpp
         at_once = max(12, (16 << 20) // max(1, params.nbytes))

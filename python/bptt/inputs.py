@@ -42,9 +42,9 @@ def read_sequences(
     params = params.readable_for(cell)
     like = ("w_hh", params.dtype)
     array = checks.as_float_array("x", x, like)
-    expect_one_layout(how.get("lengths"), how.get("batch_sizes"), how.get("batch_first"))
     axes: tuple[str, ...] = ("B", "T") if how.get("batch_first") else ("T", "B")
     if how.get("batch_sizes") is not None:
+        expect_one_layout(how.get("lengths"), how["batch_sizes"], how.get("batch_first"))
         axes = ("N",)
     checks.expect_shape(
         "x", array, (*axes, params.input_size), lambda: f"w_ih of shape {params.w_ih.shape}"

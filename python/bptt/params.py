@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -83,10 +83,14 @@ class Params:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
+        return self.nbytes_of(PARAM_NAMES)
+
+    def nbytes_of(self, names: Collection[str]) -> int:
+        """Bytes of the arrays that have these names; others may be among them."""
         total = 0
         for name in PARAM_NAMES:
             array = getattr(self, name)
-            if array is not None:
+            if array is not None and name in names:
                 total += array.nbytes
         return total
 

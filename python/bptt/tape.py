@@ -10,9 +10,9 @@ import numpy as np
 
 from . import checks, memory
 from .backends import Backend
-from .backends.protocol import Incoming, Layer, Record, Request, State
+from .backends.protocol import ALL, Incoming, Layer, Record, Request, State
 from .checks import Array
-from .grads import Grads
+from .grads import EVERYTHING, Grads
 from .holdings import backward_nbytes, jvp_nbytes, moved_nbytes
 from .linearized import linearize, read_dparams, sums_of_tangents
 from .outputs import check_grads, from_layer, into_layer
@@ -239,7 +239,8 @@ class Tape:
             None if final is None else rows.gather_dstate(final),
         )
         into = into_layer(rows, out, bool(accumulate), names - {"w_ho", "b_o"}, per_row)
-        request = Request(into, bool(accumulate), names, per_row=per_row)
+        plain = into is None and names is EVERYTHING and per_row is None
+        request = ALL if plain else Request(into, bool(accumulate), names, per_row=per_row)
         if cut is not None and cut.cuts(steps, batch):
             recorded = Recorded(self._backend, layer, record)
             grads = truncated_backward(cut, recorded, incoming, request)

@@ -12,7 +12,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..compiled import core as _core
 from ..compiled import why_missing as _why_missing
-from ..grads import EVERYTHING, Grads, grads_of, some_of
+from ..grads import EVERYTHING, Grads, some_of
 from ..holdings import Beside
 from ..losses import Objective
 from ..params import Params
@@ -172,13 +172,21 @@ def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:
     if request.out is not None:
         whole = request.wanted == EVERYTHING
         return request.out if whole else some_of(request.out, request.wanted)
-    named: dict[str, Any] = {}
-    if "x" in request.wanted:
-        named["x"] = np.empty_like(layer.x)
-    if "state" in request.wanted:
-        named["state"] = as_given(tuple(map(np.empty_like, layer.state)))
-    for name, param in layer.params.arrays().items():
-        if name in request.wanted and (readout or name not in ("w_ho", "b_o")):
-            like = rows_like(param, len(layer.state[0]), request.per_row)
-            named[name] = np.empty(like.shape, like.dtype)
-    return grads_of(named)
+    wanted, params, batch = request.wanted, layer.params, layer.batch
+
+    def new(name: str, param: Array | None) -> Any:
+        if param is None or name not in wanted:
+            return None
+        like = rows_like(param, batch, request.per_row)
+        return np.empty(like.shape, like.dtype)
+
+    return Grads(
+        x=np.empty_like(layer.x) if "x" in wanted else None,  # type: ignore[arg-type]
+        state=as_given(tuple(map(np.empty_like, layer.state))) if "state" in wanted else None,
+        w_ih=new("w_ih", params.w_ih),
+        w_hh=new("w_hh", params.w_hh),
+        b_ih=new("b_ih", params.b_ih),
+        b_hh=new("b_hh", params.b_hh),
+        w_ho=new("w_ho", params.w_ho) if readout else None,
+        b_o=new("b_o", params.b_o) if readout else None,
+    )
