@@ -1,6 +1,7 @@
 """The data of one case, the answer that all peers must agree with, and what a peer is."""
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,7 +62,7 @@ class Workload(NamedTuple):
     outputs: Callable[[Any], Outputs]
 
 
-class Peer:
+class Peer(ABC):
     """One way to compute the gradients."""
 
     name: str  # in tables and for --peers
@@ -84,9 +85,9 @@ class Peer:
         """What runs, for the record."""
         return metadata.version(self.package)
 
+    @abstractmethod
     def prepare(self, problem: Problem, threads: int) -> Workload:
         """Convert the arrays, outside the time that is measured; use at most `threads`."""
-        raise NotImplementedError
 
 
 def make_problem(case: Case, cell: str, dtype: str, *, seed: int = 0) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,10 +15,10 @@ from ..network import Network
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(ABC):
     """Everything that decides the numbers of a run, as it stands in ``results.json``.
 
-    A task is a subclass in a file of its own that defines the methods without a body here, and a
+    A task is a subclass in a file of its own that defines the abstract methods, and a
     row of `bptt.cli.tasks.TASKS`. What the demo shows of it is a file in `bptt.cli.reports`.
     """
 
@@ -44,29 +45,29 @@ class Task:
     def make(cls, *, seed: int, backend: str, quick: bool) -> Task:
         return cls(seed, backend, quick, **(cls.quick_changes if quick else {}))
 
+    @abstractmethod
     def networks(self) -> list[Network]:
         """All that the demo trains, without what `prepare` adds; `bptt lags` takes the compared."""
-        raise NotImplementedError
 
+    @abstractmethod
     def held_out(self, steps: int) -> tuple[Array, Array]:
         """x (T, B, I) and targets that no batch has, of T = `steps`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, steps: int) -> Iterator[tuple[Array, Array]]:
         """x and target of one step of training after the other, without end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, outputs: Array, target: Array) -> float:
         """How good outputs (B, O) of the last step are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What ``results.json`` says of the data."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self, networks: list[Network]) -> str:
         """What a person reads on the terminal at the end."""
-        raise NotImplementedError
 
     def prepare(self, network: Network) -> None:
         """Its initial parameters, from the same seed for all, and the held-out sequences.
