@@ -27,6 +27,7 @@ __all__ = [
     "finite",
     "float_dtype",
     "non_negative",
+    "read_like",
     "readable",
     "rising",
     "size",
@@ -96,6 +97,8 @@ def as_float_array(
 ) -> Array:
     """`value` as a float array; `like` names another argument and the dtype that must match."""
     array = as_array(name, value)
+    if like is not None and array.dtype == like[1]:  # as nearly always, and it is one of floats
+        return array
     if array.dtype.kind != "f":
         raise TypeError(
             f"{name}: expected a float array, got dtype {array.dtype}; cast it with .astype(...)"
@@ -130,6 +133,8 @@ def expect_shape(
     The error says `why` that is expected, and ends with a `remedy`.
     """
     found = array.shape
+    if found == shape:
+        return
     if len(found) == len(shape):
         for want, got in zip(shape, found, strict=True):
             if want != got and not isinstance(want, str):
@@ -142,6 +147,19 @@ def expect_shape(
         f"{name}: expected shape {wanted}{' to match ' + reason if reason else ''}, "
         f"got {array.shape}{remedy}"
     )
+
+
+def read_like(
+    name: str,
+    value: object,
+    shape: tuple[int, ...],
+    like: tuple[str, np.dtype[Any]],
+    why: Callable[[], str] | str,
+) -> Array:
+    """`value` as a float array of that shape, readable for kernels."""
+    array = as_float_array(name, value, like)
+    expect_shape(name, array, shape, why)
+    return readable(array)
 
 
 def choice(

@@ -33,7 +33,7 @@ _REDUCTION_ALIASES = {"avg": "'mean'", "average": "'mean'", "total": "'sum'"}
 At = Union[str, int, Array]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Objective:
     """A checked loss, in the form that backends read.
 

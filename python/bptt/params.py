@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -19,6 +18,29 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["PARAM_NAMES", "Params"]
+
+
+class _Accepted:
+    """Parameters that were checked for a cell."""
+
+    def __init__(self, cell: Cell, params: Params) -> None:
+        self._cell = cell
+        self.params = params
+        self._shapes = params.shapes()
+
+    def fits(self, cell: Cell, given: Params) -> bool:
+        """Whether `given` has the same arrays, and none was given another shape in place."""
+        params = self.params
+        return (
+            self._cell is cell
+            and given.w_ih is params.w_ih
+            and given.w_hh is params.w_hh
+            and given.b_ih is params.b_ih
+            and given.b_hh is params.b_hh
+            and given.w_ho is params.w_ho
+            and given.b_o is params.b_o
+            and given.shapes() == self._shapes
+        )
 
 
 @dataclass(eq=False)
@@ -54,7 +76,7 @@ class Params:
     b_hh: Array | None = None
     w_ho: Array | None = None
     b_o: Array | None = None
-    _accepted: Any = field(default=None, init=False, repr=False)
+    _accepted: _Accepted | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, array in self._checked().items():
@@ -63,17 +85,19 @@ class Params:
     @property
     def input_size(self) -> int:
         """I, the number of features of x_t."""
-        return int(self.w_ih.shape[1])
+        features: int = self.w_ih.shape[1]
+        return features
 
     @property
     def hidden_size(self) -> int:
         """H, the number of hidden units."""
-        return int(self.w_hh.shape[1])
+        units: int = self.w_hh.shape[1]
+        return units
 
     @property
     def output_size(self) -> int | None:
         """O, the number of outputs of the readout; None without a readout."""
-        return None if self.w_ho is None else int(self.w_ho.shape[0])
+        return None if self.w_ho is None else self.w_ho.shape[0]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -94,6 +118,18 @@ class Params:
                 total += array.nbytes
         return total
 
+    def shapes(self) -> tuple[tuple[int, ...] | None, ...]:
+        """Those of all arrays in declaration order, None of one that is absent."""
+        b_ih, b_hh, w_ho, b_o = self.b_ih, self.b_hh, self.w_ho, self.b_o
+        return (
+            self.w_ih.shape,
+            self.w_hh.shape,
+            None if b_ih is None else b_ih.shape,
+            None if b_hh is None else b_hh.shape,
+            None if w_ho is None else w_ho.shape,
+            None if b_o is None else b_o.shape,
+        )
+
     def arrays(self) -> dict[str, Array]:
         """The arrays that are present, by name, in declaration order. They are not copies."""
         present = ((name, getattr(self, name)) for name in PARAM_NAMES)
@@ -102,6 +138,8 @@ class Params:
     def readable_for(self, cell: Cell) -> Params:
         """These parameters, checked again for use with `cell`, in arrays that kernels can read.
 
+        They are another object, which assignments to this one do not reach.
+
         Raises
         ------
         TypeError, ValueError
@@ -109,13 +147,9 @@ class Params:
             are those of a cell with another number of gates.
         """
         # Checking costs more than a small network's step: do it once for the same arrays.
-        current = [getattr(self, name) for name in PARAM_NAMES]
-        shapes = [getattr(array, "shape", None) for array in current]
-        if self._accepted is not None:
-            accepted_cell, accepted, accepted_shapes = self._accepted
-            same = accepted_cell is cell and shapes == accepted_shapes
-            if same and all(map(operator.is_, current, accepted)):
-                return self
+        accepted = self._accepted
+        if accepted is not None and accepted.fits(cell, self):
+            return accepted.params
         arrays = self._checked()
         rows, hidden = arrays["w_hh"].shape
         if rows != cell.gates * hidden:
@@ -124,16 +158,15 @@ class Params:
                 f"with hidden_size={hidden}, got ({rows}, {hidden})"
             )
         readable = {name: checks.readable(array) for name, array in arrays.items()}
-        changed = {n: array for n, array in readable.items() if array is not getattr(self, n)}
-        if changed:
-            return replace(self, **changed)
-        self._accepted = (cell, current, shapes)
-        return self
+        if any(array is not getattr(self, name) for name, array in readable.items()):
+            return Params(**readable)
+        self._accepted = _Accepted(cell, self.snapshot())
+        return self._accepted.params
 
     def snapshot(self) -> Params:
         """Another object with the same arrays, which assignments to this one do not reach."""
         copied = object.__new__(Params)
-        copied.__dict__.update(self.__dict__)
+        copied.__dict__.update(self.__dict__, _accepted=None)
         return copied
 
     def like(self, make: Callable[[Array], Array], names: Sequence[str] = PARAM_NAMES) -> Params:
@@ -142,7 +175,6 @@ class Params:
         for name in PARAM_NAMES:
             array = getattr(self, name)
             made.__dict__[name] = make(array) if array is not None and name in names else None
-        made._accepted = None
         return made
 
     def _checked(self) -> dict[str, Array]:

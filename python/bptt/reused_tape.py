@@ -65,7 +65,7 @@ def record_into(
         s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s
         for s in initial_state(cell, params, rows.batch, given)
     )
-    return out._record_again(layer_of(cell, params.snapshot(), x, state, rows), rows)
+    return out._record_again(layer_of(cell, params, x, state, rows), rows)
 
 
 def expect_same_shape(before: RowMap, params_before: Params, rows: RowMap, params: Params) -> None:

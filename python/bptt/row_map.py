@@ -17,9 +17,9 @@ with ``reverse``.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,21 +93,21 @@ class RowMap:
     lengths: Array | None = None
     reverse: bool = False
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether the layer's rows are the caller's sequences, with all of their T steps each."""
         return self.lengths is None and self.inner == (self.steps, self.batch)
 
-    @property
+    @cached_property
     def same(self) -> bool:
         """Whether a layer reads and writes the caller's arrays as they are."""
         return self.same_rows and self.first is None and self.anew is None
 
-    @property
+    @cached_property
     def same_rows(self) -> bool:
         return self.index is None and self.shape == self.inner
 
-    @property
+    @cached_property
     def extent(self) -> tuple[int, int]:
         """Steps and rows of a dense batch that takes as much memory as the layer's."""
         if self.offsets is None:
@@ -241,7 +241,7 @@ def _copied(array: Array, out: Array | None) -> Array:
     return out
 
 
-@functools.lru_cache(maxsize=64)  # it takes longer to make than all else that a small call checks
+@lru_cache(maxsize=64)  # it takes longer to make than all else that a small call checks
 def dense_rows(steps: int, batch: int) -> RowMap:
     """The map of arrays that are as a layer has them."""
     shape = (steps, batch)

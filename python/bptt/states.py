@@ -20,7 +20,7 @@ GivenState = Any
 
 def read_state(
     name: str,
-    value: object,
+    value: Any,
     cell: Cell,
     shape: tuple[int, ...],
     like: tuple[str, np.dtype[Any]],
@@ -40,33 +40,27 @@ def read_state(
         If an array has another shape.
     """
     parts = cell.states
-    values: tuple[object, ...]
+    several = isinstance(value, (tuple, list))
     if len(parts) == 1:
-        values = (value,)
-        if isinstance(value, (tuple, list)):
+        if several:
             raise TypeError(
                 f"{name}: expected a NumPy array or an object with __dlpack__, as a state of cell "
                 f"{cell.name!r} is one array, got {type(value).__name__}"
             )
-    elif isinstance(value, (tuple, list)) and len(value) == len(parts):
-        values = tuple(value)
-    else:
+        return (checks.read_like(name, value, shape, like, why),)
+    if not several or len(value) != len(parts):
         got = type(value).__name__
-        if isinstance(value, (tuple, list)):
+        if several:
             got += f" of length {len(value)}"
         raise TypeError(
             f"{name}: expected a tuple ({', '.join(parts)}) of arrays for cell {cell.name!r}, "
             f"got {got}"
         )
-    read: list[Array | None] = []
-    for part, each in zip(names(name, len(parts)), values, strict=True):
-        if partly and each is None and any(v is not None for v in values):
-            read.append(None)
-            continue
-        array = checks.as_float_array(part, each, like)
-        checks.expect_shape(part, array, shape, why)
-        read.append(checks.readable(array))
-    return tuple(read)
+    partly = partly and any(each is not None for each in value)
+    return tuple(
+        None if partly and each is None else checks.read_like(part, each, shape, like, why)
+        for part, each in zip(names(name, len(parts)), value, strict=True)
+    )
 
 
 def as_given(state: tuple[Array, ...]) -> GivenState:

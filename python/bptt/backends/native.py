@@ -162,9 +162,11 @@ def _forecast(sizes: Sizes, budget: Budget) -> dict[str, Any]:
 
 def _empty_record(layer: Layer, save: str) -> Record:
     """Unwritten states of every step and after the last, and gates if they are to be saved."""
-    rows, hidden, dtype = layer.x.shape[:-1], layer.params.hidden_size, layer.x.dtype
-    gates: int = _core.CELLS[layer.cell.name]["saved"] if save == "gates" else 0
-    return Record.empty(layer, (np.empty((*rows, gates, hidden), dtype),) if gates else ())
+    gates = layer.cell.saved if save == "gates" else 0
+    if not gates:
+        return Record.empty(layer, ())
+    shape = (*layer.x.shape[:-1], gates, layer.params.hidden_size)
+    return Record.empty(layer, (np.empty(shape, layer.x.dtype),))
 
 
 def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:
@@ -172,17 +174,20 @@ def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:
     if request.out is not None:
         whole = request.wanted == EVERYTHING
         return request.out if whole else some_of(request.out, request.wanted)
-    wanted, params, batch = request.wanted, layer.params, layer.batch
+    wanted, per_row, params = request.wanted, request.per_row, layer.params
+    dtype = layer.x.dtype
 
-    def new(name: str, param: Array | None) -> Any:
-        if param is None or name not in wanted:
+    def new(name: str, like: Array | None) -> Any:
+        if like is None or name not in wanted:
             return None
-        like = rows_like(param, batch, request.per_row)
-        return np.empty(like.shape, like.dtype)
+        if per_row is not None:
+            like = rows_like(like, layer.batch, per_row)
+        return np.empty(like.shape, dtype)
 
+    of_state = [np.empty(s.shape, dtype) for s in layer.state] if "state" in wanted else None
     return Grads(
-        x=np.empty_like(layer.x) if "x" in wanted else None,  # type: ignore[arg-type]
-        state=as_given(tuple(map(np.empty_like, layer.state))) if "state" in wanted else None,
+        x=np.empty(layer.x.shape, dtype) if "x" in wanted else None,  # type: ignore[arg-type]
+        state=None if of_state is None else as_given(tuple(of_state)),
         w_ih=new("w_ih", params.w_ih),
         w_hh=new("w_hh", params.w_hh),
         b_ih=new("b_ih", params.b_ih),

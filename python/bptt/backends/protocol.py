@@ -44,6 +44,9 @@ SAVE = ("gates", "minimal")
 # state (f_t dc_t of an LSTM, z_t dS_t of a GRU), or the latter alone.
 ROUTES = ("whole", "direct")
 
+# What is passed here is not assigned to. Frozen dataclasses would say so, but take three times as
+# long to make, and the smallest call has time for few of them.
+
 # One (B, H) array for each state of the cell: (h,), and (h, c) for an LSTM.
 State = tuple[Array, ...]
 
@@ -58,7 +61,7 @@ class Sizes(NamedTuple):
     offsets: Array | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Layer:
     """A layer and what runs through it: all that a forward pass reads.
 
@@ -114,7 +117,7 @@ class Layer:
         return t if self.offsets is None else self.rows(t, t + 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Record:
     """What a forward pass leaves behind.
 
@@ -140,13 +143,14 @@ class Record:
     @classmethod
     def empty(cls, layer: Layer, saved: tuple[Array, ...]) -> Record:
         """Unwritten states of a pass of `layer`."""
-        hidden, last = layer.params.hidden_size, tuple(map(np.empty_like, layer.state))
+        x, state, hidden = layer.x, layer.state, layer.params.hidden_size
+        last = tuple([np.empty(s.shape, x.dtype) for s in state])
         if layer.offsets is not None:
-            rows = (len(layer.x), hidden)
-            return cls(tuple(np.empty(rows, s.dtype) for s in last), last, saved)
-        shape = (layer.steps + 1, layer.batch, hidden)
-        states = tuple(np.empty(shape, layer.x.dtype) for _ in layer.state)
-        return cls(tuple(s[1:] for s in states), last, saved, states)
+            rows = (len(x), hidden)
+            return cls(tuple([np.empty(rows, x.dtype) for _ in state]), last, saved)
+        shape = (len(x) + 1, len(state[0]), hidden)
+        states = tuple([np.empty(shape, x.dtype) for _ in state])
+        return cls(tuple([s[1:] for s in states]), last, saved, states)
 
     def before(self, initial: State) -> State:
         """The state before each step, (T, B, H) of each part, of a dense pass from `initial`."""
@@ -165,7 +169,7 @@ class Record:
         return self.history[0]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Steps:
     """Some steps of a pass, each for itself: none of them waits for another.
 
@@ -188,7 +192,7 @@ class Steps:
     saved: tuple[Array, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Incoming:
     """The gradients that come into the states from outside.
 
@@ -205,7 +209,7 @@ class Incoming:
     state: tuple[Array | None, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Trace:
     """What passes by on the way back, of every step; arrays that a backward pass writes.
 
@@ -228,7 +232,7 @@ class Trace:
         return cls(deltas, tuple(np.empty_like(like) for _ in cell.states))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Request:
     """Which gradients a backward pass is asked for, and where they go.
 

@@ -37,13 +37,12 @@ def forward(
     stack, array, given, rows = read_stack_inputs(kind, params, x, state, how)
     save = checks.choice("save", save, SAVE)
     chosen = for_rows(resolve(backend, kind, array.dtype), rows.offsets)
-    kept = Stack(tuple(tuple(p.snapshot() for p in layer) for layer in stack.layers))
     runner = Runner.of(chosen, kind, save, stack, rows)
     if out is not None:
-        return _record_into(out, runner, kept, array, given)
+        return _record_into(out, runner, stack, array, given)
     needed = tape_nbytes(chosen, kind, stack, rows, save)
     memory.require_memory(needed, f"the tape of {rows.steps} steps of {len(stack.layers)} layers")
-    return StackTape(runner, kept, array, initial_state(kind, stack, rows.batch, given))
+    return StackTape(runner, stack, array, initial_state(kind, stack, rows.batch, given))
 
 
 def _record_into(
