@@ -8,6 +8,22 @@ from collections.abc import Callable
 import bptt
 import numpy as np
 import pytest
+from bptt.backends import REGISTRY
+from bptt.backends.dense_runs import DenseRuns
+from bptt.grads import EVERYTHING
+from bptt.holdings import (
+    backward_nbytes,
+    forward_nbytes,
+    is_small,
+    moved_nbytes,
+    prediction_nbytes,
+    value_and_grad_nbytes,
+)
+from bptt.memory import ALWAYS_GRANTED
+from bptt.row_map import dense_rows
+from bptt.sequence_options import read_row_map
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 PARAMS = bptt.init_params("tanh", input_size=100, hidden_size=8, output_size=4, rng=0)
 # Terabytes by their shape, four bytes in fact.
@@ -165,3 +181,61 @@ def test_a_call_asks_once_and_for_what_it_takes(
     tracemalloc.stop()
     assert len(asked) == 1, asked
     assert peak < asked[0][0] + (2 << 20)  # of objects, and of single steps of the reference
+
+
+def sizes(most: int) -> st.SearchStrategy[int]:
+    """From 1 on, each order of magnitude as likely as another."""
+    return st.floats(0, np.log2(most)).map(lambda log: int(2**log))
+
+
+def empty_params(cell: str, inputs: int, hidden: int, outputs: int) -> bptt.Params:
+    """Of these sizes, and of no memory."""
+    rows = bptt.CELLS[cell].gates * hidden
+    shapes = {"w_ih": (rows, inputs), "w_hh": (rows, hidden), "b_ih": (rows,), "b_hh": (rows,)}
+    shapes |= {"w_ho": (outputs, hidden), "b_o": (outputs,)}
+    return bptt.Params(**{n: np.broadcast_to(np.float64(0), s) for n, s in shapes.items()})
+
+
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(
+    cell=st.sampled_from(sorted(bptt.CELLS)),
+    steps=sizes(1 << 16),
+    batch=sizes(1 << 16),
+    inputs=sizes(1 << 12),
+    hidden=sizes(1 << 11),
+    outputs=sizes(1 << 12),
+)
+@example("tanh", 1, 1, 8, 8, 1)
+def test_a_call_that_is_not_added_up_holds_no_more_than_is_always_granted(
+    cell: str, steps: int, batch: int, inputs: int, hidden: int, outputs: int
+) -> None:
+    params, kind = empty_params(cell, inputs, hidden, outputs), bptt.CELLS[cell]
+    if not is_small(kind, params, dense_rows(steps, batch)):
+        return
+    given = (kind, params, steps, batch)
+    moved = moved_nbytes(
+        params, read_row_map((batch, steps), batch_first=True), inputs=3, units=len(kind.states)
+    )
+    for backend in (*REGISTRY.values(), *map(DenseRuns, REGISTRY.values())):
+        for save in ("gates", "minimal"):
+            beside = backend.beside(kind, save)
+            assert forward_nbytes(*given, save, beside) + moved <= ALWAYS_GRANTED
+            assert prediction_nbytes(*given, steps, beside) + moved <= ALWAYS_GRANTED
+            for per_row in (None, "norm", "gradient"):
+                asked = {"out": False, "wanted": EVERYTHING, "per_row": per_row, "histories": 6}
+                needed = backward_nbytes(*given, save, beside, **asked)
+                assert needed + moved <= ALWAYS_GRANTED
+                needed = value_and_grad_nbytes(*given, beside, kept=steps, read=steps, **asked)
+                assert needed + moved + batch * params.nbytes <= ALWAYS_GRANTED
+
+
+def test_what_the_smallest_call_holds_is_not_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def added_up(needed: int, what: str) -> None:
+        raise AssertionError(f"{what}: {needed} bytes")
+
+    monkeypatch.setattr("bptt.memory.require_memory", added_up)
+    x = np.ones((1, 1, 100), np.float32)
+    tape = bptt.forward("tanh", PARAMS, x)
+    tape.backward(tape.y)
+    bptt.value_and_grad("tanh", PARAMS, x, IDS[0, :1], loss="cross_entropy", at="last")
+    bptt.predict("tanh", PARAMS, x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from . import checks
@@ -87,10 +88,15 @@ class Cell:
             for gate, name in enumerate(self.gate_names)
         )
 
-    @property
+    @cached_property
     def sums(self) -> int:
         """How many sums a unit's step takes."""
         return self.gates + len(self.apart)
+
+    @cached_property
+    def values(self) -> int:
+        """How many values a unit's step has: its sums, its states, and what is saved of it."""
+        return self.sums + len(self.states) + self.saved
 
 
 CELLS: dict[str, Cell] = {

@@ -9,11 +9,11 @@ from .backends import for_rows, resolve
 from .backends.protocol import SAVE
 from .cells import Cell, get_cell
 from .checks import Array
-from .holdings import forward_nbytes, moved_nbytes
+from .holdings import forward_nbytes, is_small, moved_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .params import Params
 from .reused_tape import record_into
-from .sequence_options import Flags, Integers
+from .sequence_options import Flags, Integers, described
 from .stack import Layers, is_stack
 from .stacked import StackTape
 from .states import GivenState
@@ -136,13 +136,7 @@ def forward(
     If the pass does not end (Ctrl-C, or lack of memory), `out` is left released.
     """
     kind = get_cell(cell)
-    how = {
-        "lengths": lengths,
-        "batch_sizes": batch_sizes,
-        "reset": reset,
-        "reverse": reverse,
-        "batch_first": batch_first,
-    }
+    how = described(lengths, batch_sizes, reset, reverse, batch_first)
     if is_stack(params):
         return stacked.forward(kind, params, x, state, how, backend=backend, save=save, out=out)
     params, x, given, rows = read_sequences(kind, params, x, state, how)
@@ -150,9 +144,10 @@ def forward(
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
     if out is not None:
         return record_into(out, chosen, save, kind, params, x, given, rows)
-    needed = forward_nbytes(kind, params, *rows.extent, save, chosen.beside(kind, save))
-    needed += moved_nbytes(params, rows, inputs=1, units=len(kind.states))
-    memory.require_memory(needed, f"the tape of {rows.steps} steps")
+    if not is_small(kind, params, rows):
+        needed = forward_nbytes(kind, params, *rows.extent, save, chosen.beside(kind, save))
+        needed += moved_nbytes(params, rows, inputs=1, units=len(kind.states))
+        memory.require_memory(needed, f"the tape of {rows.steps} steps")
     initial = initial_state(kind, params, rows.batch, given)
-    layer = layer_of(kind, params.snapshot(), x, initial, rows)
+    layer = layer_of(kind, params, x, initial, rows)
     return Tape(chosen, save, layer, chosen.forward(layer, save), rows)

@@ -10,20 +10,20 @@ import numpy as np
 from . import checks, memory, stacked
 from .backends import for_rows, resolve
 from .backends.protocol import Request, Sizes
-from .budget import WHOLE, budget_for, read_budget
+from .budget import WHOLE, Budget, budget_for, read_budget
 from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads, StackGrads
-from .holdings import moved_nbytes, value_and_grad_nbytes
+from .holdings import is_small, moved_nbytes, value_and_grad_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .losses import At, make_objective
 from .outputs import check_grads, from_layer, into_layer
 from .params import Params
-from .sequence_options import Flags, Integers
+from .sequence_options import Flags, Integers, described
 from .stack import Layers, is_stack
 from .states import GivenState, as_given, by_part
 from .stream import state_after
-from .truncation import read_truncation, truncated_value_and_grad
+from .truncation import Truncation, read_truncation, truncated_value_and_grad
 from .wanted import Wanted, read_per_row, read_wanted
 
 __all__ = ["value_and_grad"]
@@ -273,13 +273,7 @@ def value_and_grad(
     Ctrl-C during the call leaves `out` partly written.
     """
     kind = get_cell(cell)
-    how = {
-        "lengths": lengths,
-        "batch_sizes": batch_sizes,
-        "reset": reset,
-        "reverse": reverse,
-        "batch_first": batch_first,
-    }
+    how = described(lengths, batch_sizes, reset, reverse, batch_first)
     if is_stack(params):
         return stacked.value_and_grad(
             kind,
@@ -320,11 +314,6 @@ def value_and_grad(
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
     steps, batch = rows.extent
     walked = steps if objective.step is None else objective.step + 1
-    kept, histories = walked, 0
-    if cut is not None and objective.step is None:
-        kept, histories = cut.kept(steps), cut.histories
-    elif cut is not None:
-        kept = walked - cut.first(walked - 1)
     if limit is not None:
         of_layer = walked if rows.offsets is None else len(rows.offsets) - 1
         sizes = Sizes(kind, params, of_layer, rows.inner_batch, rows.offsets)
@@ -335,25 +324,25 @@ def value_and_grad(
             chosen.segment_grain(sizes),
             lambda tried: chosen.kept_nbytes(sizes, tried) + moved,
         )
-    if budget != WHOLE:
-        kept = min(walked, budget.segment_steps)
-    needed = value_and_grad_nbytes(
-        kind,
-        params,
-        steps,
-        batch,
-        chosen.beside(kind, "gates"),
-        kept=kept,
-        read=kept if objective.step is None else 1,
-        out=out is not None,
-        wanted=names,
-        per_row=per_row,
-        histories=histories,
-    )
-    if per_row == "norm" and budget != WHOLE:  # the sums of all rows are held
-        needed += batch * params.nbytes
-    needed += moved_nbytes(params, rows, inputs=3)
-    memory.require_memory(needed, f"value_and_grad over {walked} steps")
+    if not is_small(kind, params, rows):
+        kept, histories = _kept(objective.step is None, walked, cut, budget)
+        needed = value_and_grad_nbytes(
+            kind,
+            params,
+            steps,
+            batch,
+            chosen.beside(kind, "gates"),
+            kept=kept,
+            read=kept if objective.step is None else 1,
+            out=out is not None,
+            wanted=names,
+            per_row=per_row,
+            histories=histories,
+        )
+        if per_row == "norm" and budget != WHOLE:  # the sums of all rows are held
+            needed += batch * params.nbytes
+        needed += moved_nbytes(params, rows, inputs=3)
+        memory.require_memory(needed, f"value_and_grad over {walked} steps")
     initial = initial_state(kind, params, rows.batch, given)
     if out is not None or accumulate is not False:
         read = {
@@ -386,3 +375,15 @@ def value_and_grad(
     if objective.step is not None:  # the steps behind it, which were not run
         last = state_after(chosen, replace(layer, x=layer.x[walked:], state=last))
     return float(value), grads, as_given(rows.scatter_state(last))
+
+
+def _kept(every_step: bool, walked: int, cut: Truncation | None, budget: Budget) -> tuple[int, int]:
+    """How many of the steps that are walked through are kept at a time, and how many histories a
+    truncation takes."""
+    if budget != WHOLE:
+        return min(walked, budget.segment_steps), 0
+    if cut is None:
+        return walked, 0
+    if every_step:
+        return cut.kept(walked), cut.histories
+    return walked - cut.first(walked - 1), 0

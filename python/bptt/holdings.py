@@ -10,6 +10,7 @@ import math
 from typing import NamedTuple
 
 from .cells import Cell
+from .memory import ALWAYS_GRANTED
 from .params import Params
 from .row_map import RowMap
 from .threads import get_num_threads
@@ -21,6 +22,7 @@ __all__ = [
     "drawn_nbytes",
     "forward_nbytes",
     "grads_nbytes",
+    "is_small",
     "jvp_nbytes",
     "lags_nbytes",
     "linearized_nbytes",
@@ -34,6 +36,11 @@ __all__ = [
     "terms_nbytes",
     "value_and_grad_nbytes",
 ]
+
+# Of the blocks of a pass back, beside what is told by sizes.
+_OF_BLOCKS = 16 << 20
+# Values, of 8 bytes at most, that are granted together with them.
+_SMALL = (ALWAYS_GRANTED - _OF_BLOCKS) // 8
 
 
 class Beside(NamedTuple):
@@ -62,6 +69,19 @@ class Beside(NamedTuple):
     fresh: bool = False
 
 
+def is_small(cell: Cell, params: Params, rows: RowMap) -> bool:
+    """Whether what a pass holds is granted for certain: to add it up takes as long as a step.
+
+    With W = I + O + H times the values of a unit's step, a pass forward or back, with a loss or for
+    a prediction, holds at most 16 W values for each row and each row of a block, and W (W + 1)
+    twice for the parameters' gradients of each sequence, and 8 times for copies of the weights.
+    """
+    steps, batch = rows.extent
+    width: int = params.input_size + cell.values * params.hidden_size + (params.output_size or 0)
+    at_once = (steps + 2) * batch + 1024 * get_num_threads()
+    return width * (16 * at_once + (width + 1) * (2 * batch + 8)) < _SMALL
+
+
 def states_nbytes(cell: Cell, params: Params, steps: int, batch: int, save: str = "gates") -> int:
     """All states of a pass, with the first and the last apart, and what the cell saves beside."""
     width = len(cell.states) + (cell.saved if save == "gates" else 0)
@@ -76,7 +96,7 @@ def block_nbytes(params: Params, batch: int) -> int:
     width = 2 * params.input_size + (4 + 4 * gates) * params.hidden_size
     width += 3 * (params.output_size or 0)
     rows = max(batch, 1024 * get_num_threads())
-    return rows * width * params.dtype.itemsize + (16 << 20)
+    return rows * width * params.dtype.itemsize + _OF_BLOCKS
 
 
 def forward_nbytes(

@@ -11,7 +11,7 @@ from .backends.protocol import Layer, State
 from .cells import Cell
 from .checks import Array
 from .params import Params
-from .row_map import RowMap
+from .row_map import RowMap, dense_rows
 from .sequence_options import expect_one_layout, read_row_map
 from .stack import is_stack
 from .states import read_state
@@ -34,7 +34,8 @@ def read_sequences(
 ) -> tuple[Params, Array, State | None, RowMap]:
     """The same of sequences of any kind, as the keywords of `read_row_map` describe them.
 
-    x and the state are as the caller has them; `layer_of` makes what a backend reads.
+    `how` is empty if they are as a layer has them: see `sequence_options.described`. x and the
+    state are as the caller has them; `layer_of` makes what a backend reads.
     """
     if not isinstance(params, Params):
         hint = "; this call takes one layer, no stack" if is_stack(params) else ""
@@ -49,7 +50,8 @@ def read_sequences(
     checks.expect_shape(
         "x", array, (*axes, params.input_size), lambda: f"w_ih of shape {params.w_ih.shape}"
     )
-    rows = read_row_map(array.shape[:-1], **how)
+    shape = array.shape[:-1]
+    rows = read_row_map(shape, **how) if how else dense_rows(*shape)
     given = None
     if state is not None:
         shape = (rows.batch, params.hidden_size)

@@ -11,11 +11,11 @@ from .backends import Backend, for_rows, resolve
 from .backends.protocol import Layer, State
 from .cells import Cell, get_cell
 from .checks import Array
-from .holdings import moved_nbytes, prediction_nbytes
+from .holdings import is_small, moved_nbytes, prediction_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .losses import read_step
 from .params import Params
-from .sequence_options import Flags, Integers
+from .sequence_options import Flags, Integers, described
 from .stack import Layers, is_stack
 from .states import GivenState, as_given
 from .stream import STEPS_AT_ONCE, stream
@@ -105,13 +105,7 @@ def predict(
     True
     """
     kind = get_cell(cell)
-    how = {
-        "lengths": lengths,
-        "batch_sizes": batch_sizes,
-        "reset": reset,
-        "reverse": reverse,
-        "batch_first": batch_first,
-    }
+    how = described(lengths, batch_sizes, reset, reverse, batch_first)
     if is_stack(params):
         return Prediction(*stacked.predict(kind, params, x, state, how, at=at, backend=backend))
     params, x, given, rows = read_sequences(kind, params, x, state, how)
@@ -121,12 +115,13 @@ def predict(
     if at == "last" and step is None:
         raise ValueError('at: there are no steps (x has T = 0), got "last"')
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
-    steps, batch = rows.extent
-    read, at_once = steps if step is None else 1, min(steps, STEPS_AT_ONCE)
-    beside = chosen.beside(kind, "minimal")
-    needed = prediction_nbytes(kind, params, read, batch, at_once, beside)
-    needed += moved_nbytes(params, rows, inputs=1)
-    memory.require_memory(needed, f"predict over {rows.steps} steps")
+    if not is_small(kind, params, rows):
+        steps, batch = rows.extent
+        read, at_once = steps if step is None else 1, min(steps, STEPS_AT_ONCE)
+        beside = chosen.beside(kind, "minimal")
+        needed = prediction_nbytes(kind, params, read, batch, at_once, beside)
+        needed += moved_nbytes(params, rows, inputs=1)
+        memory.require_memory(needed, f"predict over {rows.steps} steps")
     initial = initial_state(kind, params, rows.batch, given)
     layer = layer_of(kind, params, x, initial, rows)
     if step is None:

@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Union
 
 import numpy as np
 
 from . import checks
 from .checks import Array
-from .row_map import Layout, RowMap, dense_rows
+from .row_map import Layout, RowMap
 
-__all__ = ["Flags", "Integers", "expect_one_layout", "read_row_map"]
+__all__ = ["Flags", "Integers", "described", "expect_one_layout", "read_row_map"]
 
 # What a caller may give beside arrays.
 Integers = Union[Array, Sequence[int]]
 Flags = Union[Array, Sequence[bool], Sequence[Sequence[bool]]]
+
+
+def described(
+    lengths: object, batch_sizes: object, reset: object, reverse: object, batch_first: object
+) -> Mapping[str, object]:
+    """The keywords of `read_row_map`; none at all if sequences are as a layer has them."""
+    if (
+        lengths is None
+        and batch_sizes is None
+        and reset is None
+        and reverse is False
+        and batch_first is False
+    ):
+        return {}
+    return {
+        "lengths": lengths,
+        "batch_sizes": batch_sizes,
+        "reset": reset,
+        "reverse": reverse,
+        "batch_first": batch_first,
+    }
 
 
 def expect_one_layout(lengths: object, batch_sizes: object, batch_first: object) -> None:
@@ -43,9 +64,6 @@ def read_row_map(
     TypeError, ValueError
         Naming the argument that does not fit.
     """
-    described = any(value is not None for value in (lengths, batch_sizes, reset))
-    if not described and reverse is False and batch_first is False:
-        return dense_rows(*shape)
     turned = checks.boolean("reverse", reverse)
     batch_major = checks.boolean("batch_first", batch_first)
     expect_one_layout(lengths, batch_sizes, batch_major)

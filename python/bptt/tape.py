@@ -13,7 +13,7 @@ from .backends import Backend
 from .backends.protocol import ALL, Incoming, Layer, Record, Request, State
 from .checks import Array
 from .grads import EVERYTHING, Grads
-from .holdings import backward_nbytes, jvp_nbytes, moved_nbytes
+from .holdings import backward_nbytes, is_small, jvp_nbytes, moved_nbytes
 from .linearized import linearize, read_dparams, sums_of_tangents
 from .outputs import check_grads, from_layer, into_layer
 from .recorded import Recorded
@@ -192,7 +192,7 @@ class Tape:
         if dc is not None and len(layer.cell.states) < 2:
             raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
         like = ("the tape", layer.x.dtype)
-        dhistory = (self._read_history("dy", dy, 0, like), self._read_history("dc", dc, 1, like))
+        dhistory = self._read_history(dy, dc, like)
         final: tuple[Array | None, ...] | None = None
         if dstate is not None:
             shape = (rows.batch, layer.params.hidden_size)
@@ -202,8 +202,7 @@ class Tape:
             read = {
                 "x": x,
                 **by_part("state", layer.state),
-                "dy": dhistory[0],
-                "dc": dhistory[1],
+                **dict(zip(("dy", "dc"), dhistory, strict=False)),
                 **by_part("dstate", final or ()),
                 **dict(zip(("tape.y", "tape.c"), record.history, strict=False)),
                 **by_part("tape.state", record.state),
@@ -219,29 +218,17 @@ class Tape:
                 wanted=names,
                 per_row=per_row,
             )
-        steps, batch = rows.extent
-        needed = backward_nbytes(
-            layer.cell,
-            layer.params,
-            steps,
-            batch,
-            self._save,
-            self._backend.beside(layer.cell, self._save),
-            out=out is not None,
-            wanted=names,
-            per_row=per_row,
-            histories=0 if cut is None else cut.histories,
-        )
-        needed += moved_nbytes(layer.params, rows, inputs=2, units=len(record.history))
-        memory.require_memory(needed, f"BPTT through {rows.steps} steps")
+        histories = 0 if cut is None else cut.histories
+        if not is_small(layer.cell, layer.params, rows):
+            self._require_memory(names, per_row, histories, out=out is not None)
         incoming = Incoming(
-            tuple(d if d is None else rows.gather(d) for d in dhistory[: len(record.history)]),
+            tuple([d if d is None else rows.gather(d) for d in dhistory]),
             None if final is None else rows.gather_dstate(final),
         )
         into = into_layer(rows, out, bool(accumulate), names - {"w_ho", "b_o"}, per_row)
         plain = into is None and names is EVERYTHING and per_row is None
         request = ALL if plain else Request(into, bool(accumulate), names, per_row=per_row)
-        if cut is not None and cut.cuts(steps, batch):
+        if cut is not None and cut.cuts(*rows.extent):
             recorded = Recorded(self._backend, layer, record)
             grads = truncated_backward(cut, recorded, incoming, request)
         else:
@@ -324,15 +311,34 @@ class Tape:
         return rows.scatter(dy), as_given(rows.scatter_state(last))
 
     def _read_history(
-        self, name: str, value: Array | None, part: int, like: tuple[str, np.dtype[Any]]
-    ) -> Array | None:
-        """`value` as the readable gradient of all steps of one part of the state."""
-        if value is None:
-            return None
-        array = checks.as_float_array(name, value, like)
+        self, dy: Array | None, dc: Array | None, like: tuple[str, np.dtype[Any]]
+    ) -> tuple[Array | None, ...]:
+        """The readable gradients of all steps of each part of the state."""
         shape = (*self._rows.shape, self._layer.params.hidden_size)
-        checks.expect_shape(name, array, shape, f"tape.{'yc'[part]}")
-        return checks.readable(array)
+        read_dy = None if dy is None else checks.read_like("dy", dy, shape, like, "tape.y")
+        if len(self._layer.cell.states) < 2:
+            return (read_dy,)
+        return read_dy, None if dc is None else checks.read_like("dc", dc, shape, like, "tape.c")
+
+    def _require_memory(
+        self, wanted: frozenset[str], per_row: str | None, histories: int, *, out: bool
+    ) -> None:
+        """Raise MemoryError if a pass back may not fit."""
+        layer, rows = self._layer, self._rows
+        beside = self._backend.beside(layer.cell, self._save)
+        needed = backward_nbytes(
+            layer.cell,
+            layer.params,
+            *rows.extent,
+            self._save,
+            beside,
+            out=out,
+            wanted=wanted,
+            per_row=per_row,
+            histories=histories,
+        )
+        needed += moved_nbytes(layer.params, rows, inputs=2, units=len(layer.state))
+        memory.require_memory(needed, f"BPTT through {rows.steps} steps")
 
     def release(self) -> None:
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
