@@ -137,7 +137,7 @@ def expect_shape(
         return
     if len(found) == len(shape):
         for want, got in zip(shape, found, strict=True):
-            if want != got and not isinstance(want, str):
+            if not isinstance(want, str) and want != got:
                 break
         else:
             return
