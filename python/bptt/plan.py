@@ -68,7 +68,7 @@ class Plan:
         adds up: ``recurrence``, the steps one after the other; ``products``, what is done block by
         block; ``exchange``, where threads wait for each other and read what others wrote. And the
         ``total``: less than their sum where they overlap, and without the overhead of a call from
-        Python, 20 to 35 us. The rates are nominal, those of a server's core of about 2022
+        Python, 20 to 40 us. The rates are nominal, those of a server's core of about 2022
         (docs/performance.md), not measured here. A call measures what waiting costs and may choose
         another split, and so may `forward` or ``backward`` alone.
     """
