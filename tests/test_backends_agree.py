@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from problems import AT, BIASES, LOSSES, Problem, Result, make_problem
 from tolerance import assert_close, output_scales, scales, tolerance
 
-pytestmark = pytest.mark.full_product
+every_case = pytest.mark.full_product
 
 SIZES = (1, 2, 3, 7, 8, 9, 17, 31, 33, 100, 129)
 SHAPES = [
@@ -104,6 +104,7 @@ def test_value_and_grad_agrees(
         check_value_and_grad(problem(cell, seed, dtype), dtype, backend, loss, at, reduction)
 
 
+@every_case
 @pytest.mark.parametrize("with_state", [True, False])
 @pytest.mark.parametrize("biases", [(), ("b_ih",), ("b_hh",), ("b_ih", "b_hh"), ("b_o",)])
 def test_each_bias_and_the_state_may_be_absent(
@@ -116,6 +117,7 @@ def test_each_bias_and_the_state_may_be_absent(
     assert {name for name in BIASES if name in grads} == set(biases)
 
 
+@every_case
 @pytest.mark.parametrize(("dy", "dstate"), [(True, False), (False, True)])
 def test_either_incoming_gradient_may_be_absent(
     dy: bool, dstate: bool, cell: str, dtype: str, backend: str
@@ -124,6 +126,7 @@ def test_either_incoming_gradient_may_be_absent(
     check_forward_backward(p, dtype, backend, dy, dstate)
 
 
+@every_case
 def test_backward_may_run_again(cell: str, dtype: str, backend: str) -> None:
     p = make_problem(cell, 9, 3, 7, 17, dtype=dtype)
     tape = bptt.forward(cell, p.params, p.x, p.state, backend=backend)
@@ -133,6 +136,7 @@ def test_backward_may_run_again(cell: str, dtype: str, backend: str) -> None:
     assert not np.array_equal(first.x, other.x)
 
 
+@every_case
 def test_value_and_grad_is_forward_readout_and_backward(
     cell: str, dtype: str, backend: str
 ) -> None:

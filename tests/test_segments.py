@@ -58,9 +58,9 @@ def threads(request):
 @pytest.mark.parametrize("batch", ["dense", "one", "many", "one long"])
 @pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
 def test_segments_have_the_bits_of_all_steps_at_once(cell, batch, threads):
-    lengths = [700] * 5 if batch == "dense" else LENGTHS[batch]
+    lengths = [260] * 5 if batch == "dense" else LENGTHS[batch]
     if batch == "one":
-        lengths = [1500]
+        lengths = [600]
     rng = np.random.default_rng(3)
     for i, sizes in enumerate(SHAPES):
         case = ragged(cell, lengths, sizes, ("float32", "float64")[i % 2])
