@@ -77,9 +77,9 @@ template <class T>
 void bits_do_not_depend_on_the_plan() {
   constexpr Sizes kSizes[] = {{1000, 3, 1, 16, 3},
                               {300, 1, 5, 60, 3},
-                              {40, 200, 17, 64, 3},
-                              {200, 3, 2000, 64, 3},
-                              {100, 5, 31, 200, 3}};
+                              {14, 200, 17, 64, 3},
+                              {100, 3, 2000, 64, 3},
+                              {60, 5, 31, 200, 3}};
   constexpr double kBarriers[] = {1e-9, 60e-9, 300e-9, 1e-4};
   const Selection selection({kTypes, std::size(kSizes), std::size(kBarriers), 2});
   for (const Sizes& sizes : kSizes) {
@@ -103,6 +103,7 @@ void bits_do_not_depend_on_the_plan() {
 
 template <class T, Split S>
 void bits_do_not_depend_on_threads() {
+  const Selection selection({std::size(kLossChoices), 2, 2});
   for (const Sizes& sizes : shapes_split<T>(S)) {
     const Scope scope([&](std::ostream& out) { out << sizes; });
     const Network<T> network(Cells::tanh, sizes, Biases::both, 3);
@@ -119,10 +120,13 @@ void bits_do_not_depend_on_threads() {
     for (const LossChoice& loss : kLossChoices) {
       const Results<T> loss_alone = run_value_and_grad(network, loss, 1);
       const Results<T> loss_added = add_value_and_grad(network, loss, 1, T(0.7));
+      const int choice = static_cast<int>(&loss - kLossChoices);
       for (int threads : {2, 3}) {
         const Scope in([&](std::ostream& out) { out << threads << " threads"; });
-        check_same_bits(loss_alone, run_value_and_grad(network, loss, threads));
-        check_same_bits(loss_added, add_value_and_grad(network, loss, threads, T(0.7)));
+        if (selection.has({choice, threads - 2, 0}))
+          check_same_bits(loss_alone, run_value_and_grad(network, loss, threads));
+        if (selection.has({choice, threads - 2, 1}))
+          check_same_bits(loss_added, add_value_and_grad(network, loss, threads, T(0.7)));
       }
     }
   }
