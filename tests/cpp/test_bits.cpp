@@ -344,8 +344,10 @@ template <class T>
 std::vector<Results<T>> all_results_on(const std::string& isa) {
   select_isa(isa);
   std::vector<Results<T>> all;
+  const Selection selection({kTypes, std::size(kShapes), Cells::count()});
   for (const Sizes& sizes : kShapes) {
     for (int cell = 0; cell < Cells::count(); ++cell) {
+      if (!selection.has({kType<T>, static_cast<int>(&sizes - kShapes), cell})) continue;
       const Network<T> network(static_cast<CellId>(cell), sizes, Biases::both, 6);
       all.push_back(run_both(network, 2));
       for (const LossChoice& loss : kLossChoices) {
