@@ -89,6 +89,7 @@ class Scratch {
   };
 
  private:
+  static Chunk try_chunk(std::size_t bytes);
   static Chunk chunk_of(std::size_t bytes);
   void release();
 
