@@ -58,18 +58,31 @@ BPTT_INLINE RowGroups joined(const RowGroups& sum, Index left_step, Index right_
   return follow ? RowGroups{1, sum.groups * sum.rows} : sum;
 }
 
-// Strips outside, panels inside: a strip of a block stays in the first-level cache.
+// Strips that go through the panels together. One stays in the first-level cache; but where a sum's
+// rows of `right` would fill the second-level cache, several share what comes from beyond it.
+template <class T>
+BPTT_INLINE Index strips_at_once(const Outer<T>& p) {
+  constexpr Index kMostRead = 3 << 19;
+  const Index read = p.sum.groups * p.sum.rows * p.columns * static_cast<Index>(sizeof(T));
+  return read > kMostRead ? 8 : 1;
+}
+
 template <class T>
 void outer(const Outer<T>& call) {
   Outer<T> p = call;
   p.sum = joined(p.sum, p.left_step, p.right_step);
   constexpr Index kWidth = kOuterVectors * kLanes<T>;
-  for (Index begin = p.begin; begin < p.end; begin += kLanes<T>) {
-    const Index end = p.end - begin < kLanes<T> ? p.end : begin + kLanes<T>;
+  const Index units = strips_at_once(p) * kLanes<T>;
+  for (Index first = p.begin; first < p.end; first += units) {
+    const Index last = p.end - first < units ? p.end : first + units;
     for (Index column = 0; column < p.columns; column += kWidth) {
       const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
-      with_constant<kOuterVectors>(vectors,
-                                   [&]<int N>() { outer_strip<T, N>(p, begin, end, column); });
+      with_constant<kOuterVectors>(vectors, [&]<int N>() {
+        for (Index unit = first; unit < last; unit += kLanes<T>) {
+          const Index end = last - unit < kLanes<T> ? last : unit + kLanes<T>;
+          outer_strip<T, N>(p, unit, end, column);
+        }
+      });
     }
   }
 }

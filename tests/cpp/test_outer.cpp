@@ -185,6 +185,13 @@ void every_count_of_units_and_columns() {
   }
 }
 
+// Strips go through it together, in several groups.
+template <class T>
+void large_right_operand() {
+  Random random(10);
+  check_outer<T>(any_case<T>(1001, 10 * kernels<T>().lanes + 3, 401, random), random);
+}
+
 template <class T>
 void every_count_of_rows() {
   Random random(7);
@@ -220,6 +227,8 @@ int main(int argc, char** argv) {
        {"float64: outer, units and columns", every_count_of_units_and_columns<double>},
        {"float32: outer, rows", every_count_of_rows<float>},
        {"float64: outer, rows", every_count_of_rows<double>},
+       {"float32: outer, a large right operand", large_right_operand<float>},
+       {"float64: outer, a large right operand", large_right_operand<double>},
        {"float32: groups of rows", groups_of_rows<float>},
        {"float64: groups of rows", groups_of_rows<double>},
        {"float32: column sums", sums_of_every_count_of_units_and_rows<float>},
