@@ -68,6 +68,9 @@ struct Product {
   Segment segments[kMostGates];  // summed in this order, each over k upwards; unused: k = 0
   Strips<T> out;                 // (rows, columns)
   Strips<const T> added = {};    // (rows, columns); data null for zero
+  // Whether the panels come from beyond the second-level cache. Then each is fetched into it while
+  // the one before is multiplied.
+  bool far = false;
 };
 
 // What `outer` reads by panels of `outer_width` columns: a packed matrix, or a row-major one as it

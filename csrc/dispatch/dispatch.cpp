@@ -111,6 +111,14 @@ const CellShape& shape_of(CellId cell) {
   return registered_cells()[static_cast<std::size_t>(cell)].shape;
 }
 
+bool far_third_level_cache() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
 void select_isa(const std::string& name) {
   active.store(&find(name, "isa"), std::memory_order_release);
 }

@@ -14,9 +14,10 @@ class Deltas {
   // A block has at most so many rows.
   Deltas(const Call<T>& call, Index block_rows)
       : problem_(call.problem),
+        far_(call.plan.far),
         lanes_(call.kernels.lanes),
-        block_rows_(block_rows),
-        plane_(block_rows * call.padded(call.problem.hidden)),
+        block_rows_(spread(block_rows)),
+        plane_(block_rows_ * call.padded(call.problem.hidden)),
         delta_(2 * problem_.cell.deltas() * plane_) {}
 
   Index plane_stride() const { return plane_; }
@@ -40,6 +41,7 @@ class Deltas {
   void multiply_recurrent(Product<T>& product, const T* delta,
                           const BackwardWeights<T>& weights) const {
     if (weights.route == Route::direct) return;
+    product.far = far_;
     const CellShape& cell = problem_.cell;
     for (Index g = 0; g < cell.gates; ++g) {
       product.segments[g] = {strips(delta + cell.recurrent_delta(g) * plane_), problem_.hidden,
@@ -48,7 +50,12 @@ class Deltas {
   }
 
  private:
+  // As many rows or a few more, so that the same row of all strips does not fall to a few sets of
+  // the first-level cache, as it does where strips are a multiple of 4 KiB apart.
+  static constexpr Index spread(Index rows) { return rows + (11 - rows % 8) % 8; }
+
   const Problem<T>& problem_;
+  bool far_;
   Index lanes_, block_rows_, plane_;
   Buffer<T> delta_;
 };

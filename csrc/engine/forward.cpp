@@ -6,7 +6,7 @@ namespace bptt {
 
 template <class T>
 ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record)
-    : ForwardPass(call, record, Preactivations<T>(call.problem, call.kernels)) {}
+    : ForwardPass(call, record, Preactivations<T>(call.problem, call.kernels, call.plan.far)) {}
 
 template <class T>
 ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record,

@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 
+#include "dispatch/dispatch.h"
 #include "engine/ragged.h"
 
 namespace bptt {
@@ -13,7 +15,6 @@ namespace {
 // weights are small and a pipeline should start early; more where what they are added to is large.
 constexpr Index kSumRows = 256, kSumRowsOfFew = 64, kSumRowsOfLarge = 512;
 constexpr Index kSmallWeightBytes = 128 << 10, kLargeWeightBytes = 4 << 20;
-constexpr Index kStreamedWeightBytes = 12 << 20;
 // Rows of a slice, where the batch has enough for several, and the most slices: each has a sum of
 // its own, as large as the weights, so those must be small.
 constexpr Index kSliceRows = 64, kMostSlices = 64;
@@ -61,9 +62,15 @@ struct Model {
     return s.hidden * (s.cell.gates * (s.inputs + s.hidden) + s.outputs) * item_size;
   }
 
-  // Whether the weights pass through the third-level cache at every step. Then each thread reads
-  // its own units' alone, and those of the inputs once a block.
-  bool streamed() const { return weight_bytes() > kStreamedWeightBytes; }
+  // Whether the weights come from afar at every step. Then each thread reads its own units' alone,
+  // and those of the inputs once a block.
+  bool streamed() const { return weight_bytes() > machine.near_bytes; }
+
+  // Those that one thread multiplies by at a step of the forward pass.
+  Index step_weight_bytes(const Plan& plan) const {
+    const Index columns = s.hidden + (plan.project_first ? 0 : s.inputs);
+    return units_of_member(plan) * s.cell.gates * columns * item_size;
+  }
 
   // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
   // the weights.
@@ -91,10 +98,7 @@ struct Model {
   Cost cost(const Plan& plan) const {
     const double steps = static_cast<double>(this->steps());
     const Index rows = rows_of_member(plan);
-    const Index panels = ceil_div(s.hidden, panel);
-    const Index units = plan.split == Split::hidden
-                            ? std::min(s.hidden, ceil_div(panels, plan.threads) * panel)
-                            : s.hidden;
+    const Index units = units_of_member(plan);
     const double start = plan.threads > 1 ? machine.start_seconds : 0;
     Cost c{0, 0, start, start};
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
@@ -111,6 +115,12 @@ struct Model {
           steps * products(s.cell.gates * (2 * s.inputs + s.hidden) + 3 * s.outputs) + 2 * packing);
     }
     return c;
+  }
+
+  // Units of a step that are one member's, at most.
+  Index units_of_member(const Plan& plan) const {
+    if (plan.split != Split::hidden) return s.hidden;
+    return std::min(s.hidden, ceil_div(ceil_div(s.hidden, panel), plan.threads) * panel);
   }
 
   // Rows of a step that are one member's, at most.
@@ -225,6 +235,7 @@ struct Model {
     // A thread must have all rows of the block that it projects.
     const bool by_rows = split == Split::slices || split == Split::rows;
     p.project_first = (few || streamed()) && (threads == 1 || !by_rows);
+    p.far = step_weight_bytes(p) > machine.fetch_bytes;
     p.cost = cost(p);
     return p;
   }
@@ -257,7 +268,8 @@ struct Model {
 
 const Machine& this_machine() {
   static const Machine machine = [] {
-    // A core of a server of 2021 to 2023 at 3.7 GHz: 32 flops and 64, 32, 16 bytes a cycle.
+    // A core of a server of 2021 to 2023 at 3.7 GHz: 32 flops and 64, 32, 16 bytes a cycle; eight
+    // share a third-level cache.
     Machine m{};
     m.flops = 118e9;
     m.l1_rate = 236e9;
@@ -265,6 +277,8 @@ const Machine& this_machine() {
     m.l3_rate = 55e9;
     m.memory_rate = 20e9;
     m.l2_bytes = 512 << 10;
+    m.near_bytes = 12 << 20;
+    m.fetch_bytes = std::numeric_limits<Index>::max();
     m.step_seconds = 45e-9;
     m.unit_seconds = 0.3e-9;
     m.barrier_seconds = 60e-9;
@@ -273,6 +287,11 @@ const Machine& this_machine() {
     const long l2 = sysconf(_SC_LEVEL2_CACHE_SIZE);
     if (l2 > 0) m.l2_bytes = l2;
 #endif
+    if (far_third_level_cache()) {
+      m.l3_rate = 30e9;
+      m.near_bytes = m.l2_bytes;
+      m.fetch_bytes = m.l2_bytes / 2;
+    }
     return m;
   }();
   return machine;

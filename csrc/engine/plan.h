@@ -25,13 +25,15 @@ struct Machine {
   double l3_rate;
   double memory_rate;      // bytes a second of all threads together
   Index l2_bytes;          // of one thread
+  Index near_bytes;        // of weights that every thread can as well read whole at each step
+  Index fetch_bytes;       // of a step's weights, from which on each panel is better fetched ahead
   double step_seconds;     // of a step beside its arithmetic: calls, latencies
   double unit_seconds;     // of the pointwise part, each unit of a row, float32
   double barrier_seconds;  // between two threads that are awake; measured before a call (Lease)
   double start_seconds;    // of a job on more than one thread
 };
 
-// Nominal rates of cores that share a cache, and the size of the second-level cache that the system
+// Nominal rates of a core of this kind, and the size of the second-level cache that the system
 // tells.
 const Machine& this_machine();
 
@@ -73,6 +75,7 @@ struct Plan {
   Index block_steps;   // steps of a time block, a multiple of sum_steps: what stays in the cache
   Index rows_at_once;  // of the batch that go through time together, in a split by slices
   bool project_first;  // the input projection of a block in one product, ahead of its steps
+  bool far;            // the weights of a step are fetched ahead (contract: `Product`)
   Cost cost;
 
   // A slice of a ragged batch.

@@ -5,9 +5,10 @@
 namespace bptt {
 
 template <class T>
-Preactivations<T>::Preactivations(const Problem<T>& problem, const Kernels<T>& kernels)
+Preactivations<T>::Preactivations(const Problem<T>& problem, const Kernels<T>& kernels, bool far)
     : problem_(problem),
       kernels_(kernels),
+      far_(far),
       padded_(problem.cell.gates * round_up(problem.hidden, kernels.lanes)),
       w_ih_(kernels, kernels.product_width, problem.hidden, problem.inputs, problem.cell.gates),
       w_hh_(kernels, kernels.product_width, problem.hidden, problem.hidden, problem.cell.gates),
@@ -52,7 +53,9 @@ void Preactivations<T>::project(Range steps, Range units, T* projected) const {
                     sums.end,
                     {bias_.get(), lanes, 0},
                     {{{p.x + first * p.inputs, lanes, p.inputs}, p.inputs, w_ih_.get()}},
-                    {projected, lanes, padded_}});
+                    {projected, lanes, padded_},
+                    {},
+                    far_});
 }
 
 // One product, or where both parts go apart one of each, unless the first was done ahead.
@@ -67,6 +70,7 @@ StepProducts<T> Preactivations<T>::at(Index t, const T* previous, const T* proje
   const typename Product<T>::Segment states{{previous, lanes, p.hidden}, p.hidden, w_hh_.get()};
   Product<T> product{rows.size(), padded_, sums.begin, sums.end, {bias_.get(), lanes, 0}, {}, {}};
   product.out = {row(rows.begin), lanes, padded_};
+  product.far = far_;
   if (!p.cell.gated()) {
     product.columns = p.hidden;
     product.out = {y, lanes, p.hidden};

@@ -36,7 +36,8 @@ struct StepProducts {
 template <class T>
 class Preactivations {
  public:
-  Preactivations(const Problem<T>& problem, const Kernels<T>& kernels);
+  // `far`: whether the weights are fetched ahead (contract: `Product`).
+  Preactivations(const Problem<T>& problem, const Kernels<T>& kernels, bool far = false);
 
   // One member's part; all are done before anything is read.
   void pack(Member member);
@@ -64,6 +65,7 @@ class Preactivations {
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
+  bool far_;
   Index padded_;
   Panels<T> w_ih_, w_hh_;   // columns are sums
   Buffer<T> bias_;          // (padded) b_ih + b_hh, or one after the other if they go apart

@@ -13,11 +13,22 @@ namespace bptt::BPTT_ISA {
 template <int N>
 inline constexpr int kProductRows = most_rows(N, 14);
 
+// What a tile fetches of the next panel: so many vectors a step of k.
+template <class T, int kVectors>
+struct Ahead {
+  const T* next;
+
+  BPTT_INLINE void fetch() {
+    BPTT_UNROLL for (int v = 0; v < kVectors; ++v) prefetch_nearby(next + v * kLanes<T>);
+    next += kVectors * kLanes<T>;
+  }
+};
+
 // Adds rows [row, row + M) of a · panel to the tile, and fetches the rows below: of a matrix that
 // is read once, those of the next step, too.
-template <class T, int M, int N>
+template <class T, int M, int N, int kAhead>
 BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segment& s, Index row,
-                            const T* panel) {
+                            const T* panel, Ahead<T, kAhead> ahead) {
   const Index row_stride = s.a.row_stride;
   const T* a = s.a.data + row * row_stride;
   for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
@@ -25,6 +36,7 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
     BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(a + (M + m) * row_stride);
     for (const T *p = a, *end = a + n; p < end; ++p, panel += N * kLanes<T>) {
       rank_one_update<T, M, N>(acc, panel, [=](int m) { return p[m * row_stride]; });
+      ahead.fetch();
     }
   }
 }
@@ -42,14 +54,35 @@ BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
   }
 }
 
-template <class T, int M, int N>
-void product_tile(const Product<T>& p, Index row, Index column) {
+// `fetched` vectors of each row of the next panel are here, and kAhead more come meanwhile.
+template <class T, int M, int N, int kAhead = 0>
+void product_tile(const Product<T>& p, Index row, Index column, Index fetched = 0) {
   Vec<T> acc[M][N] = {};
   if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
   prefetch_next<M, N>(p, row + M, column);
-  for (const auto& s : p.segments) accumulate<T, M, N>(acc, s, row, s.panels + column * s.k);
+  for (const auto& s : p.segments) {
+    const T* const panel = s.panels + column * s.k;
+    accumulate<T, M, N>(acc, s, row, panel,
+                        Ahead<T, kAhead>{panel + (N + fetched) * kLanes<T> * s.k});
+  }
   if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
+}
+
+// The tiles of a full panel, which share out the next one: it is here when they are done. A single
+// tile would ask for it faster than it can come.
+template <class T>
+void far_panel(const Product<T>& p, Index column) {
+  constexpr int kN = kProductVectors;
+  const Index tiles = (p.rows + kProductRows<kN> - 1) / kProductRows<kN>;
+  Index tile = 0;
+  for_row_tiles<kProductRows<kN>>(p.rows, [&]<int M>(Index row) {
+    const Index fetched = kN * tile / tiles, ahead = kN * (tile + 1) / tiles - fetched;
+    ++tile;
+    if (ahead == 0) return product_tile<T, M, kN, 0>(p, row, column);
+    if (ahead == 1) return product_tile<T, M, kN, 1>(p, row, column, fetched);
+    product_tile<T, M, kN, kN / 2>(p, row, column, fetched);
+  });
 }
 
 // Two full panels of one row at once: the chains of one alone are too few to hide the latency of a
@@ -89,6 +122,9 @@ void product(const Product<T>& p) {
   Index column = p.begin;
   if (p.rows == 1) {
     for (; p.end - column >= 2 * kWidth; column += 2 * kWidth) product_row(p, column);
+  }
+  if (p.far && p.rows > kProductRows<kProductVectors>) {
+    for (; p.end - column >= 2 * kWidth; column += kWidth) far_panel(p, column);
   }
   for (; column < p.end; column += kWidth) {
     const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;

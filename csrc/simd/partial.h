@@ -25,4 +25,10 @@ BPTT_INLINE void prefetch(T* p) {
   __builtin_prefetch(p, !std::is_const_v<T>);
 }
 
+// To read it later, from the second-level cache.
+template <class T>
+BPTT_INLINE void prefetch_nearby(const T* p) {
+  __builtin_prefetch(p, 0, 2);
+}
+
 }  // namespace bptt::BPTT_ISA

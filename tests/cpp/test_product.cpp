@@ -20,6 +20,7 @@ struct Case {
   Index cut;  // the columns [cut, columns) are computed by another call
   Index gap;
   bool special_values;
+  bool far;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -27,7 +28,8 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "rows " << c.rows << ", columns " << c.columns << ", k " << c.k[0] << " + "
              << c.k[1] << ", a " << name(c.a[0]) << ' ' << name(c.a[1]) << ", init "
              << static_cast<int>(c.init) << ' ' << name(c.init_storage) << ", out " << name(c.out)
-             << ", cut " << c.cut << ", gap " << c.gap << ", special " << c.special_values;
+             << ", cut " << c.cut << ", gap " << c.gap << ", special " << c.special_values
+             << ", far " << c.far;
 }
 
 template <class T>
@@ -83,7 +85,9 @@ void check_product(const Case& c, Random& random) {
                           end,
                           c.init == Init::zero ? Strips<const T>{} : init.view(),
                           {first.segment(), second.segment()},
-                          out.view()});
+                          out.view(),
+                          {},
+                          c.far});
   };
   product(c.cut, c.columns);
   out.for_each([&](Index, Index column, T& value) {
@@ -118,7 +122,8 @@ void check_product(Index rows, Index columns, Index k, Random& random) {
                     random.any_of(kDense),
                     std::min(columns, random.below(3) * kernels<T>().product_width),
                     random.below(kernels<T>().lanes + 1),
-                    random.below(8) == 0},
+                    random.below(8) == 0,
+                    random.below(2) == 0},
                    random);
 }
 
