@@ -1,10 +1,18 @@
 #include "engine/block_inputs.h"
 
+#include <cstdint>
+
 namespace bptt {
 namespace {
 
 // Bytes of a row up to which unpacked rows are as fast (docs/performance.md).
 constexpr Index kLongestRow = 1 << 10;
+
+// Whether rows of whole vectors begin with a cache line each: of others, every vector is in two. An
+// array that is not there yet may become one of those.
+bool aligned(const void* array) {
+  return array && reinterpret_cast<std::uintptr_t>(array) % 64 == 0;
+}
 
 }  // namespace
 
@@ -16,7 +24,9 @@ BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels
       states_(problem.states(y)),
       ragged_(!problem.sequence.dense()),
       whole_(batch == problem.sequence.batch),
-      read_(read) {
+      read_(read),
+      packed_inputs_(has_to_pack(problem.x, problem.inputs)),
+      packed_units_(has_to_pack(y, problem.hidden)) {
   const Index width = kernels.outer_width;
   if (packs_x()) {
     for (Panels<T>& x : x_) x = {kernels, width, problem.inputs, block_rows};
@@ -30,8 +40,8 @@ BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels
 }
 
 template <class T>
-bool BlockInputs<T>::packs(Index columns) const {
-  if (ragged_ && !whole_) return true;
+bool BlockInputs<T>::has_to_pack(const T* array, Index columns) const {
+  if ((ragged_ && !whole_) || !aligned(array)) return true;
   return columns % kernels_.lanes != 0 || columns * static_cast<Index>(sizeof(T)) > kLongestRow;
 }
 
@@ -87,14 +97,14 @@ Operand<T> BlockInputs<T>::as_it_lies(const T* array, Index columns, Index row) 
 template <class T>
 Operand<T> BlockInputs<T>::x(const Block& block, Index t, Index b) const {
   const Index columns = problem_.inputs;
-  return packs(columns) ? packed(x_[block.number % 2], block, block.row_of(t), b)
+  return packed_inputs_ ? packed(x_[block.number % 2], block, block.row_of(t), b)
                         : as_it_lies(problem_.x, columns, problem_.sequence.row(t) + b);
 }
 
 template <class T>
 Operand<T> BlockInputs<T>::previous(const Block& block, Index t, Index b) const {
   const Index columns = problem_.hidden;
-  if (packs(columns) || ragged_) return packed(s_[block.number % 2], block, block.row_of(t), b);
+  if (packed_units_ || ragged_) return packed(s_[block.number % 2], block, block.row_of(t), b);
   return t == 0 ? as_it_lies(states_.initial, columns, b)
                 : as_it_lies(states_.rest, columns, problem_.sequence.row(t - 1) + b);
 }
@@ -102,7 +112,7 @@ Operand<T> BlockInputs<T>::previous(const Block& block, Index t, Index b) const 
 template <class T>
 Operand<T> BlockInputs<T>::states(const Block& block, Index t, Index b) const {
   const Index columns = problem_.hidden;
-  if (!packs(columns)) return as_it_lies(states_.rest, columns, problem_.sequence.row(t) + b);
+  if (!packed_units_) return as_it_lies(states_.rest, columns, problem_.sequence.row(t) + b);
   return ragged_ ? packed(after_[block.number % 2], block, block.row_of(t), b)
                  : packed(s_[block.number % 2], block, block.row_of(t + 1), b);
 }

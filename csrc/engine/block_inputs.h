@@ -44,10 +44,10 @@ class BlockInputs {
   Operand<T> states(const Block& block, Index t, Index b) const;
 
  private:
-  bool packs(Index columns) const;
-  bool packs_x() const { return read_.x && packs(problem_.inputs); }
-  bool packs_previous() const { return read_.previous && (packs(problem_.hidden) || ragged_); }
-  bool packs_states() const { return read_.states && packs(problem_.hidden); }
+  bool has_to_pack(const T* array, Index columns) const;
+  bool packs_x() const { return read_.x && packed_inputs_; }
+  bool packs_previous() const { return read_.previous && (packed_units_ || ragged_); }
+  bool packs_states() const { return read_.states && packed_units_; }
   void pack_ragged_states(const Block& block, Member member);
   Operand<T> packed(const Panels<T>& panels, const Block& block, Index row, Index b) const;
   Operand<T> as_it_lies(const T* array, Index columns, Index row) const;
@@ -58,6 +58,7 @@ class BlockInputs {
   const bool ragged_;
   const bool whole_;  // a block has all rows of the batch
   const InputsRead read_;
+  const bool packed_inputs_, packed_units_;
   Panels<T> x_[2];
   Panels<T> s_[2];      // S_{t-1} of the block's steps, and behind them S_t of its last
   Panels<T> after_[2];  // S_t of the block's steps, in a ragged batch

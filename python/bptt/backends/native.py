@@ -20,6 +20,7 @@ from ..states import as_given
 from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 from ..wanted import rows_like
+from . import aligned
 from .one_step import as_one_step
 from .protocol import Incoming, Layer, Record, Request, Sizes, State, Stepping, Steps
 
@@ -166,7 +167,7 @@ def _empty_record(layer: Layer, save: str) -> Record:
     if not gates:
         return Record.empty(layer, ())
     shape = (*layer.x.shape[:-1], gates, layer.params.hidden_size)
-    return Record.empty(layer, (np.empty(shape, layer.x.dtype),))
+    return Record.empty(layer, (aligned.empty(shape, layer.x.dtype),))
 
 
 def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:
@@ -182,11 +183,11 @@ def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:
             return None
         if per_row is not None:
             like = rows_like(like, layer.batch, per_row)
-        return np.empty(like.shape, dtype)
+        return aligned.empty(like.shape, dtype)
 
     of_state = [np.empty(s.shape, dtype) for s in layer.state] if "state" in wanted else None
     return Grads(
-        x=np.empty(layer.x.shape, dtype) if "x" in wanted else None,  # type: ignore[arg-type]
+        x=aligned.empty(layer.x.shape, dtype) if "x" in wanted else None,  # type: ignore[arg-type]
         state=None if of_state is None else as_given(tuple(of_state)),
         w_ih=new("w_ih", params.w_ih),
         w_hh=new("w_hh", params.w_hh),

@@ -19,6 +19,7 @@ from ..grads import EVERYTHING, Grads
 from ..holdings import Beside
 from ..losses import Objective
 from ..params import Params
+from . import aligned
 
 __all__ = [
     "ALL",
@@ -147,9 +148,9 @@ class Record:
         last = tuple([np.empty(s.shape, x.dtype) for s in state])
         if layer.offsets is not None:
             rows = (len(x), hidden)
-            return cls(tuple([np.empty(rows, x.dtype) for _ in state]), last, saved)
+            return cls(tuple([aligned.empty(rows, x.dtype) for _ in state]), last, saved)
         shape = (len(x) + 1, len(state[0]), hidden)
-        states = tuple([np.empty(shape, x.dtype) for _ in state])
+        states = tuple([aligned.empty(shape, x.dtype) for _ in state])
         return cls(tuple([s[1:] for s in states]), last, saved, states)
 
     def before(self, initial: State) -> State:
