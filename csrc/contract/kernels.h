@@ -71,6 +71,9 @@ struct Product {
   // Whether the panels come from beyond the second-level cache. Then each is fetched into it while
   // the one before is multiplied.
   bool far = false;
+  // Whether the last panel comes first: of weights that are read again and again, each time the
+  // other way round, some are still in a cache that cannot hold all of them.
+  bool downward = false;
 };
 
 // What `outer` reads by panels of `outer_width` columns: a packed matrix, or a row-major one as it

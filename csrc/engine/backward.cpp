@@ -21,7 +21,7 @@ BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record
     last_ = Buffer<T>(p.sequence.batch * call.padded(p.hidden));
   }
   if (p.cell.gated() && !record.saved && takes_recurrence(gradients, trace))
-    sums_.emplace(p, call.kernels, call.plan.far);
+    sums_.emplace(p, call.kernels, call.plan.far(p.inputs + p.hidden));
   const Sweeping<T> sweeping{call,      weights_,
                              record,    sums_ ? &*sums_ : nullptr,
                              incoming,  incoming.dstate ? last_.get() : nullptr,

@@ -43,7 +43,7 @@ void BlockProducts<T>::input_gradient(const Block& block, Member member) {
     const T* before = gradients_.write == Write::add ? dx : nullptr;
     Product<T> product{rows, p.inputs, 0, p.inputs, {}, {}, call_.rows(dx, p.inputs), {}};
     product.added = call_.rows(before, p.inputs);
-    product.far = call_.plan.far;
+    product.far = call_.plan.far(p.inputs);
     for (Index g = 0; g < p.cell.gates; ++g) {
       product.segments[g] = {deltas_.rows(block.number, g, row), p.hidden,
                              weights_.w_ih_t[g].get()};

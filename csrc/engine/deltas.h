@@ -14,7 +14,7 @@ class Deltas {
   // A block has at most so many rows.
   Deltas(const Call<T>& call, Index block_rows)
       : problem_(call.problem),
-        far_(call.plan.far),
+        far_(call.plan.far(call.problem.hidden)),
         lanes_(call.kernels.lanes),
         block_rows_(spread(block_rows)),
         plane_(block_rows_ * call.padded(call.problem.hidden)),

@@ -4,9 +4,21 @@
 
 namespace bptt {
 
+namespace {
+
+// Of the weights that a step multiplies by.
+template <class T>
+Index columns_of_step(const Call<T>& call) {
+  return call.problem.hidden + (call.plan.project_first ? 0 : call.problem.inputs);
+}
+
+}  // namespace
+
 template <class T>
 ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record)
-    : ForwardPass(call, record, Preactivations<T>(call.problem, call.kernels, call.plan.far)) {}
+    : ForwardPass(
+          call, record,
+          Preactivations<T>(call.problem, call.kernels, call.plan.far(columns_of_step(call)))) {}
 
 template <class T>
 ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record,

@@ -66,12 +66,6 @@ struct Model {
   // and those of the inputs once a block.
   bool streamed() const { return weight_bytes() > machine.near_bytes; }
 
-  // Those that one thread multiplies by at a step of the forward pass.
-  Index step_weight_bytes(const Plan& plan) const {
-    const Index columns = s.hidden + (plan.project_first ? 0 : s.inputs);
-    return units_of_member(plan) * s.cell.gates * columns * item_size;
-  }
-
   // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
   // the weights.
   double step(Index rows, Index units, Index k) const {
@@ -235,7 +229,8 @@ struct Model {
     // A thread must have all rows of the block that it projects.
     const bool by_rows = split == Split::slices || split == Split::rows;
     p.project_first = (few || streamed()) && (threads == 1 || !by_rows);
-    p.far = step_weight_bytes(p) > machine.fetch_bytes;
+    p.near_columns =
+        machine.fetch_bytes / std::max<Index>(1, units_of_member(p) * s.cell.gates * item_size);
     p.cost = cost(p);
     return p;
   }

@@ -75,7 +75,7 @@ struct Plan {
   Index block_steps;   // steps of a time block, a multiple of sum_steps: what stays in the cache
   Index rows_at_once;  // of the batch that go through time together, in a split by slices
   bool project_first;  // the input projection of a block in one product, ahead of its steps
-  bool far;            // the weights of a step are fetched ahead (contract: `Product`)
+  Index near_columns;  // most columns of weights that a member's units have nearby
   Cost cost;
 
   // A slice of a ragged batch.
@@ -104,6 +104,8 @@ struct Plan {
   Range rows_of(int member) const;
   // Units of a step that are this member's.
   Range units_of(int member, Index panel) const;
+  // Whether so many columns of weights are better fetched ahead (contract: `Product`).
+  bool far(Index columns) const { return columns > near_columns; }
   bool recurs(int member) const { return split != Split::pipeline || member == 0; }
 };
 

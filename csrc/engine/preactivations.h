@@ -26,6 +26,7 @@ struct StepProducts {
     for (int i = 0; i < count; ++i) {
       Product<T>& p = products[i];
       p.rows = active;
+      p.downward = !p.downward;
       p.init.data += rows * p.init.row_stride;
       if (p.segments[0].k > 0) p.segments[0].a.data += rows * p.segments[0].a.row_stride;
       if (p.segments[1].k > 0) p.segments[1].a.data = s;

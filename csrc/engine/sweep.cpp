@@ -141,6 +141,7 @@ bool BackwardSweep<T>::recur(Policy& policy, const Block& block, Range rows, Ran
     active = p.sequence.active(t - 1, rows);
     policy.advance(step, block, t - 1, active);
     step.product.rows = continuing;
+    step.product.downward = !step.product.downward;
   }
 }
 

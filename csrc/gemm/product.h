@@ -54,34 +54,45 @@ BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
   }
 }
 
-// `fetched` vectors of each row of the next panel are here, and kAhead more come meanwhile.
+// Of the panel that comes next, at column `next`, `fetched` vectors of each row are here, and
+// kAhead more come meanwhile.
 template <class T, int M, int N, int kAhead = 0>
-void product_tile(const Product<T>& p, Index row, Index column, Index fetched = 0) {
+void product_tile(const Product<T>& p, Index row, Index column, Index next = 0, Index fetched = 0) {
   Vec<T> acc[M][N] = {};
   if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
   prefetch_next<M, N>(p, row + M, column);
   for (const auto& s : p.segments) {
-    const T* const panel = s.panels + column * s.k;
-    accumulate<T, M, N>(acc, s, row, panel,
-                        Ahead<T, kAhead>{panel + (N + fetched) * kLanes<T> * s.k});
+    const Ahead<T, kAhead> ahead{s.panels + (next + fetched * kLanes<T>)*s.k};
+    accumulate<T, M, N>(acc, s, row, s.panels + column * s.k, ahead);
   }
   if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
 }
 
-// The tiles of a full panel, which share out the next one: it is here when they are done. A single
-// tile would ask for it faster than it can come.
+// All rows of a panel.
 template <class T>
-void far_panel(const Product<T>& p, Index column) {
+void product_panel(const Product<T>& p, Index column) {
+  constexpr Index kWidth = kProductVectors * kLanes<T>;
+  const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
+  with_constant<kProductVectors>(vectors, [&]<int N>() {
+    for_row_tiles<kProductRows<N>>(
+        p.rows, [&]<int M>(Index row) { product_tile<T, M, N>(p, row, column); });
+  });
+}
+
+// The same of a full panel, whose tiles share out the next one, a full one, too: it is here when
+// they are done. A single tile would ask for it faster than it can come.
+template <class T>
+void product_panel(const Product<T>& p, Index column, Index next) {
   constexpr int kN = kProductVectors;
   const Index tiles = (p.rows + kProductRows<kN> - 1) / kProductRows<kN>;
   Index tile = 0;
   for_row_tiles<kProductRows<kN>>(p.rows, [&]<int M>(Index row) {
     const Index fetched = kN * tile / tiles, ahead = kN * (tile + 1) / tiles - fetched;
     ++tile;
-    if (ahead == 0) return product_tile<T, M, kN, 0>(p, row, column);
-    if (ahead == 1) return product_tile<T, M, kN, 1>(p, row, column, fetched);
-    product_tile<T, M, kN, kN / 2>(p, row, column, fetched);
+    if (ahead == 0) return product_tile<T, M, kN>(p, row, column);
+    if (ahead == 1) return product_tile<T, M, kN, 1>(p, row, column, next, fetched);
+    product_tile<T, M, kN, kN / 2>(p, row, column, next, fetched);
   });
 }
 
@@ -119,20 +130,22 @@ void product_row(const Product<T>& p, Index column) {
 template <class T>
 void product(const Product<T>& p) {
   constexpr Index kWidth = kProductVectors * kLanes<T>;
-  Index column = p.begin;
-  if (p.rows == 1) {
-    for (; p.end - column >= 2 * kWidth; column += 2 * kWidth) product_row(p, column);
+  const Index full = (p.end - p.begin) / kWidth;  // panels
+  const Index pairs = p.rows == 1 ? full / 2 : 0, end = p.begin + full * kWidth;
+  const bool ahead = p.far && p.rows > kProductRows<kProductVectors>;
+  const auto rest = [&] {
+    if (end < p.end) product_panel(p, end);
+  };
+  if (p.downward) rest();
+  for (Index i = 0; i < pairs; ++i) {
+    product_row(p, p.begin + (p.downward ? pairs - 1 - i : i) * 2 * kWidth);
   }
-  if (p.far && p.rows > kProductRows<kProductVectors>) {
-    for (; p.end - column >= 2 * kWidth; column += kWidth) far_panel(p, column);
+  const Index step = p.downward ? -kWidth : kWidth;
+  Index column = p.downward ? end - kWidth : p.begin + 2 * pairs * kWidth;
+  for (Index i = 2 * pairs; i < full; ++i, column += step) {
+    ahead&& i + 1 < full ? product_panel(p, column, column + step) : product_panel(p, column);
   }
-  for (; column < p.end; column += kWidth) {
-    const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
-    with_constant<kProductVectors>(vectors, [&]<int N>() {
-      for_row_tiles<kProductRows<N>>(
-          p.rows, [&]<int M>(Index row) { product_tile<T, M, N>(p, row, column); });
-    });
-  }
+  if (!p.downward) rest();
 }
 
 }  // namespace bptt::BPTT_ISA

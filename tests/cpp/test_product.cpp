@@ -20,7 +20,7 @@ struct Case {
   Index cut;  // the columns [cut, columns) are computed by another call
   Index gap;
   bool special_values;
-  bool far;
+  bool far, downward;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -29,7 +29,7 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
              << c.k[1] << ", a " << name(c.a[0]) << ' ' << name(c.a[1]) << ", init "
              << static_cast<int>(c.init) << ' ' << name(c.init_storage) << ", out " << name(c.out)
              << ", cut " << c.cut << ", gap " << c.gap << ", special " << c.special_values
-             << ", far " << c.far;
+             << ", far " << c.far << ", downward " << c.downward;
 }
 
 template <class T>
@@ -87,7 +87,8 @@ void check_product(const Case& c, Random& random) {
                           {first.segment(), second.segment()},
                           out.view(),
                           {},
-                          c.far});
+                          c.far,
+                          c.downward});
   };
   product(c.cut, c.columns);
   out.for_each([&](Index, Index column, T& value) {
@@ -123,6 +124,7 @@ void check_product(Index rows, Index columns, Index k, Random& random) {
                     std::min(columns, random.below(3) * kernels<T>().product_width),
                     random.below(kernels<T>().lanes + 1),
                     random.below(8) == 0,
+                    random.below(2) == 0,
                     random.below(2) == 0},
                    random);
 }
