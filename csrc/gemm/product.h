@@ -24,6 +24,50 @@ struct Ahead {
   }
 };
 
+// The same column of M neighbouring rows. GCC does not see how far they are apart: if it did, it
+// would keep a register for each row and column of an unrolled loop, and spill them.
+template <class T, int M>
+struct RowOffsets {
+  Index bytes[M];
+
+  BPTT_INLINE explicit RowOffsets(Index row_stride) {
+    BPTT_UNROLL for (int m = 0; m < M; ++m) {
+      bytes[m] = m * row_stride * static_cast<Index>(sizeof(T));
+      asm("" : "+r"(bytes[m]));
+    }
+  }
+  BPTT_INLINE const T* of(const T* first, int m) const {
+    return reinterpret_cast<const T*>(reinterpret_cast<const char*>(first) + bytes[m]);
+  }
+};
+
+// Values of a strip between which there is no branch: what counts and jumps shares its ports with
+// multiply-adds on some CPUs.
+constexpr int kUnrolled = 4;
+
+// Adds a whole strip of a.
+template <class T, int M, int N, int kAhead>
+BPTT_INLINE void add_strip(Vec<T> (&acc)[M][N], const T* a, const RowOffsets<T, M>& rows,
+                           const T*& panel, Ahead<T, kAhead>& ahead) {
+  BPTT_ROLL for (int i = 0; i < kLanes<T> / kUnrolled; ++i, a += kUnrolled) {
+    BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, panel += N * kLanes<T>) {
+      Vec<T> b[N];
+      BPTT_UNROLL for (int v = 0; v < N; ++v) b[v] = load(panel + v * kLanes<T>);
+      BPTT_UNROLL for (int m = 0; m < M; ++m) {
+        const Vec<T> scalar = broadcast(rows.of(a, m)[j]);
+        BPTT_UNROLL for (int v = 0; v < N; ++v) fma_into(acc[m][v], scalar, b[v]);
+      }
+      ahead.fetch();
+    }
+  }
+}
+
+// Whether a tile is bound by its ports, not by the latency of few chains; and the shortest sum that
+// is worth the offsets.
+template <class T, int M, int N>
+inline constexpr bool kUnrolls = M * N >= 20 && kLanes<T> >= 2 * kUnrolled;
+constexpr Index kLeastUnrolled = 256;
+
 // Adds rows [row, row + M) of a · panel to the tile, and fetches the rows below: of a matrix that
 // is read once, those of the next step, too.
 template <class T, int M, int N, int kAhead>
@@ -31,7 +75,16 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
                             const T* panel, Ahead<T, kAhead> ahead) {
   const Index row_stride = s.a.row_stride;
   const T* a = s.a.data + row * row_stride;
-  for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
+  Index k = s.k;
+  if (kUnrolls<T, M, N> && k >= kLeastUnrolled) {
+    const RowOffsets<T, M> rows(row_stride);
+    for (; k >= kLanes<T>; k -= kLanes<T>, a += s.a.strip_stride) {
+      const T* const below = a + M * row_stride;
+      BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(rows.of(below, m));
+      add_strip<T, M, N>(acc, a, rows, panel, ahead);
+    }
+  }
+  for (; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
     const Index n = k < kLanes<T> ? k : kLanes<T>;
     BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(a + (M + m) * row_stride);
     for (const T *p = a, *end = a + n; p < end; ++p, panel += N * kLanes<T>) {

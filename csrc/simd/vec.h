@@ -8,6 +8,7 @@
 //     Vec<T> min(a, b), max(a, b)    b if either is NaN, either of 0 and -0
 //     Vec<T> load_first(p, n)        p[0..n), zeros above; 0 < n < lanes
 //     void   store_first(p, v, n)    the first n lanes
+//     void   fma_into(acc, a, b)     acc = fma(a, b, acc), where acc is
 //     void   pin(v)                  v has to be in a register here, for all the compiler knows
 //
 // and the shape of the register tiles: kRegisters of the ISA, and the vectors of a tile's row in a
@@ -27,6 +28,7 @@
 
 #define BPTT_INLINE inline __attribute__((always_inline))
 #define BPTT_UNROLL _Pragma("GCC unroll 16")
+#define BPTT_ROLL _Pragma("GCC unroll 1")
 
 namespace bptt::BPTT_ISA {
 

@@ -43,6 +43,11 @@ BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
 }
 
 template <class V>
+BPTT_INLINE void fma_into(V& acc, V a, V b) {
+  acc = fma(a, b, acc);
+}
+
+template <class V>
 BPTT_INLINE void pin(V& v) {
   asm volatile("" : "+x"(v));
 }

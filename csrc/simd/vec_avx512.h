@@ -33,6 +33,14 @@ BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
 }
 
+// GCC gives some of these a register of their own, and moves the sum there and back.
+BPTT_INLINE void fma_into(Vec<float>& acc, Vec<float> a, Vec<float> b) {
+  asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+}
+BPTT_INLINE void fma_into(Vec<double>& acc, Vec<double> a, Vec<double> b) {
+  asm("vfmadd231pd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+}
+
 template <class V>
 BPTT_INLINE void pin(V& v) {
   asm volatile("" : "+v"(v));

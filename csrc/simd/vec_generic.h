@@ -15,6 +15,11 @@ BPTT_INLINE V fma(V a, V b, V c) {
 }
 
 template <class V>
+BPTT_INLINE void fma_into(V& acc, V a, V b) {
+  acc = fma(a, b, acc);
+}
+
+template <class V>
 BPTT_INLINE void pin(V& v) {
 #if defined(__x86_64__)
   asm volatile("" : "+x"(v));

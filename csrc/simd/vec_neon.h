@@ -15,6 +15,11 @@ BPTT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 }
 
 template <class V>
+BPTT_INLINE void fma_into(V& acc, V a, V b) {
+  acc = fma(a, b, acc);
+}
+
+template <class V>
 BPTT_INLINE void pin(V& v) {
   asm volatile("" : "+w"(v));
 }
