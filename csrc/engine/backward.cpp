@@ -3,6 +3,13 @@
 #include <algorithm>
 
 namespace bptt {
+namespace {
+
+// Rows of gates that are computed again in one product: several tiles, so that the weights are not
+// read again for every step of a small batch.
+constexpr Index kRowsComputedAgain = 24;
+
+}  // namespace
 
 template <class T>
 BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record,
@@ -20,8 +27,9 @@ BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record
   if (incoming.dstate && p.sequence.steps > 0) {
     last_ = Buffer<T>(p.sequence.batch * call.padded(p.hidden));
   }
-  if (p.cell.gated() && !record.saved && takes_recurrence(gradients, trace))
-    sums_.emplace(p, call.kernels, call.plan.far(p.inputs + p.hidden));
+  if (p.cell.gated() && !record.saved && takes_recurrence(gradients, trace)) {
+    sums_.emplace(p, call.kernels, call.plan.far(p.inputs + p.hidden), kRowsComputedAgain);
+  }
   const Sweeping<T> sweeping{call,      weights_,
                              record,    sums_ ? &*sums_ : nullptr,
                              incoming,  incoming.dstate ? last_.get() : nullptr,

@@ -5,16 +5,18 @@
 namespace bptt {
 
 template <class T>
-Preactivations<T>::Preactivations(const Problem<T>& problem, const Kernels<T>& kernels, bool far)
+Preactivations<T>::Preactivations(const Problem<T>& problem, const Kernels<T>& kernels, bool far,
+                                  Index rows)
     : problem_(problem),
       kernels_(kernels),
       far_(far),
+      rows_(std::max(rows, problem.sequence.batch)),
       padded_(problem.cell.gates * round_up(problem.hidden, kernels.lanes)),
       w_ih_(kernels, kernels.product_width, problem.hidden, problem.inputs, problem.cell.gates),
       w_hh_(kernels, kernels.product_width, problem.hidden, problem.hidden, problem.cell.gates),
       bias_((problem.cell.apart ? 2 : 1) * padded_) {
   const Index apart = problem.cell.apart ? 2 : 1;
-  if (problem.cell.gated()) sums_ = Buffer<T>(apart * problem.sequence.batch * padded_);
+  if (problem.cell.gated()) sums_ = Buffer<T>(apart * rows_ * padded_);
 }
 
 template <class T>
@@ -78,7 +80,7 @@ StepProducts<T> Preactivations<T>::at(Index t, const T* previous, const T* proje
   if (p.cell.apart) {
     Product<T> recurrent = product;
     recurrent.init.data += padded_;
-    recurrent.out.data += p.sequence.batch * padded_;
+    recurrent.out.data += rows_ * padded_;
     recurrent.segments[1] = states;
     product.segments[0] = inputs;
     return projected ? StepProducts<T>{{recurrent}, 1} : StepProducts<T>{{product, recurrent}, 2};
@@ -99,7 +101,7 @@ const T* Preactivations<T>::sums(const T* projected, Index b) const {
 
 template <class T>
 const T* Preactivations<T>::recurrent(Index b) const {
-  return problem_.cell.apart ? row(problem_.sequence.batch + b) : nullptr;
+  return problem_.cell.apart ? row(rows_ + b) : nullptr;
 }
 
 template class Preactivations<float>;

@@ -37,21 +37,25 @@ struct StepProducts {
 template <class T>
 class Preactivations {
  public:
-  // `far`: whether the weights are fetched ahead (contract: `Product`).
-  Preactivations(const Problem<T>& problem, const Kernels<T>& kernels, bool far = false);
+  // `far`: whether the weights are fetched ahead (contract: `Product`). A gated cell has the sums
+  // of at most so many `rows` at a time, at least those of a step.
+  Preactivations(const Problem<T>& problem, const Kernels<T>& kernels, bool far = false,
+                 Index rows = 0);
 
   // One member's part; all are done before anything is read.
   void pack(Member member);
 
   Index padded() const { return padded_; }  // sums of a row, in whole vectors
+  Index rows() const { return rows_; }      // at a time
 
   // b_ih + b_hh + W_x x_t of some units, or where they go apart without b_hh, for all rows of some
   // steps; to (rows, padded).
   void project(Range steps, Range units, T* projected) const;
 
-  // The products of step t for some rows and units, which are the caller's alone meanwhile: their
-  // sums go to scratch that all members share. `previous` is S_{t-1} of these rows; `projected`, if
-  // not null, is the step's, of all rows; `y` is where an Elman cell's sums of these rows go.
+  // The products of step t for some rows and units, or of several steps whose rows lie side by
+  // side, which are the caller's alone meanwhile: their sums go to scratch that all members share.
+  // `previous` is S_{t-1} of these rows; `projected`, if not null, is the step's, of all rows; `y`
+  // is where an Elman cell's sums of these rows go.
   StepProducts<T> at(Index t, const T* previous, const T* projected, Range rows, Range units,
                      T* y) const;
 
@@ -67,10 +71,10 @@ class Preactivations {
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
   bool far_;
-  Index padded_;
+  Index rows_, padded_;
   Panels<T> w_ih_, w_hh_;   // columns are sums
   Buffer<T> bias_;          // (padded) b_ih + b_hh, or one after the other if they go apart
-  mutable Buffer<T> sums_;  // scratch: (B, padded) of a gated cell's step; apart two of them
+  mutable Buffer<T> sums_;  // scratch: (rows, padded) of a gated cell; apart two of them
 };
 
 }  // namespace bptt

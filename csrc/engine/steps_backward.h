@@ -240,15 +240,26 @@ class GatedBackward {
     const Problem<T>& p = problem_;
     const GateSteps<T> steps(in_.call, *in_.sums, in_.record);
     const Index row_flops = 2 * units.size() * p.cell.gates * (p.inputs + p.hidden);
-    for (Index t = block.steps.begin; t < block.steps.end; ++t) {
-      const Range active = p.sequence.active(t, rows);
+    for (Index t = block.steps.begin; t < block.steps.end;) {
+      Range active = p.sequence.active(t, rows);
       if (active.size() == 0) break;
+      const Index together = steps_together(block, t, rows);
+      active.end += (together - 1) * rows.size();
       auto step = steps.at(t, nullptr, active, units);
       step.gates.saved = saved_at(block, t, rows.begin);
       steps.run(step);
       if (!in_.call.go_on(active.size() * row_flops)) return false;
+      t += together;
     }
     return true;
+  }
+
+  // How many steps from t on are one product: of a whole dense batch the rows lie side by side, but
+  // for the state before step 0.
+  Index steps_together(const Block& block, Index t, Range rows) const {
+    const Sequence& sequence = problem_.sequence;
+    if (t == 0 || !sequence.dense() || rows.size() != sequence.batch) return 1;
+    return std::clamp<Index>(in_.sums->rows() / rows.size(), 1, block.steps.end - t);
   }
 
   // Gates that were computed again, of a step of the block, from row b of the batch on.
