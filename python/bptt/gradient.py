@@ -103,8 +103,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: None = None,
     detach_every: None = None,
-    wanted: None = None,
-    per_row: None = None,
+    wanted: Wanted = None,
+    per_row: str | None = None,
     memory_limit: None = None,
     checkpoint_every: None = None,
     lengths: Integers | None = None,
@@ -132,8 +132,8 @@ def value_and_grad(
     accumulate: bool = False,
     truncate: None = None,
     detach_every: None = None,
-    wanted: None = None,
-    per_row: None = None,
+    wanted: Wanted = None,
+    per_row: str | None = None,
     memory_limit: None = None,
     checkpoint_every: None = None,
     lengths: Integers | None = None,
@@ -236,7 +236,10 @@ def value_and_grad(
         The gradients to compute, by their names in `Grads`, or "params" for those of all
         parameters; all by default. Others are None in the result, take neither time nor memory
         (the backend numba computes most of them all the same), and are not touched in `out`,
-        where they may be None.
+        where they may be None. In a stack a parameter's name stands for those of all layers; there
+        are also "layers[1]", "layers[1][0]" of a pair, and either with a name, "layers[1].w_ih".
+        The way back ends at the lowest layer of which something is wanted; those below keep
+        nothing.
     per_row : {"norm", "gradient"}, optional
         In place of the sum over the sequences, of each parameter's gradient the Frobenius norm
         of each sequence's part, (B,), or each one's part, (B, ...). Arrays of `out` have these

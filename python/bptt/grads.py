@@ -151,7 +151,7 @@ def present(grads: Grads) -> frozenset[str]:
 
 @dataclass(eq=False)
 class StackGrads:
-    """The gradients of a stack of layers.
+    """The gradients of a stack of layers; None is what was not ``wanted``.
 
     Attributes
     ----------
@@ -160,47 +160,46 @@ class StackGrads:
         With respect to the initial states, shaped like them: layer by layer, the forward direction
         before the reverse one.
     layers : list of Params, and of pairs of them
-        The gradients of each layer's parameters by their names, nested as `params` was.
+        The gradients of each layer's parameters by their names, nested as `params` was. With
+        ``per_row`` they have an axis B in front, or are norms of shape (B,).
     """
 
     x: Array
     state: GivenState
     layers: list[LayerParams]
 
+    def as_stack(self) -> Stack:
+        """`layers` as a stack's; nothing is checked."""
+        return Stack(
+            tuple((layer,) if isinstance(layer, Params) else tuple(layer) for layer in self.layers)
+        )
+
     @property
     def directions(self) -> tuple[Params, ...]:
         """The gradients of all parameters in the order of states."""
-        return tuple(
-            params
-            for layer in self.layers
-            for params in ((layer,) if isinstance(layer, Params) else layer)
-        )
+        return self.as_stack().directions
 
     def arrays(self) -> dict[str, Array]:
         """The parameters' gradients that are present, by names like ``layers[1].w_ih``."""
-        return Stack(
-            tuple((layer,) if isinstance(layer, Params) else layer for layer in self.layers)
-        ).arrays()
+        return self.as_stack().arrays()
 
-    @classmethod
-    def like(
-        cls,
-        stack: Stack,
-        x: Array,
-        state: tuple[Array, ...],
-        make: Callable[[Array], Array],
-        *,
-        readout: bool = True,
-    ) -> StackGrads:
-        """What `make` makes of x, of each part of the initial states, and of each parameter."""
-        names = PARAM_NAMES if readout else PARAM_NAMES[:4]
-        layers = stack.map(lambda params: params.like(make, names))
-        return cls(make(x), as_given(tuple(map(make, state))), layers)
+    def map(self, change: Callable[[Array], Array]) -> StackGrads:
+        """Gradients after a change of each array that is present."""
+        layers = self.as_stack().map(lambda params: params.like(change))
+        x, state = self.x, self.state
+        return StackGrads(
+            x if x is None else change(x),
+            state if state is None else as_given(tuple(map(change, as_tuple(state)))),
+            layers,
+        )
 
     def __repr__(self) -> str:
-        present = {"x": self.x, **by_part("state", as_tuple(self.state))}
-        shapes = ", ".join(f"{name}={array.shape}" for name, array in present.items())
-        return f"StackGrads({shapes}, {len(self.layers)} layers, dtype={self.x.dtype})"
+        state = {} if self.state is None else by_part("state", as_tuple(self.state))
+        found = {"x": self.x, **state}
+        given = {name: array for name, array in found.items() if array is not None}
+        shapes = [f"{name}={array.shape}" for name, array in given.items()]
+        dtypes = {f"dtype={array.dtype}" for array in (*given.values(), *self.arrays().values())}
+        return f"StackGrads({', '.join([*shapes, f'{len(self.layers)} layers', *dtypes])})"
 
 
 def _zeros_of_stack(stack: Stack, steps: int, batch: int, cell: str | Cell | None) -> StackGrads:
@@ -215,4 +214,5 @@ def _zeros_of_stack(stack: Stack, steps: int, batch: int, cell: str | Cell | Non
     x = np.broadcast_to(np.zeros((), dtype), (t, b, stack.input_size))
     of_states = (len(stack.directions), b, stack.hidden_size)
     state = tuple(np.broadcast_to(np.zeros((), dtype), of_states) for _ in range(parts))
-    return StackGrads.like(stack, x, state, lambda array: np.zeros(array.shape, dtype))
+    like = StackGrads(x, as_given(state), stack.nested(stack.directions))
+    return like.map(lambda array: np.zeros(array.shape, dtype))

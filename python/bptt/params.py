@@ -510,7 +510,8 @@ class Params:
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
-        return f"Params({shapes}, dtype={self.dtype})"
+        dtypes = {f"dtype={array.dtype}" for array in self.arrays().values()}
+        return f"Params({', '.join([shapes, *dtypes])})"
 
 
 def _nested(directions: list[Params]) -> Params | tuple[Params, Params]:

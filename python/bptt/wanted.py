@@ -7,7 +7,7 @@ and ``per_row="norm"`` its Frobenius norm ||g_b||, what clipping by sample needs
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,15 @@ from .grads import EVERYTHING, GRAD_NAMES
 from .params import PARAM_NAMES
 from .row_map import RowMap
 
-__all__ = ["Wanted", "norm_of", "read_per_row", "read_wanted", "rows_like"]
+__all__ = [
+    "Wanted",
+    "given_names",
+    "gradient_names",
+    "norm_of",
+    "read_per_row",
+    "read_wanted",
+    "rows_like",
+]
 
 # What a caller passes: a name of `Grads`, "params", or several of these; None for all.
 Wanted = str | Iterable[str] | None
@@ -38,17 +46,36 @@ def read_wanted(wanted: object, *, readout: bool) -> frozenset[str]:
     """
     if wanted is None:
         return EVERYTHING
-    allowed = (*(name for name in GRAD_NAMES if readout or name not in _READOUT), "params")
+    found: set[str] = set()
+    for name in given_names(wanted, gradient_names(readout=readout)):
+        found.update(PARAM_NAMES if name == "params" else (name,))
+    return frozenset(found)
+
+
+def gradient_names(*, readout: bool) -> tuple[str, ...]:
+    """What a caller may name, with the gradients of a readout or without."""
+    return (*(name for name in GRAD_NAMES if readout or name not in _READOUT), "params")
+
+
+def given_names(
+    wanted: object, allowed: tuple[str, ...], more: Collection[str] = ()
+) -> Collection[str]:
+    """The names that a caller passed, each `allowed`, or one of some `more` that no error lists.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `read_wanted` does.
+    """
     given = (wanted,) if isinstance(wanted, str) else wanted
     if not isinstance(given, (tuple, list, set, frozenset)):
         raise TypeError(f"wanted: expected a name or a tuple of names, got {type(wanted).__name__}")
     if not given:
         raise ValueError(f"wanted: expected at least one of {', '.join(allowed)}, got none")
-    found: set[str] = set()
     for name in given:
-        checks.choice("wanted", name, allowed)
-        found.update(PARAM_NAMES if name == "params" else (name,))
-    return frozenset(found)
+        if name not in more:
+            checks.choice("wanted", name, allowed)
+    return given
 
 
 def read_per_row(

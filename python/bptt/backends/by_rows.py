@@ -22,7 +22,7 @@ from .protocol import Incoming, Layer, Record, Request, State
 if TYPE_CHECKING:
     from .protocol import Backend
 
-__all__ = ["backward_by_rows", "value_and_grad_by_rows"]
+__all__ = ["backward_by_rows", "each_row", "value_and_grad_by_rows"]
 
 _OF_ROWS = frozenset({"x", "state"})
 
@@ -56,14 +56,19 @@ def value_and_grad_by_rows(
     of_row = replace(alone, wanted=request.wanted - _OF_ROWS)
 
     def each() -> Iterator[Grads]:
-        for b, row in enumerate(_rows(layer)):
-            one = objective.target[b : b + 1]
-            target = one if objective.step is not None else _of_row(layer, objective.target, b)
-            weights = _of_row(layer, objective.weights, b)
-            part = replace(objective, target=target, weights=weights)
+        for row, part in each_row(layer, objective):
             yield backend.value_and_grad(row, part, of_row)[1]
 
     return loss, _collected(grads, each(), layer, request, ())
+
+
+def each_row(layer: Layer, objective: Objective) -> Iterator[tuple[Layer, Objective]]:
+    """Each row of the batch as a batch of its own, and its part of the loss."""
+    for b, row in enumerate(_rows(layer)):
+        one = objective.target[b : b + 1]
+        target = one if objective.step is not None else _of_row(layer, objective.target, b)
+        weights = _of_row(layer, objective.weights, b)
+        yield row, replace(objective, target=target, weights=weights)
 
 
 def _rows(layer: Layer) -> Iterator[Layer]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from .. import checks
 from ..backends.protocol import State
 from ..cells import Cell
 from ..checks import Array
@@ -15,9 +15,18 @@ from ..inputs import read_sequences
 from ..outputs import expect_apart, expect_writable
 from ..row_map import RowMap
 from ..stack import Stack, read_stack
-from ..states import by_part, read_state
+from ..states import as_given, as_tuple, by_part, read_state
+from ..wanted import rows_like
+from .wanted import Asked
 
-__all__ = ["check_grads", "initial_state", "read_stack_inputs", "refuse"]
+__all__ = [
+    "check_grads",
+    "grads_like",
+    "initial_state",
+    "new_grads",
+    "read_stack_inputs",
+    "refuse",
+]
 
 
 def read_stack_inputs(
@@ -49,54 +58,76 @@ def refuse(**options: object) -> None:
             raise ValueError(f"{name}: expected None, as params are a stack of layers, got {got}")
 
 
+def grads_like(stack: Stack, x: Array, state: State, asked: Asked) -> StackGrads:
+    """What has the shapes of the gradients that are asked for; its values are of no meaning."""
+    batch, per_row = state[0].shape[1], asked.per_row
+    layers = [
+        params.like(lambda array: rows_like(array, batch, per_row), tuple(names))
+        for params, names in zip(stack.directions, asked.names, strict=True)
+    ]
+    lowest = asked.names[0]
+    found: dict[str, Any] = {
+        "x": x if "x" in lowest else None,
+        "state": as_given(state) if "state" in lowest else None,
+    }
+    return StackGrads(**found, layers=stack.nested(layers))
+
+
+def new_grads(like: StackGrads) -> StackGrads:
+    """Unwritten arrays of the same shapes."""
+    return like.map(lambda array: np.empty(array.shape, array.dtype))
+
+
 def check_grads(
     out: object,
-    accumulate: object,
     stack: Stack,
-    state: State,
+    asked: Asked,
+    like: StackGrads,
     read: Mapping[str, Array | None],
-    *,
-    readout: bool,
 ) -> None:
-    """Check where a stack's gradients shall go; as `outputs.check_grads` for one layer."""
-    checks.boolean("accumulate", accumulate)
+    """Check where a stack's gradients shall go, into arrays like those of `like`.
+
+    As `outputs.check_grads` for one layer: what is not asked for is not looked at.
+    """
     if out is None:
-        if accumulate:
+        if asked.accumulate:
             raise ValueError("accumulate: expected gradients to add to, got out=None")
         return
     if not isinstance(out, StackGrads):
         raise TypeError(f"out: expected bptt.StackGrads, got {type(out).__name__}")
-    likes: dict[str, Array | None] = {"x": read["x"], **by_part("state", state), **stack.arrays()}
-    given = {"x": out.x, **_parts(out, len(state)), **out.arrays()}
-    if not readout:
-        likes = {name: array for name, array in likes.items() if not _of_readout(name)}
-        given = {name: array for name, array in given.items() if not _of_readout(name)}
-    if likes.keys() != given.keys():
+    likes, given = _inputs_of(like), _inputs_of(out, like)
+    likes |= like.arrays()
+    others = stack.arrays().keys() - likes.keys()
+    given |= {name: array for name, array in out.arrays().items() if name not in others}
+    if out.as_stack().names != stack.names or likes.keys() != given.keys():
         counts = {"without": likes.keys() - given.keys(), "with": given.keys() - likes.keys()}
         got = " and ".join(f"{word} {', '.join(sorted(n))}" for word, n in counts.items() if n)
         raise ValueError(
-            f"out: expected a gradient of each parameter, nested as params, got one {got}"
+            "out: expected a gradient of each parameter, nested as params, got one "
+            f"{got or f'of {len(out.layers)} layers'}"
         )
     earlier: dict[str, Array] = {}
-    others = {**read, **{f"params{n.removeprefix('layers')}": a for n, a in stack.arrays().items()}}
-    for name, like in likes.items():
-        assert like is not None
-        array = expect_writable(f"out.{name}", given[name], like, name)
-        for other, theirs in (*earlier.items(), *others.items()):
+    read = {**read, **{f"params{n.removeprefix('layers')}": a for n, a in stack.arrays().items()}}
+    for name, of_it in likes.items():
+        per_row = asked.per_row if name.startswith("layers") else None
+        why = f"{name} with per_row={per_row!r}" if per_row else name
+        array = expect_writable(f"out.{name}", given[name], of_it, why)
+        for other, theirs in (*earlier.items(), *read.items()):
             if theirs is not None:
                 expect_apart({f"out.{name}": array}, other, theirs)
         earlier[f"out.{name}"] = array
 
 
-def _of_readout(name: str) -> bool:
-    return name.endswith((".w_ho", ".b_o"))
-
-
-def _parts(out: StackGrads, parts: int) -> dict[str, Array]:
-    state = out.state if isinstance(out.state, tuple) else (out.state,)
+def _inputs_of(grads: StackGrads, like: StackGrads | None = None) -> dict[str, Array]:
+    """The gradients of x and of the parts of the state, as far as `like` has them."""
+    like = grads if like is None else like
+    found = {} if like.x is None else {"x": grads.x}
+    if like.state is None:
+        return found
+    state, parts = as_tuple(grads.state), len(as_tuple(like.state))
     if len(state) != parts:
         raise TypeError(
             f"out.state: expected {parts} arrays, as Grads.zeros(..., cell=...) has it, "
             f"got {len(state)}"
         )
-    return by_part("state", state)
+    return {**found, **by_part("state", state)}

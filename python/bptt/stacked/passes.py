@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,13 +23,15 @@ from ..backends import Backend
 from ..backends.protocol import Incoming, Layer, Record, Request, State
 from ..cells import Cell
 from ..checks import Array
-from ..grads import Grads, StackGrads
+from ..grads import Grads, StackGrads, grads_of, some_of
+from ..outputs import from_layer, into_layer
 from ..params import Params
 from ..row_map import RowMap
 from ..stack import Stack
 from ..states import as_given, as_tuple
+from .wanted import Asked
 
-__all__ = ["Pass", "Runner", "Turn", "deliver", "pull_back", "split", "targets"]
+__all__ = ["Pass", "Runner", "Turn", "deliver", "pull_back", "split", "targets", "with_dx"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,28 +157,38 @@ class Runner:
             yield passes
             x = self.y(passes)
 
+    def keeping(self, requests: Sequence[Request]) -> Runner:
+        """The one for a layer of which this is asked for: nothing is saved for no way back."""
+        return self if any(r.wanted for r in requests) else replace(self, save="minimal")
+
     def back(
         self,
         passes: Sequence[Pass],
         dy: Array | None,
         dstates: Sequence[State] | None,
-        outs: Sequence[Grads],
-        accumulate: bool,
-    ) -> Array:
-        """Pull dL/dy (T, B, D*H) of one layer back through it; returns dL/dx, ``outs[0].x``."""
-        hidden = passes[0].layer.params.hidden_size
-        for d, ((layer, record), out) in enumerate(zip(passes, outs, strict=True)):
+        requests: Sequence[Request],
+    ) -> Array | None:
+        """Pull dL/dy (T, B, D*H) of one layer back through it; returns dL/dx if that is asked for.
+
+        A direction of which nothing is asked for is left out.
+        """
+        hidden, dx = passes[0].layer.params.hidden_size, None
+        for d, ((layer, record), request) in enumerate(zip(passes, requests, strict=True)):
+            if not request.wanted:
+                continue
             mine = None
             if dy is not None:
                 part = dy[..., d * hidden : (d + 1) * hidden]
                 mine = self.turn(part) if d else np.ascontiguousarray(part)
             nothing = (None,) * (len(layer.state) - 1)
             incoming = Incoming((mine, *nothing), None if dstates is None else dstates[d])
-            self.backend.backward(layer, record, incoming, Request(out, accumulate))
-            if d:
-                outs[0].x[...] += self.turn(out.x)
-                out.x = out.x[:0].copy()  # its memory is free from here on
-        return outs[0].x
+            out = with_dx(request, layer)
+            self.backend.backward(layer, record, incoming, replace(request, out=out))
+            if d and dx is not None:
+                dx += self.turn(out.x)
+            else:
+                dx = out.x
+        return dx
 
 
 def pull_back(
@@ -184,17 +196,13 @@ def pull_back(
     passes: Sequence[tuple[Pass, ...]],
     dy: Array | None,
     dstates: Sequence[State] | None,
-    outs: Sequence[Grads],
-    accumulate: bool,
+    requests: Sequence[Request],
 ) -> None:
-    """BPTT of layer after layer, from the top down; each direction writes to its `outs`."""
-    end = len(outs)
+    """BPTT of layer after layer, from the top of these down, each direction as it is asked for."""
+    end = len(requests)
     for layer in reversed(passes):
         mine = slice(end - len(layer), end)
-        of_layer = None if dstates is None else dstates[mine]
-        dy = runner.back(layer, dy, of_layer, outs[mine], accumulate)
-        for out in outs[end : end + 1]:
-            out.x = out.x[:0].copy()  # the layer above, whose dx was read
+        dy = runner.back(layer, dy, None if dstates is None else dstates[mine], requests[mine])
         end = mine.start
 
 
@@ -203,37 +211,48 @@ def split(state: State) -> list[State]:
     return list(zip(*state, strict=True))
 
 
-def targets(
-    runner: Runner, stack: Stack, into: StackGrads, xs: Sequence[Array], accumulate: bool
-) -> list[Grads]:
-    """Where each direction writes, in the order of states; `xs` are what the layers read.
+def targets(runner: Runner, stack: Stack, into: StackGrads, asked: Asked) -> list[Request]:
+    """What each direction is asked for and where it writes, in the order of states.
 
-    Parameters' gradients are the arrays of `into`, and so are those of the states and the lowest
-    dx, where rows are the caller's. All other dx are new: zeros where the pass adds to what is
-    there. `deliver` ends it.
+    These are the arrays of `into` as far as rows are the caller's, of the lowest layer's forward
+    direction dL/dx among them; all other dL/dx are made on the way (`with_dx`). `deliver` ends it.
     """
-    make = np.zeros_like if accumulate else np.empty_like
-    read = [x for layer, x in zip(stack.layers, xs, strict=True) for _ in layer]
-    each = zip(runner.maps(stack), read, split(as_tuple(into.state)), into.directions, strict=True)
-    found: list[Grads] = []
-    for rows, x, state, params in each:
-        dx = make(x) if found else into.x
-        if not found and not rows.same_rows:
-            dx = rows.gather(into.x) if accumulate else rows.empty_like(into.x)
-        found.append(Grads(dx, as_given(rows.gather_state(state)), **params.arrays()))
-    return found
+    accumulate, per_row = asked.accumulate, asked.per_row
+    each = zip(runner.maps(stack), _by_direction(into, asked.names), asked.names, strict=True)
+    return [
+        Request(
+            into_layer(rows, out, accumulate, names, per_row), accumulate, names, per_row=per_row
+        )
+        for rows, out, names in each
+    ]
 
 
-def deliver(
-    runner: Runner, stack: Stack, into: StackGrads, outs: Sequence[Grads], accumulate: bool
-) -> None:
+def with_dx(request: Request, layer: Layer) -> Grads:
+    """Where a direction writes: with a new dL/dx, to add to where it adds, if it has none to go to
+    and is asked for it."""
+    out = request.out
+    assert out is not None
+    if out.x is not None or "x" not in request.wanted:
+        return out
+    return replace(out, x=(np.zeros_like if request.accumulate else np.empty_like)(layer.x))
+
+
+def deliver(runner: Runner, stack: Stack, into: StackGrads, requests: Sequence[Request]) -> None:
     """Take what `targets` has in the layers' rows to the caller's."""
-    if not runner.rows.same_rows:
-        runner.rows.scatter(outs[0].x, into.x, keep=accumulate)
-    for rows, out, state in zip(runner.maps(stack), outs, split(as_tuple(into.state)), strict=True):
-        if rows.first is None and rows.anew is None:
-            continue
-        used = slice(None) if rows.anew is None or not accumulate else ~rows.anew
-        found = rows.scatter_dstate(as_tuple(out.state))
-        for target, part in zip(state, found, strict=True):
-            target[used] = part[used]
+    outs = _by_direction(into, [request.wanted for request in requests])
+    for rows, request, out in zip(runner.maps(stack), requests, outs, strict=True):
+        assert request.out is not None
+        from_layer(rows, request.out, out, request.accumulate, request.per_row)
+
+
+def _by_direction(grads: StackGrads, names: Sequence[frozenset[str]]) -> list[Grads]:
+    """The arrays of each direction that have these names; of x the first one has the gradient."""
+    found = []
+    for d, (params, wanted) in enumerate(zip(grads.directions, names, strict=True)):
+        arrays: dict[str, Any] = dict(params.arrays())
+        if not d:
+            arrays["x"] = grads.x
+        if "state" in wanted:
+            arrays["state"] = as_given(tuple(part[d] for part in as_tuple(grads.state)))
+        found.append(some_of(grads_of(arrays), wanted))
+    return found

@@ -6,21 +6,22 @@ W_o in its `Params`: O_t = W_o^f S_t^f + W_o^r S_t^r + b_2. b_2 is with the forw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..backends import Backend
-from ..backends.protocol import Layer
+from ..backends.by_rows import each_row
+from ..backends.protocol import Layer, Request
 from ..cells import CELLS
 from ..checks import Array
-from ..grads import Grads
 from ..losses import Objective
 from ..params import Params
 from ..stack import Stack
+from ..wanted import norm_of
+from .wanted import READOUT
 
-__all__ = ["ReadoutGradient", "expect_readout", "put", "readout_gradient", "readout_of"]
+__all__ = ["expect_readout", "readout_gradient", "readout_of"]
 
 
 def expect_readout(stack: Stack, call: str) -> None:
@@ -56,36 +57,46 @@ def readout_of(top: Sequence[Params]) -> Params:
     return Params(unused, unused, w_ho=w_ho, b_o=top[0].b_o)
 
 
-class ReadoutGradient(NamedTuple):
-    """A loss, and its gradients: in y, W_o and b_2."""
-
-    loss: float
-    dy: Array
-    w_ho: Array
-    b_o: Array | None
-
-
 def readout_gradient(
-    backend: Backend, top: Sequence[Layer], y: Array, objective: Objective
-) -> ReadoutGradient:
-    """The loss of the readout of y (T, B, 2 H) of both directions, and its gradients.
+    backend: Backend,
+    top: Sequence[Layer],
+    y: Array,
+    objective: Objective,
+    requests: Sequence[Request],
+) -> tuple[float, Array]:
+    """The loss of the readout of y (T, B, 2 H) of both directions, and its gradient in y.
 
-    A backend reads out the states of a layer; of this one nothing but the readout is used.
+    Those in W_o and b_2 go where the requests of the two directions have them. A backend reads out
+    the states of a layer; of the one here nothing but the readout is used.
     """
     network = readout_of([layer.params for layer in top])
     state = (np.zeros((len(top[0].state[0]), y.shape[-1]), y.dtype),)
     layer = Layer(CELLS["linear"], network, y, state, top[0].offsets)
-    loss, dy, readout = backend.readout_gradient(layer, y, objective)
+    loss, dy, found = backend.readout_gradient(layer, y, objective)
+    if requests[0].per_row is None:
+        _put(found, requests)
+    elif any(request.wanted & READOUT for request in requests):
+        for b, (row, of_row) in enumerate(each_row(layer, objective)):
+            _put(backend.readout_gradient(row, row.x, of_row)[2], requests, slice(b, b + 1))
     if objective.step is not None:
         of_step, dy = dy, np.zeros_like(y)
         dy[objective.step] = of_step
-    return ReadoutGradient(loss, dy, readout["w_ho"], readout.get("b_o"))
+    return loss, dy
 
 
-def put(found: ReadoutGradient, outs: Sequence[Grads], accumulate: bool) -> None:
-    """Write the gradients of the readout to those of both directions, or add them."""
-    w_ho = np.split(found.w_ho, len(outs), axis=1)
-    pairs = [(out.w_ho, part) for out, part in zip(outs, w_ho, strict=True)]
-    for target, gradient in [*pairs, (outs[0].b_o, found.b_o)]:
-        if target is not None and gradient is not None:
-            np.add(target if accumulate else 0, gradient, out=target)
+def _put(found: Mapping[str, Array], requests: Sequence[Request], row: slice | None = None) -> None:
+    """Write the gradients of the readout where both directions want theirs, or add them."""
+    parts = np.split(found["w_ho"], len(requests), axis=1)
+    for request, part in zip(requests, parts, strict=True):
+        _put_one(request, "w_ho", part, row)
+    if "b_o" in found:
+        _put_one(requests[0], "b_o", found["b_o"], row)
+
+
+def _put_one(request: Request, name: str, gradient: Array, row: slice | None) -> None:
+    target = getattr(request.out, name)
+    if target is None:
+        return
+    into = target if row is None else target[row]
+    value = norm_of(gradient) if request.per_row == "norm" else gradient
+    np.add(into if request.accumulate else 0, value, out=into)

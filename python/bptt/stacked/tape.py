@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple
 
-import numpy as np
-
 from .. import checks, memory
 from ..backends import Backend
 from ..backends.protocol import Record, State
 from ..cells import Cell
 from ..checks import Array
-from ..grads import EVERYTHING, StackGrads
+from ..grads import StackGrads
 from ..holdings import backward_nbytes, forward_nbytes, moved_nbytes
 from ..row_map import RowMap
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part, read_state
-from .inputs import check_grads, refuse
+from ..wanted import Wanted
+from .inputs import check_grads, grads_like, new_grads, refuse
 from .passes import Pass, Runner, deliver, pull_back, split, targets
+from .wanted import Asked, read_asked
 
-__all__ = ["StackTape", "tape_nbytes"]
+__all__ = ["StackTape", "pull_back_nbytes", "tape_nbytes"]
 
 
 class _Ran(NamedTuple):
@@ -102,8 +102,8 @@ class StackTape:
         accumulate: bool = False,
         truncate: None = None,
         detach_every: None = None,
-        wanted: None = None,
-        per_row: None = None,
+        wanted: Wanted = None,
+        per_row: str | None = None,
     ) -> StackGrads:
         """Back-propagate through all layers and through time.
 
@@ -119,7 +119,14 @@ class StackTape:
             ``Grads.zeros(params, T, B, cell=cell)``. The conditions are those of `Tape.backward`.
         accumulate : bool
             Add the gradients to what `out` holds.
-        dc, truncate, detach_every, wanted, per_row
+        wanted : str or tuple of str, optional
+            The gradients to compute: "x", "state", a parameter of all layers by its name ("w_hh"),
+            or "params" for all of them; those of a layer or a direction ("layers[1]",
+            "layers[1][0]"), or one of these ("layers[1].w_hh"). All by default. Others are as in
+            `Tape.backward`: the way back ends at the lowest layer of which something is wanted.
+        per_row : {"norm", "gradient"}, optional
+            What there is of each parameter's gradient for each sequence, as in `Tape.backward`.
+        dc, truncate, detach_every
             Of one layer alone.
 
         Returns
@@ -131,12 +138,22 @@ class StackTape:
         ------
         TypeError, ValueError
             If an argument has the wrong type, dtype or shape, among them an array of `out`; if
-            both gradients are missing. Nothing has been written then.
+            both gradients are missing; if `wanted` is empty or has a name that is none of the
+            tape's gradients. Nothing has been written then.
         RuntimeError
             If the tape was released.
         """
         passes, y, state = self._held()
-        refuse(dc=dc, truncate=truncate, detach_every=detach_every, wanted=wanted, per_row=per_row)
+        refuse(dc=dc, truncate=truncate, detach_every=detach_every)
+        runner, stack = self._runner, self._stack
+        asked = read_asked(
+            stack,
+            runner.rows,
+            wanted=wanted,
+            per_row=per_row,
+            accumulate=accumulate,
+            readout=False,
+        )
         if dy is None and dstate is None:
             raise ValueError("dy, dstate: expected at least one of them, got None for both")
         like = ("the tape", y.dtype)
@@ -146,58 +163,48 @@ class StackTape:
             dy = checks.readable(dy)
         final: State | None = None
         if dstate is not None:
-            cell = self._runner.cell
-            final = read_state("dstate", dstate, cell, state[0].shape, like, "tape.state")
+            final = read_state("dstate", dstate, runner.cell, state[0].shape, like, "tape.state")
+        shapes = grads_like(stack, self._x, state, asked)
         if out is not None or accumulate is not False:
-            self._check(out, accumulate, dy, final)
-        steps, batch = self._runner.rows.extent
-        beside = self._runner.backend.beside(self._runner.cell, self.save)
-        needed = 0
-        for params in self._stack.directions:
-            given = out is not None and params is self._stack.bottom
-            needed += backward_nbytes(
-                self._runner.cell,
-                params,
-                steps,
-                batch,
-                self.save,
-                beside,
-                wanted=EVERYTHING,
-                out=given,
-            )
-        needed += moved_nbytes(self._stack.bottom, self._runner.rows, inputs=2, units=2)
-        memory.require_memory(needed, f"BPTT through {steps} steps of {len(passes)} layers")
-        into = out
-        if into is None:
-            into = StackGrads.like(self._stack, self._x, state, np.empty_like, readout=False)
+            self._check(out, asked, shapes, dy, final)
+        self._require_memory(asked, out=out is not None)
+        into = new_grads(shapes) if out is None else out
         if dy is not None:
-            dy = self._runner.rows.gather(dy)
-        xs = [layer[0].layer.x for layer in passes]
-        outs = targets(self._runner, self._stack, into, xs, bool(accumulate))
+            dy = runner.rows.gather(dy)
         dstates = None
         if final is not None:
-            maps = self._runner.maps(self._stack)
+            maps = runner.maps(stack)
             dstates = [m.gather_dstate(d) for m, d in zip(maps, split(final), strict=True)]
-        pull_back(self._runner, passes, dy, dstates, outs, bool(accumulate))
-        deliver(self._runner, self._stack, into, outs, bool(accumulate))
+        requests = targets(runner, stack, into, asked)
+        pull_back(runner, passes, dy, dstates, requests)
+        deliver(runner, stack, into, requests)
         return into
 
+    def _require_memory(self, asked: Asked, *, out: bool) -> None:
+        """Raise MemoryError if a pass back may not fit."""
+        runner, stack = self._runner, self._stack
+        needed = pull_back_nbytes(runner, stack, asked, out=out)
+        needed += moved_nbytes(stack.bottom, runner.rows, inputs=2, units=2)
+        layers = len(stack.layers)
+        memory.require_memory(needed, f"BPTT through {runner.rows.steps} steps of {layers} layers")
+
     def _check(
-        self, out: object, accumulate: object, dy: Array | None, dstate: State | None
+        self, out: object, asked: Asked, like: StackGrads, dy: Array | None, dstate: State | None
     ) -> None:
         """Raise an error if `out` cannot be written to."""
+        ran = self._held()
         read: dict[str, Array | None] = {
             "x": self._x,
             **by_part("state", self._initial),
             "dy": dy,
             **by_part("dstate", dstate or ()),
-            "tape.y": self._held().y,
-            **by_part("tape.state", self._held().state),
+            "tape.y": ran.y,
+            **by_part("tape.state", ran.state),
         }
-        for k, passes in enumerate(self._held().passes):
+        for k, passes in enumerate(ran.passes):
             for d, (_, record) in enumerate(passes):
                 read |= by_part(f"states of layer {k}, direction {d}", record.history)
-        check_grads(out, accumulate, self._stack, self._initial, read, readout=False)
+        check_grads(out, self._stack, asked, like, read)
 
     def jvp(self, *_: object, **__: object) -> None:
         """Forward mode is of one layer alone.
@@ -249,3 +256,23 @@ def tape_nbytes(backend: Backend, cell: Cell, stack: Stack, rows: RowMap, save: 
             width = layer[0].input_size + 2 * stack.hidden_size
             needed += steps * batch * width * stack.dtype.itemsize
     return needed + moved_nbytes(stack.bottom, rows, inputs=1, units=2)
+
+
+def pull_back_nbytes(runner: Runner, stack: Stack, asked: Asked, *, out: bool) -> int:
+    """The ways back through the directions of `stack`, some of the lowest, of which something is
+    asked for; each above the lowest layer has a dL/dx of its own."""
+    beside = runner.backend.beside(runner.cell, runner.save)
+    needed = 0
+    for params, names in zip(stack.directions, asked.names, strict=False):
+        if names:
+            needed += backward_nbytes(
+                runner.cell,
+                params,
+                *runner.rows.extent,
+                runner.save,
+                beside,
+                out=out and params is stack.bottom,
+                wanted=names,
+                per_row=asked.per_row,
+            )
+    return needed
