@@ -169,7 +169,7 @@ class Params:
         copied.__dict__.update(self.__dict__, _accepted=None)
         return copied
 
-    def like(self, make: Callable[[Array], Array], names: Sequence[str] = PARAM_NAMES) -> Params:
+    def like(self, make: Callable[[Array], Array], names: Collection[str] = PARAM_NAMES) -> Params:
         """What `make` makes of the arrays that have these names; shape and dtype have to stay."""
         made = self.snapshot()
         for name in PARAM_NAMES:

@@ -73,7 +73,7 @@ def given_names(
     if not given:
         raise ValueError(f"wanted: expected at least one of {', '.join(allowed)}, got none")
     for name in given:
-        if name not in more:
+        if not isinstance(name, str) or name not in more:
             checks.choice("wanted", name, allowed)
     return given
 

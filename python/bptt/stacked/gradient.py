@@ -24,7 +24,7 @@ from ..losses import Objective, make_objective
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part
 from ..stream import state_after
-from .inputs import check_grads, grads_like, initial_state, new_grads, read_stack_inputs, refuse
+from .inputs import check_grads, initial_state, new_grads, read_stack_inputs, refuse
 from .passes import Pass, Runner, deliver, pull_back, targets, with_dx
 from .readout import expect_readout, readout_gradient
 from .tape import pull_back_nbytes, tape_nbytes
@@ -70,16 +70,14 @@ def value_and_grad(
         needed, f"value_and_grad over {rows.steps} steps of {len(stack.layers)} layers"
     )
     initial = initial_state(kind, stack, rows.batch, given)
-    shapes = grads_like(stack, array, initial, asked)
     if out is not None or accumulate is not False:
         read = {
-            "x": array,
             **by_part("state", initial),
             "target": objective.target,
             "at": objective.weights,
         }
-        check_grads(out, stack, asked, shapes, read)
-    into = new_grads(shapes) if out is None else out
+        check_grads(out, stack, array, initial, asked, read)
+    into = new_grads(stack, array, initial, asked) if out is None else out
     requests = targets(runner, stack, into, asked)
     states = runner.entering(stack, initial)
     value, last = _run(runner, stack, rows.gather(array), states, objective, requests, return_state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,34 +58,38 @@ def refuse(**options: object) -> None:
             raise ValueError(f"{name}: expected None, as params are a stack of layers, got {got}")
 
 
-def grads_like(stack: Stack, x: Array, state: State, asked: Asked) -> StackGrads:
-    """What has the shapes of the gradients that are asked for; its values are of no meaning."""
+def grads_like(
+    stack: Stack, x: Array, state: State, asked: Asked, make: Callable[[Array], Array]
+) -> StackGrads:
+    """The gradients that are asked for: what `make` makes of arrays of their shapes, whose values
+    are of no meaning."""
     batch, per_row = state[0].shape[1], asked.per_row
     layers = [
-        params.like(lambda array: rows_like(array, batch, per_row), tuple(names))
+        params.like(lambda array: make(rows_like(array, batch, per_row)), names)
         for params, names in zip(stack.directions, asked.names, strict=True)
     ]
     lowest = asked.names[0]
     found: dict[str, Any] = {
-        "x": x if "x" in lowest else None,
-        "state": as_given(state) if "state" in lowest else None,
+        "x": make(x) if "x" in lowest else None,
+        "state": as_given(tuple(map(make, state))) if "state" in lowest else None,
     }
     return StackGrads(**found, layers=stack.nested(layers))
 
 
-def new_grads(like: StackGrads) -> StackGrads:
-    """Unwritten arrays of the same shapes."""
-    return like.map(lambda array: np.empty(array.shape, array.dtype))
+def new_grads(stack: Stack, x: Array, state: State, asked: Asked) -> StackGrads:
+    """Unwritten ones."""
+    return grads_like(stack, x, state, asked, lambda array: np.empty(array.shape, array.dtype))
 
 
 def check_grads(
     out: object,
     stack: Stack,
+    x: Array,
+    state: State,
     asked: Asked,
-    like: StackGrads,
     read: Mapping[str, Array | None],
 ) -> None:
-    """Check where a stack's gradients shall go, into arrays like those of `like`.
+    """Check where the gradients of a stack, x and a state shall go; `read` is what else is read.
 
     As `outputs.check_grads` for one layer: what is not asked for is not looked at.
     """
@@ -95,6 +99,7 @@ def check_grads(
         return
     if not isinstance(out, StackGrads):
         raise TypeError(f"out: expected bptt.StackGrads, got {type(out).__name__}")
+    like = grads_like(stack, x, state, asked, lambda array: array)
     likes, given = _inputs_of(like), _inputs_of(out, like)
     likes |= like.arrays()
     others = stack.arrays().keys() - likes.keys()
@@ -107,7 +112,11 @@ def check_grads(
             f"{got or f'of {len(out.layers)} layers'}"
         )
     earlier: dict[str, Array] = {}
-    read = {**read, **{f"params{n.removeprefix('layers')}": a for n, a in stack.arrays().items()}}
+    read = {
+        "x": x,
+        **read,
+        **{f"params{n.removeprefix('layers')}": a for n, a in stack.arrays().items()},
+    }
     for name, of_it in likes.items():
         per_row = asked.per_row if name.startswith("layers") else None
         why = f"{name} with per_row={per_row!r}" if per_row else name

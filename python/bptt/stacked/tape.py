@@ -17,7 +17,7 @@ from ..row_map import RowMap
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part, read_state
 from ..wanted import Wanted
-from .inputs import check_grads, grads_like, new_grads, refuse
+from .inputs import check_grads, new_grads, refuse
 from .passes import Pass, Runner, deliver, pull_back, split, targets
 from .wanted import Asked, read_asked
 
@@ -164,11 +164,10 @@ class StackTape:
         final: State | None = None
         if dstate is not None:
             final = read_state("dstate", dstate, runner.cell, state[0].shape, like, "tape.state")
-        shapes = grads_like(stack, self._x, state, asked)
         if out is not None or accumulate is not False:
-            self._check(out, asked, shapes, dy, final)
+            self._check(out, asked, dy, final)
         self._require_memory(asked, out=out is not None)
-        into = new_grads(shapes) if out is None else out
+        into = new_grads(stack, self._x, state, asked) if out is None else out
         if dy is not None:
             dy = runner.rows.gather(dy)
         dstates = None
@@ -188,13 +187,10 @@ class StackTape:
         layers = len(stack.layers)
         memory.require_memory(needed, f"BPTT through {runner.rows.steps} steps of {layers} layers")
 
-    def _check(
-        self, out: object, asked: Asked, like: StackGrads, dy: Array | None, dstate: State | None
-    ) -> None:
+    def _check(self, out: object, asked: Asked, dy: Array | None, dstate: State | None) -> None:
         """Raise an error if `out` cannot be written to."""
         ran = self._held()
         read: dict[str, Array | None] = {
-            "x": self._x,
             **by_part("state", self._initial),
             "dy": dy,
             **by_part("dstate", dstate or ()),
@@ -204,7 +200,7 @@ class StackTape:
         for k, passes in enumerate(ran.passes):
             for d, (_, record) in enumerate(passes):
                 read |= by_part(f"states of layer {k}, direction {d}", record.history)
-        check_grads(out, self._stack, asked, like, read)
+        check_grads(out, self._stack, self._x, self._initial, asked, read)
 
     def jvp(self, *_: object, **__: object) -> None:
         """Forward mode is of one layer alone.

@@ -18,6 +18,7 @@ from ..wanted import given_names, gradient_names, read_per_row
 __all__ = ["READOUT", "Asked", "read_asked"]
 
 READOUT = frozenset({"w_ho", "b_o"})
+INPUTS = frozenset({"x", "state"})
 
 
 class Asked(NamedTuple):
@@ -55,37 +56,37 @@ def read_asked(
         choices or goes not together with the rest.
     """
     checks.boolean("accumulate", accumulate)
-    found = _read_names(wanted, stack, readout=readout)
+    left_out = frozenset() if readout else READOUT
+    names = tuple(INPUTS | (params.arrays().keys() - left_out) for params in stack.directions)
+    if wanted is not None:
+        names = _with_dx(stack, _some_of(names, wanted, stack, readout=readout))
     how = read_per_row(per_row, rows, accumulate=accumulate, truncated=False)
-    return Asked(_with_dx(stack, found), bool(accumulate), how)
+    return Asked(names, bool(accumulate), how)
 
 
-def _read_names(wanted: object, stack: Stack, *, readout: bool) -> list[set[str]]:
-    """Of each direction, the names of what the caller wants; "x" of the lowest layer alone."""
-    params = set(PARAM_NAMES) if readout else set(PARAM_NAMES) - READOUT
-    found: list[set[str]] = [set() for _ in stack.directions]
-    if wanted is None:
-        wanted = ("x", "state", "params")
-    layers = {f"layers[{k}]": k for k in range(len(stack.layers))}
+def _some_of(
+    names: Sequence[frozenset[str]], wanted: object, stack: Stack, *, readout: bool
+) -> list[frozenset[str]]:
+    """Of each direction's gradients those that the caller wants; "x" of the lowest layer alone."""
+    params = frozenset(PARAM_NAMES) if readout else frozenset(PARAM_NAMES) - READOUT
+    layers = [f"layers[{k}]" for k in range(len(stack.layers))]
     of_some = _of_some_directions(stack, params)
+    found: list[frozenset[str]] = [frozenset()] * len(names)
     for name in given_names(wanted, (*gradient_names(readout=readout), *layers), of_some):
-        meant = params if name == "params" else {name}
-        directions: Sequence[int] = range(len(found))
+        meant = params if name == "params" else frozenset({name})
+        directions: Sequence[int] = range(len(names))
         if name == "x":
             directions = range(len(stack.layers[0]))
         elif name in of_some:
             directions, meant = of_some[name]
         for d in directions:
-            found[d] |= meant
-    return [
-        names & ({"x", "state"} | params.arrays().keys())
-        for names, params in zip(found, stack.directions, strict=True)
-    ]
+            found[d] |= meant & names[d]
+    return found
 
 
 def _of_some_directions(
-    stack: Stack, params: set[str]
-) -> dict[str, tuple[Sequence[int], set[str]]]:
+    stack: Stack, params: frozenset[str]
+) -> dict[str, tuple[Sequence[int], frozenset[str]]]:
     """What names like "layers[1]", "layers[1][0]" and either with ".w_ih" mean."""
     places: dict[str, Sequence[int]] = {}
     first = 0
@@ -94,20 +95,20 @@ def _of_some_directions(
         if len(layer) > 1:
             places.update({f"layers[{k}][{n}]": (d,) for n, d in enumerate(of_layer)})
         first += len(layer)
-    found: dict[str, tuple[Sequence[int], set[str]]] = {}
+    found: dict[str, tuple[Sequence[int], frozenset[str]]] = {}
     for place, directions in places.items():
         found[place] = directions, params
-        found.update({f"{place}.{name}": (directions, {name}) for name in params})
+        found.update({f"{place}.{name}": (directions, frozenset({name})) for name in params})
     return found
 
 
-def _with_dx(stack: Stack, found: list[set[str]]) -> tuple[frozenset[str], ...]:
+def _with_dx(stack: Stack, found: Sequence[frozenset[str]]) -> tuple[frozenset[str], ...]:
     """The same with the "x" that each layer above the lowest of these has to compute."""
     below, d = False, 0
     names: list[frozenset[str]] = []
     for layer in stack.layers:
         mine = found[d : d + len(layer)]
-        names += [frozenset(each | {"x"}) if below else frozenset(each) for each in mine]
+        names += [each | {"x"} if below else each for each in mine]
         below = below or any(mine)
         d += len(layer)
     return tuple(names)
