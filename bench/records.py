@@ -86,6 +86,7 @@ class Row:
     flops: int | None = None  # of one call, the same for every contestant
     tolerance: float | None = None  # the largest error that a contestant may have
     peak: float | None = None  # FMA peak in flop/s, the median of all rounds
+    peak_loads: float | None = None  # the same with operands from the first-level cache
     waits: float | None = None  # time without a CPU over wall time, the mean of all turns
     load: float | None = None  # load average of the last minute before the row began
 

@@ -52,7 +52,7 @@ def _preamble(results: Results) -> Iterator[str]:
 
 def _conditions(results: Results) -> Iterator[str]:
     head, rows = results.head, results.rows
-    if any(row.flops for row in rows):
+    if any(row.flops and row.family != "kernels" for row in rows):
         yield (
             "Work: y and all gradients: 6 G T B H (I + H) flop a call, the same for every peer; "
             "checked before it was timed."
@@ -67,6 +67,11 @@ def _conditions(results: Results) -> Iterator[str]:
             f"Peak: the most that fused multiply-adds (FMA) with {isa}, the instruction set "
             "native uses, reach on these threads, measured\n"
             "in every round. Peers use whatever the CPU has, and may pass it."
+        )
+    if any(row.peak_loads for row in rows):
+        yield (
+            "Peak with loads: the same in the register tile of native's products, whose operands "
+            "come from the first-level cache."
         )
     if baselines := dict.fromkeys(row.baseline for row in rows if row.baseline):
         yield (
@@ -103,7 +108,9 @@ def _block(block: Block, head: Mapping[str, Any]) -> Iterator[str]:
     yield f"== {block.work}: {head['titles'][block.family]} =="
     if peaks := [row.peak for row in block.rows if row.peak]:
         isa, peak = head["machine"]["isa"], statistics.median(peaks)
-        yield f"FMA peak with {isa}: {peak / 1e9:.1f} GF/s"
+        loads = [row.peak_loads for row in block.rows if row.peak_loads]
+        with_loads = f"; with loads {statistics.median(loads) / 1e9:.1f}" if loads else ""
+        yield f"FMA peak with {isa}: {peak / 1e9:.1f} GF/s{with_loads}"
     absent = {
         name: record.reason
         for name, record in block.rows[0].records.items()
