@@ -58,6 +58,7 @@ class Record:
     goal: float | None = None  # the most that the ratio, or the value without one, may be
     cores: float | None = None  # CPU time over wall time: how many cores were busy
     waits: float | None = None  # time that threads were ready but had no CPU, over wall time
+    predicted: float | None = None  # seconds of a call, by `bptt.plan`
     error: float | None = None  # the largest ||got - reference|| / ||reference|| of all outputs
     note: str = ""  # what is to be said beside the figures
 

@@ -10,7 +10,7 @@ from .summary import FEWEST, Block, blocks, conclusions
 
 _UNITS = {"ms": 1e-3, "us": 1e-6, "MB": 1e6}
 _WORDS = ("shape", "peer", "[quartiles]", "goal", "difference", "note")  # to the left
-_FIGURES = (*_UNITS, "IQR", "GF/s", "% peak", "cores", "waits", "ratio")  # to the right
+_FIGURES = (*_UNITS, "IQR", "GF/s", "% peak", "plan", "cores", "waits", "ratio")  # to the right
 _COLUMNS = (*_WORDS[:2], *_FIGURES, *_WORDS[2:])
 
 
@@ -73,6 +73,8 @@ def _conditions(results: Results) -> Iterator[str]:
             "Peak with loads: the same in the register tile of native's products, whose operands "
             "come from the first-level cache."
         )
+    if any(record.predicted for record in results.records()):
+        yield "Plan: what bptt.plan predicts, without the call from Python, over the median."
     if baselines := dict.fromkeys(row.baseline for row in rows if row.baseline):
         yield (
             f"Ratio: time of the peer over time of {' or '.join(baselines)} in the same round, "
@@ -156,6 +158,10 @@ def _cells(row: Row, record: Record, head: Mapping[str, Any]) -> dict[str, str]:
         cells["GF/s"] = f"{row.flops / median / 1e9:.2f}" if row.flops else ""
     plain = {
         "% peak": (record.share and record.share.median, ".1%"),
+        "plan": (
+            record.predicted and record.value and record.predicted / record.value.median,
+            ".2f",
+        ),
         "cores": (record.cores, ".2f"),
         "waits": (record.waits, ".0%"),
     }

@@ -173,6 +173,7 @@ def contest(
             peaks.setdefault(threads, Peak(problem.dtype, threads))
         try:
             if call := _checked(peer, problem, threads, want, record):
+                record.predicted = peer.predicted(problem, threads)
                 turn = Timed(call, options.min_time, row.flops, peaks.get(threads))
                 if turn.seconds > options.max_call:
                     record.status, record.reason = "skipped", f"{turn.seconds:.3g} s a call"

@@ -227,7 +227,7 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
                   "project_first"_a = p.project_first, "flops"_a = f.flops, "nbytes"_a = f.bytes,
                   "scratch_nbytes"_a = f.scratch_bytes, "recurrence"_a = p.cost.recurrence,
                   "products"_a = p.cost.products, "exchange"_a = p.cost.exchange,
-                  "total"_a = p.cost.total,
+                  "total"_a = p.cost.total, "machine"_a = this_machine().name,
                   "peak"_a = this_machine().flops * 4 / (dtype == "float32" ? 4 : 8),
                   "memory_rate"_a = this_machine().memory_rate);
 }
