@@ -85,6 +85,10 @@ class Peer(ABC):
         """What runs, for the record."""
         return metadata.version(self.package)
 
+    def predicted(self, problem: Problem, threads: int) -> float | None:
+        """Seconds that a call is said to take; None if nobody says so."""
+        return None
+
     @abstractmethod
     def prepare(self, problem: Problem, threads: int) -> Workload:
         """Convert the arrays, outside the time that is measured; use at most `threads`."""

@@ -58,6 +58,7 @@ class Record:
     goal: float | None = None  # the most that the ratio, or the value without one, may be
     cores: float | None = None  # CPU time over wall time: how many cores were busy
     waits: float | None = None  # time that threads were ready but had no CPU, over wall time
+    predicted: float | None = None  # seconds of a call, by `bptt.plan`
     error: float | None = None  # the largest ||got - reference|| / ||reference|| of all outputs
     note: str = ""  # what is to be said beside the figures
 
@@ -86,6 +87,7 @@ class Row:
     flops: int | None = None  # of one call, the same for every contestant
     tolerance: float | None = None  # the largest error that a contestant may have
     peak: float | None = None  # FMA peak in flop/s, the median of all rounds
+    peak_loads: float | None = None  # the same with operands from the first-level cache
     waits: float | None = None  # time without a CPU over wall time, the mean of all turns
     load: float | None = None  # load average of the last minute before the row began
 

@@ -10,7 +10,7 @@ from .summary import FEWEST, Block, blocks, conclusions
 
 _UNITS = {"ms": 1e-3, "us": 1e-6, "MB": 1e6}
 _WORDS = ("shape", "peer", "[quartiles]", "goal", "difference", "note")  # to the left
-_FIGURES = (*_UNITS, "IQR", "GF/s", "% peak", "cores", "waits", "ratio")  # to the right
+_FIGURES = (*_UNITS, "IQR", "GF/s", "% peak", "plan", "cores", "waits", "ratio")  # to the right
 _COLUMNS = (*_WORDS[:2], *_FIGURES, *_WORDS[2:])
 
 
@@ -52,7 +52,7 @@ def _preamble(results: Results) -> Iterator[str]:
 
 def _conditions(results: Results) -> Iterator[str]:
     head, rows = results.head, results.rows
-    if any(row.flops for row in rows):
+    if any(row.flops and row.family != "kernels" for row in rows):
         yield (
             "Work: y and all gradients: 6 G T B H (I + H) flop a call, the same for every peer; "
             "checked before it was timed."
@@ -68,6 +68,13 @@ def _conditions(results: Results) -> Iterator[str]:
             "native uses, reach on these threads, measured\n"
             "in every round. Peers use whatever the CPU has, and may pass it."
         )
+    if any(row.peak_loads for row in rows):
+        yield (
+            "Peak with loads: the same in the register tile of native's products, whose operands "
+            "come from the first-level cache."
+        )
+    if any(record.predicted for record in results.records()):
+        yield "Plan: what bptt.plan predicts, without the call from Python, over the median."
     if baselines := dict.fromkeys(row.baseline for row in rows if row.baseline):
         yield (
             f"Ratio: time of the peer over time of {' or '.join(baselines)} in the same round, "
@@ -103,7 +110,9 @@ def _block(block: Block, head: Mapping[str, Any]) -> Iterator[str]:
     yield f"== {block.work}: {head['titles'][block.family]} =="
     if peaks := [row.peak for row in block.rows if row.peak]:
         isa, peak = head["machine"]["isa"], statistics.median(peaks)
-        yield f"FMA peak with {isa}: {peak / 1e9:.1f} GF/s"
+        loads = [row.peak_loads for row in block.rows if row.peak_loads]
+        with_loads = f"; with loads {statistics.median(loads) / 1e9:.1f}" if loads else ""
+        yield f"FMA peak with {isa}: {peak / 1e9:.1f} GF/s{with_loads}"
     absent = {
         name: record.reason
         for name, record in block.rows[0].records.items()
@@ -149,6 +158,10 @@ def _cells(row: Row, record: Record, head: Mapping[str, Any]) -> dict[str, str]:
         cells["GF/s"] = f"{row.flops / median / 1e9:.2f}" if row.flops else ""
     plain = {
         "% peak": (record.share and record.share.median, ".1%"),
+        "plan": (
+            record.predicted and record.value and record.predicted / record.value.median,
+            ".2f",
+        ),
         "cores": (record.cores, ".2f"),
         "waits": (record.waits, ".0%"),
     }

@@ -47,15 +47,17 @@ Rounds = Iterable[Mapping[str, Sample]]
 
 @dataclass
 class Peak:
-    """The FMA peak of each round, in flop/s."""
+    """The FMA peak of each round, in flop/s: in registers, and with loads."""
 
     dtype: str
     threads: int
     found: list[float] = field(default_factory=list)
+    with_loads: list[float] = field(default_factory=list)
 
     def take_turn(self) -> None:
         time.sleep(_PAUSE)
-        self.found.append(compiled.core.fma_peak(self.dtype, self.threads) * 1e9)
+        for loads, rates in ((False, self.found), (True, self.with_loads)):
+            rates.append(compiled.core.fma_peak(self.dtype, self.threads, loads) * 1e9)
 
 
 @dataclass
@@ -121,7 +123,8 @@ class Task:
                 record.interval = confidence(ratios) if self.with_interval else None
         waited = [s.waits for found in rounds for s in found.values() if s.waits >= 0]
         row.waits = fmean(waited) if waited else None
-        row.peak = median(self.peak.found) if self.peak and self.peak.found else None
+        if self.peak and self.peak.found:
+            row.peak, row.peak_loads = median(self.peak.found), median(self.peak.with_loads)
         return row
 
 
@@ -140,12 +143,14 @@ def alternate(turns: Turns, rounds: int, peaks: Iterable[Peak] = ()) -> Rounds:
         yield samples
 
 
-def judged(row: Row, goal: float, turns: Turns, rounds: int) -> Task:
+def judged(
+    row: Row, goal: float | None, turns: Turns, rounds: int, peak: Peak | None = None
+) -> Task:
     """The first of `turns` with a goal: of its ratio to the second, if there are two."""
     first, *baseline = turns
     row.baseline = baseline[0] if baseline else None
     row.records[first] = Record(goal=goal)
-    return Task(row, alternate(turns, rounds))
+    return Task(row, alternate(turns, rounds, [peak] if peak else ()), peak)
 
 
 def contest(
@@ -168,6 +173,7 @@ def contest(
             peaks.setdefault(threads, Peak(problem.dtype, threads))
         try:
             if call := _checked(peer, problem, threads, want, record):
+                record.predicted = peer.predicted(problem, threads)
                 turn = Timed(call, options.min_time, row.flops, peaks.get(threads))
                 if turn.seconds > options.max_call:
                     record.status, record.reason = "skipped", f"{turn.seconds:.3g} s a call"

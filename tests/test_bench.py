@@ -22,7 +22,7 @@ from bptt.backends import REGISTRY
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
-from bench import builds, overhead, report, run, timing  # noqa: E402
+from bench import builds, kernels, overhead, report, run, timing  # noqa: E402
 from bench.cases import Case, load_families, select  # noqa: E402
 from bench.chart import _plain_log_axis  # noqa: E402
 from bench.peers import OwnBackend, Workload  # noqa: E402
@@ -462,6 +462,23 @@ def test_overhead_has_a_goal_for_the_call_and_for_the_import():
         assert (goal.ratio is None) == (len(row.records) == 1)
         table = format_table(Results({**HEAD, "titles": {row.family: ""}}, [row]))
         assert "1 goals are met" in table
+
+
+def test_kernels_are_judged_by_the_peak_with_loads(tmp_path, capsys):
+    if "native" not in OWN:
+        pytest.skip("the native backend is not built")
+    out = tmp_path / "kernels.json"
+    assert kernels.main(["--quick", "--rounds", "1", "--out", str(out)]) == 0
+    rows = Results.read(out).rows
+    for row in rows:
+        kernel, limit = row.records.values()
+        assert limit.value.median == pytest.approx(row.flops / row.peak_loads, rel=1e-4)
+        assert kernel.share.median == pytest.approx(1 / kernel.ratio.median, rel=1e-4)
+        assert kernel.share.median < 1.5  # a clock may change between the two
+    judged = [row.name for row in rows if next(iter(row.records.values())).goal]
+    assert len(judged) == 9
+    assert not any(name.startswith("K64 ") for name in judged)
+    assert "; with loads " in capsys.readouterr().out
 
 
 HEAD = {

@@ -47,6 +47,13 @@ class OwnBackend(Peer):
             return f"bptt {info.version}, {info.isa}, {info.compiler}"
         return f"bptt {info.version}, {self._backend} {metadata.version(self._backend)}"
 
+    def predicted(self, problem: Problem, threads: int) -> float | None:
+        if self._backend != "native" or self._isa:  # its rates are those of the best
+            return None
+        (steps, batch, inputs), hidden = problem.x.shape, problem.dy.shape[-1]
+        plan = bptt.plan(problem.cell, steps, batch, inputs, hidden, problem.dtype, threads=threads)
+        return plan.seconds["total"]
+
     def prepare(self, problem: Problem, threads: int) -> Workload:
         bptt.set_num_threads(threads)
         tape = grads = None

@@ -6,8 +6,8 @@
 #include "bindings/requests.h"
 #include "bindings/stepper.h"
 #include "engine/float_environment.h"
-#include "engine/peak.h"
 #include "engine/row_copies.h"
+#include "engine/yardsticks.h"
 
 namespace bptt {
 namespace {
@@ -227,17 +227,36 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
                   "project_first"_a = p.project_first, "flops"_a = f.flops, "nbytes"_a = f.bytes,
                   "scratch_nbytes"_a = f.scratch_bytes, "recurrence"_a = p.cost.recurrence,
                   "products"_a = p.cost.products, "exchange"_a = p.cost.exchange,
-                  "total"_a = p.cost.total,
+                  "total"_a = p.cost.total, "machine"_a = this_machine().name,
                   "peak"_a = this_machine().flops * 4 / (dtype == "float32" ? 4 : 8),
                   "memory_rate"_a = this_machine().memory_rate);
 }
 
-double py_fma_peak(const std::string& dtype, int threads) {
+// What `measure` of a zero of this type returns, without the GIL.
+template <class F>
+double measured(const std::string& dtype, F&& measure) {
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
-  double peak = 0;
-  without_gil(
-      [&] { peak = dtype == "float32" ? fma_peak<float>(threads) : fma_peak<double>(threads); });
-  return peak;
+  double found = 0;
+  without_gil([&] { found = dtype == "float32" ? measure(float{}) : measure(double{}); });
+  return found;
+}
+
+double py_fma_peak(const std::string& dtype, int threads, bool loads) {
+  return measured(dtype, [=](auto zero) { return fma_peak<decltype(zero)>(threads, loads); });
+}
+
+// `columns` and `units` are whole vectors.
+double py_product_seconds(const std::string& dtype, Index rows, Index k, Index columns, bool far,
+                          Index calls) {
+  return measured(dtype, [=](auto zero) {
+    return product_seconds<decltype(zero)>(rows, k, columns, far, calls);
+  });
+}
+
+double py_outer_seconds(const std::string& dtype, Index rows, Index units, Index columns,
+                        Index calls) {
+  return measured(
+      dtype, [=](auto zero) { return outer_seconds<decltype(zero)>(rows, units, columns, calls); });
 }
 
 }  // namespace
@@ -263,8 +282,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("isas", supported_isas, "Names of the instruction sets that this CPU runs, best first.");
   m.def("select_isa", select_isa, py::arg("name"), "Use another instruction set from now on.");
   m.def("lanes", [] { return kernel_table().f32.lanes; }, "float32 lanes of a vector in use.");
-  m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"),
-        "Peak rate of fused multiply-adds in GF/s, measured for about 50 ms.");
+  m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"), py::arg("loads") = false,
+        "Peak rate of fused multiply-adds in GF/s, measured for about 10 ms; with `loads` of a "
+        "product's register tile, whose operands come from the first-level cache.");
+  m.def("product_seconds", py_product_seconds, py::arg("dtype"), py::arg("rows"), py::arg("k"),
+        py::arg("columns"), py::arg("far"), py::arg("calls"),
+        "Seconds of a call of the leaf product, (rows, k) by (k, columns).");
+  m.def("outer_seconds", py_outer_seconds, py::arg("dtype"), py::arg("rows"), py::arg("units"),
+        py::arg("columns"), py::arg("calls"),
+        "Seconds of a call of the leaf outer product, (rows, units) by (rows, columns).");
   m.def("forecast", py_forecast, py::arg("cell"), py::arg("steps"), py::arg("batch"),
         py::arg("inputs"), py::arg("hidden"), py::arg("outputs"), py::arg("dtype"),
         py::arg("threads"), py::arg("segment_steps") = 0, py::arg("group_segments") = 0,

@@ -251,8 +251,10 @@ struct Kernels {
   void (*tanh)(const T* x, T* y, Index n);
   void (*sigmoid)(const T* x, T* y, Index n);
   void (*exp)(const T* x, T* y, Index n);
-  // Runs independent FMA chains; returns the flops done. The bench's yardstick.
+  // The bench's yardsticks: multiply-adds in independent chains, without loads; and in a product's
+  // tile, with operands from the first-level cache. They return the flops done.
   double (*fma_chains)(Index iterations);
+  double (*fma_tile)(Index iterations);
 };
 
 struct KernelTable {

@@ -31,8 +31,6 @@ constexpr Index kSumsOfBlock = 16;
 constexpr Index kFewRows = 2;
 // Rows that pass over the weights together: those of a register tile.
 constexpr Index kTileRows = 6;
-// Share of the peak that large products reach.
-constexpr double kProductEfficiency = 0.92;
 constexpr Index kL1Bytes = 24 << 10;  // what a panel can have of it, beside rows and results
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
@@ -51,7 +49,7 @@ struct Model {
     return s.sequence.dense() ? batch() : ceil_div(s.sequence.rows(), std::max<Index>(1, steps()));
   }
 
-  double flops_rate() const { return machine.flops * 4 / static_cast<double>(item_size); }
+  double flops_rate() const { return machine.product_flops * 4 / static_cast<double>(item_size); }
 
   double weight_rate(Index bytes) const {
     if (bytes <= kL1Bytes) return machine.l1_rate;
@@ -67,16 +65,18 @@ struct Model {
   bool streamed() const { return weight_bytes() > machine.near_bytes; }
 
   // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
-  // the weights.
-  double step(Index rows, Index units, Index k) const {
+  // the weights. Panels from afar that are fetched ahead come from there once.
+  double step(Index rows, Index units, Index k, bool far) const {
     const double flops = 2.0 * static_cast<double>(rows * units * s.cell.gates * k);
     const Index bytes = units * s.cell.gates * k * item_size;
     const double reads = static_cast<double>(ceil_div(rows, kTileRows));
+    const double reading = far && rows > kTileRows
+                               ? std::max(1 / weight_rate(bytes), reads / machine.l2_rate)
+                               : reads / weight_rate(bytes);
     const double pointwise =
         machine.unit_seconds * static_cast<double>(rows * units * functions() * item_size) / 4;
-    return std::max(flops / flops_rate() / kProductEfficiency,
-                    reads * static_cast<double>(bytes) / weight_rate(bytes)) +
-           pointwise + machine.step_seconds;
+    return std::max(flops / flops_rate(), reading * static_cast<double>(bytes)) + pointwise +
+           machine.step_seconds;
   }
 
   // Elementary functions of a unit: of a gated cell its gates, its state, and as much work again
@@ -85,8 +85,7 @@ struct Model {
 
   // One step's share of the products that are done block by block.
   double products(Index columns) const {
-    return 2.0 * static_cast<double>(active() * s.hidden * columns) / flops_rate() /
-           kProductEfficiency;
+    return 2.0 * static_cast<double>(active() * s.hidden * columns) / flops_rate();
   }
 
   Cost cost(const Plan& plan) const {
@@ -101,11 +100,12 @@ struct Model {
     const int forward = passes == Passes::backward ? 0 : passes == Passes::both_in_segments ? 2 : 1;
     for (int i = 0; i < forward; ++i) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
-      add(c, plan, steps * step(rows, units, k),
+      add(c, plan, s.hidden, steps * step(rows, units, k, plan.far(k)),
           steps * products(plan.project_first ? s.cell.gates * s.inputs : 0) + packing);
     }
     if (passes != Passes::forward) {
-      add(c, plan, steps * step(rows, units, s.hidden),
+      add(c, plan, s.cell.deltas() * s.hidden,
+          steps * step(rows, units, s.hidden, plan.far(s.hidden)),
           steps * products(s.cell.gates * (2 * s.inputs + s.hidden) + 3 * s.outputs) + 2 * packing);
     }
     return c;
@@ -130,8 +130,9 @@ struct Model {
     return bytes / (lines_at_once * kLineBytes) * machine.barrier_seconds;
   }
 
-  // Adds a pass: its recurrence, split as the plan says, and its products on one thread.
-  void add(Cost& c, const Plan& plan, double recurrence, double products) const {
+  // Adds a pass: how many values of a row a step begins with; its recurrence, split as the plan
+  // says, and its products on one thread.
+  void add(Cost& c, const Plan& plan, Index values, double recurrence, double products) const {
     const double blocks = static_cast<double>(ceil_div(steps(), plan.block_steps));
     c.recurrence += recurrence;
     if (plan.split == Split::pipeline) {  // the products read what the recurrence wrote
@@ -143,18 +144,18 @@ struct Model {
           std::max(recurrence, products + crossed) + products / std::max(1.0, blocks) + barriers;
       return;
     }
-    const double exchanged = exchange(plan, blocks);
+    const double exchanged = exchange(plan, values, blocks);
     c.products += products / plan.threads;
     c.exchange += exchanged;
     c.total += recurrence + products / plan.threads + exchanged;
   }
 
   // Where the members of a pass meet, and what they read of each other, but in a pipeline.
-  double exchange(const Plan& plan, double blocks) const {
+  double exchange(const Plan& plan, Index values, double blocks) const {
     if (plan.threads == 1) return 0;
     const double steps = static_cast<double>(this->steps()), others = 1 - 1.0 / plan.threads;
     if (plan.split == Split::hidden) {
-      return steps * (machine.barrier_seconds + others * crossing(s.hidden, kLinesOfStep));
+      return steps * (machine.barrier_seconds + others * crossing(values, kLinesOfStep));
     }
     if (plan.split == Split::slices) return machine.barrier_seconds;
     // Weight gradients read the rows of others.
@@ -266,7 +267,9 @@ const Machine& this_machine() {
     // A core of a server of 2021 to 2023 at 3.7 GHz: 32 flops and 64, 32, 16 bytes a cycle; eight
     // share a third-level cache.
     Machine m{};
+    m.name = "a server core of about 2022";
     m.flops = 118e9;
+    m.product_flops = 0.92 * m.flops;
     m.l1_rate = 236e9;
     m.l2_rate = 110e9;
     m.l3_rate = 55e9;
@@ -283,6 +286,11 @@ const Machine& this_machine() {
     if (l2 > 0) m.l2_bytes = l2;
 #endif
     if (far_third_level_cache()) {
+      // One of 2023 at 2.5 GHz. Large products reach less of its peak, and cores are far apart.
+      m.name = "a core of an Intel server of about 2023";
+      m.flops = 155e9;
+      m.product_flops = 120e9;
+      m.barrier_seconds = 220e-9;
       m.l3_rate = 30e9;
       m.near_bytes = m.l2_bytes;
       m.fetch_bytes = m.l2_bytes / 2;

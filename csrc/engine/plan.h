@@ -19,8 +19,10 @@ inline constexpr const char* kSplitNames[] = {"slices", "rows", "hidden", "pipel
 
 // What the cost model takes for a thread of this machine.
 struct Machine {
-  double flops;    // float32, fused multiply-adds at their peak, a second
-  double l1_rate;  // bytes a second that a product reads of weights in each cache
+  const char* name;
+  double flops;          // float32, fused multiply-adds at their peak, a second
+  double product_flops;  // the same of large products
+  double l1_rate;        // bytes a second that a product reads of weights in each cache
   double l2_rate;
   double l3_rate;
   double memory_rate;      // bytes a second of all threads together

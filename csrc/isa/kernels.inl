@@ -44,6 +44,28 @@ double fma_chains(Index iterations) {
   return 2.0 * kLanes<T> * kChains * 4 * static_cast<double>(iterations);
 }
 
+// The tile of a product, over and over the same steps, whose operands fill a quarter of the
+// first-level cache. The rows' scalars lie side by side: one pointer fewer each.
+template <class T>
+double fma_tile(Index iterations) {
+  constexpr int kN = kProductVectors, kM = kProductRows<kN>, kSteps = 32;
+  constexpr Index kPanel = kSteps * kN * kLanes<T>;
+  alignas(64) T panel[kPanel], scalars[kSteps * kM];
+  for (T& p : panel) p = T(0.5);
+  for (int i = 0; i < kSteps * kM; ++i) scalars[i] = i / kM % 2 ? T(0.25) : T(-0.25);
+  Vec<T> acc[kM][kN] = {};
+  for (Index i = 0; i < iterations; ++i) {
+    const T* a = scalars;
+    for (const T *p = panel, *end = panel + kPanel; p < end; p += kN * kLanes<T>, a += kM) {
+      rank_one_update<T, kM, kN>(acc, p, [=](int m) { return a[m]; });
+    }
+  }
+  BPTT_UNROLL for (int m = 0; m < kM; ++m) {
+    BPTT_UNROLL for (int v = 0; v < kN; ++v) pin(acc[m][v]);
+  }
+  return 2.0 * kLanes<T> * kM * kN * kSteps * static_cast<double>(iterations);
+}
+
 // The registry of cells: one line each. Their place here is their id.
 template <class T>
 constexpr Cell<T> kCells[] = {
@@ -71,6 +93,7 @@ constexpr Kernels<T> kernels_of() {
       map<T, sigmoid<T>>,
       map<T, exp<T>>,
       fma_chains<T>,
+      fma_tile<T>,
   };
 }
 

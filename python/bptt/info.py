@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ class Info:
         What compiled the native kernels.
     threads : int
         Largest number of threads of one call.
+    fma_peak, fma_peak_loads : float or None
+        GF/s that fused multiply-adds in float32 reach on one thread with `isa`: in registers, and
+        in the register tile of a product, whose operands come from the first-level cache. Measured
+        once in a process, for about 20 ms. None if the native kernels are not built.
     numba_compile_seconds : float or None
         Time the Numba backend spent on compiling (or loading its cache) in this process; None
         before its first call.
@@ -44,6 +49,8 @@ class Info:
     isas: tuple[str, ...]
     compiler: str | None
     threads: int
+    fma_peak: float | None
+    fma_peak_loads: float | None
     numba_compile_seconds: float | None
     backends: dict[str, BackendStatus]
     cells: tuple[str, ...]
@@ -55,6 +62,7 @@ class Info:
     def __str__(self) -> str:
         native = "not available" if self.isa is None else f"{self.isa} (of {', '.join(self.isas)})"
         compiled = self.numba_compile_seconds
+        peak, loads = self.fma_peak, self.fma_peak_loads
         rows = {
             "bptt": self.version,
             "Python": self.python,
@@ -62,6 +70,7 @@ class Info:
             "native ISA": native,
             "compiler": self.compiler or "-",
             "threads": str(self.threads),
+            "FMA peak": f"{peak:.0f} GF/s a thread, {loads:.0f} with loads" if peak else "-",
             "Numba compile": "not used yet" if compiled is None else f"{compiled:.2f} s",
             "cells": ", ".join(self.cells),
         }
@@ -83,15 +92,27 @@ def info() -> Info:
     from .compiled import core as _core
 
     statuses = backends()
+    isa = _core.isa() if statuses["native"].available else None
     return Info(
         version=__version__,
         python=platform.python_version(),
         numpy=np.__version__,
-        isa=_core.isa() if statuses["native"].available else None,
+        isa=isa,
         isas=() if _core is None else tuple(_core.isas()),
         compiler=None if _core is None else _core.compiler(),
         threads=get_num_threads(),
+        fma_peak=isa and _fma_peak(isa, False),
+        fma_peak_loads=isa and _fma_peak(isa, True),
         numba_compile_seconds=compile_seconds(),
         backends=statuses,
         cells=tuple(CELLS),
     )
+
+
+@cache
+def _fma_peak(isa: str, loads: bool) -> float:
+    """With the instruction set in use, which is `isa`."""
+    from .compiled import core as _core
+
+    found: float = _core.fma_peak("float32", 1, loads)
+    return found

@@ -62,15 +62,17 @@ class Plan:
     segment_steps, group_segments : int
         With ``memory_limit=`` or ``checkpoint_every=``: steps whose states are kept at a time, and
         segments whose borders are; 0 where all are.
+    machine : str
+        Whose rates the times are predicted with: the kind of core that is most like this one.
     seconds : dict of str to float
         Predicted times of forward and backward. Two lower bounds: ``arithmetic``, `flops` at the
         peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
         adds up: ``recurrence``, the steps one after the other; ``products``, what is done block by
         block; ``exchange``, where threads wait for each other and read what others wrote. And the
         ``total``: less than their sum where they overlap, and without the overhead of a call from
-        Python, 20 to 40 us. The rates are nominal, those of a server's core of about 2022
-        (docs/performance.md), not measured here. A call measures what waiting costs and may choose
-        another split, and so may `forward` or ``backward`` alone.
+        Python, 20 to 40 us. The rates are nominal, those of `machine`, not measured here
+        (docs/performance.md). A call measures what waiting costs and may choose another split, and
+        so may `forward` or ``backward`` alone.
     """
 
     cell: str
@@ -92,6 +94,7 @@ class Plan:
     saved_nbytes: int
     segment_steps: int
     group_segments: int
+    machine: str
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +121,7 @@ class Plan:
             group = self.group_segments
             groups = f", borders of {group} segments at a time" if group else ""
             rows["kept"] = f"{self.segment_steps} steps at a time{groups}"
-        rows["times"] = "predicted, at nominal rates (a server core of about 2022), not this CPU's"
+        rows["times"] = f"predicted, at nominal rates ({self.machine}), not measured here"
         rows.update({f"  {name}": f"{1e3 * s:.4g} ms" for name, s in self.seconds.items()})
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
 
