@@ -290,6 +290,8 @@ const Machine& this_machine() {
       m.name = "a core of an Intel server of about 2023";
       m.flops = 155e9;
       m.product_flops = 120e9;
+      m.step_seconds = 80e-9;
+      m.unit_seconds = 0.45e-9;
       m.barrier_seconds = 220e-9;
       m.l3_rate = 30e9;
       m.near_bytes = m.l2_bytes;
