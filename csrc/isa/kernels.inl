@@ -56,8 +56,10 @@ double fma_tile(Index iterations) {
   Vec<T> acc[kM][kN] = {};
   for (Index i = 0; i < iterations; ++i) {
     const T* a = scalars;
-    for (const T *p = panel, *end = panel + kPanel; p < end; p += kN * kLanes<T>, a += kM) {
-      rank_one_update<T, kM, kN>(acc, p, [=](int m) { return a[m]; });
+    for (const T *p = panel, *end = panel + kPanel; p < end; a += kUnrolled * kM) {
+      BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, p += kN * kLanes<T>) {
+        update_in_place<T, kM, kN>(acc, p, [=](int m) { return a[j * kM + m]; });
+      }
     }
   }
   BPTT_UNROLL for (int m = 0; m < kM; ++m) {
