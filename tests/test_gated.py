@@ -167,7 +167,7 @@ def test_a_tape_that_saved_otherwise_is_refused() -> None:
 def test_large_weights_are_split_by_units_and_give_the_same(
     threads: int, cell: str, hidden: int, core: object, keep_num_threads: None
 ) -> None:
-    """Above 12 MiB inputs are projected by blocks, also for more rows than two."""
+    """Of large weights inputs are projected by blocks, also for more rows than two."""
     bptt.set_num_threads(threads)
     plan = bptt.plan(cell, 4, 5, 3, hidden)
     assert plan.project_first

@@ -283,7 +283,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("select_isa", select_isa, py::arg("name"), "Use another instruction set from now on.");
   m.def("lanes", [] { return kernel_table().f32.lanes; }, "float32 lanes of a vector in use.");
   m.def("fma_peak", py_fma_peak, py::arg("dtype"), py::arg("threads"), py::arg("loads") = false,
-        "Peak rate of fused multiply-adds in GF/s, measured for about 10 ms; with `loads` of a "
+        "Peak rate of fused multiply-adds in GF/s, measured for 20 ms at most; with `loads` of a "
         "product's register tile, whose operands come from the first-level cache.");
   m.def("product_seconds", py_product_seconds, py::arg("dtype"), py::arg("rows"), py::arg("k"),
         py::arg("columns"), py::arg("far"), py::arg("calls"),

@@ -23,8 +23,9 @@ std::span<const Cell<float>> registered_cells();
 std::optional<CellId> find_cell(const std::string& name);
 const CellShape& shape_of(CellId cell);
 
-// Whether its third-level cache is shared by a whole socket and far away: on servers of Intel a
-// core gets 30 GB/s from it, a third of what it gets where few cores share one.
+// Whether this CPU's third-level cache is shared by a whole socket and far away: on servers of
+// Intel a core gets 30 GB/s from it, a third of what it gets where few cores share one. Clients of
+// Intel that have AVX-512 are taken for servers.
 bool far_third_level_cache();
 
 // Uses another table from now on; throws std::invalid_argument as above. Calls that run already

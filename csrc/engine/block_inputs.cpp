@@ -8,23 +8,24 @@ namespace {
 // Bytes of a row up to which unpacked rows are as fast (docs/performance.md).
 constexpr Index kLongestRow = 1 << 10;
 
-// Whether rows of whole vectors begin with a cache line each: of others, every vector is in two. An
-// array that is not there yet may become one of those.
-bool aligned(const void* array) {
-  return array && reinterpret_cast<std::uintptr_t>(array) % 64 == 0;
+// Whether vectors of so many bytes of an array lie in one cache line each. An array that is not
+// there yet may become one where they do not.
+bool aligned(const void* array, Index bytes) {
+  return array && reinterpret_cast<std::uintptr_t>(array) % static_cast<std::uintptr_t>(bytes) == 0;
 }
 
 }  // namespace
 
 template <class T>
 BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y,
-                            Index block_rows, Index batch, const InputsRead& read)
+                            Index block_rows, Index batch, const InputsRead& read, bool packs_split)
     : problem_(problem),
       kernels_(kernels),
       states_(problem.states(y)),
       ragged_(!problem.sequence.dense()),
       whole_(batch == problem.sequence.batch),
       read_(read),
+      packs_split_(packs_split),
       packed_inputs_(has_to_pack(problem.x, problem.inputs)),
       packed_units_(has_to_pack(y, problem.hidden)) {
   const Index width = kernels.outer_width;
@@ -41,7 +42,8 @@ BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels
 
 template <class T>
 bool BlockInputs<T>::has_to_pack(const T* array, Index columns) const {
-  if ((ragged_ && !whole_) || !aligned(array)) return true;
+  if (ragged_ && !whole_) return true;
+  if (packs_split_ && !aligned(array, kernels_.lanes * static_cast<Index>(sizeof(T)))) return true;
   return columns % kernels_.lanes != 0 || columns * static_cast<Index>(sizeof(T)) > kLongestRow;
 }
 

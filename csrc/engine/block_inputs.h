@@ -29,7 +29,7 @@ class BlockInputs {
   // `y` (N, H) are all states; a block has at most so many rows, and rows of the batch. What is not
   // read must not be asked for.
   BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows,
-              Index batch, const InputsRead& read);
+              Index batch, const InputsRead& read, bool packs_split);
 
   // Other states, from the next block on.
   void bind(const T* y) { states_ = problem_.states(y); }
@@ -58,6 +58,7 @@ class BlockInputs {
   const bool ragged_;
   const bool whole_;  // a block has all rows of the batch
   const InputsRead read_;
+  const bool packs_split_;  // arrays whose vectors lie in two cache lines each
   const bool packed_inputs_, packed_units_;
   Panels<T> x_[2];
   Panels<T> s_[2];      // S_{t-1} of the block's steps, and behind them S_t of its last

@@ -17,7 +17,8 @@ BlockProducts<T>::BlockProducts(const Call<T>& call, const BackwardWeights<T>& w
       trace_(trace),
       slices_(slices),
       inputs_(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once,
-              {gradients.w_ih != nullptr, gradients.w_hh != nullptr, gradients.w_ho != nullptr}) {}
+              {gradients.w_ih != nullptr, gradients.w_hh != nullptr, gradients.w_ho != nullptr},
+              call.plan.packs_split) {}
 
 template <class T>
 void BlockProducts<T>::pack(const Block& block, Member member) {

@@ -52,7 +52,10 @@ class Deltas {
  private:
   // As many rows or a few more, so that the same row of all strips does not fall to a few sets of
   // the first-level cache, as it does where strips are a multiple of 4 KiB apart.
-  static constexpr Index spread(Index rows) { return rows + (11 - rows % 8) % 8; }
+  static constexpr Index spread(Index rows) {
+    constexpr Index kGroup = 8, kMore = 3;  // than a multiple of the group
+    return rows + (kGroup + kMore - rows % kGroup) % kGroup;
+  }
 
   const Problem<T>& problem_;
   bool far_;

@@ -39,7 +39,8 @@ class Measuring {
         terms_(members * kUnitsOfTerm * widest()) {
     for (int member = 0; member < members; ++member) {
       inputs_.emplace_back(problem, kernels, asked.y, problem.sequence.batch,
-                           problem.sequence.batch, InputsRead{true, true, false});
+                           problem.sequence.batch, InputsRead{true, true, false},
+                           this_machine().packs_split);
     }
   }
 

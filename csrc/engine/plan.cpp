@@ -230,7 +230,8 @@ struct Model {
     // A thread must have all rows of the block that it projects.
     const bool by_rows = split == Split::slices || split == Split::rows;
     p.project_first = (few || streamed()) && (threads == 1 || !by_rows);
-    p.near_columns =
+    p.packs_split = machine.packs_split;
+    p.near_k =
         machine.fetch_bytes / std::max<Index>(1, units_of_member(p) * s.cell.gates * item_size);
     p.cost = cost(p);
     return p;
@@ -296,6 +297,7 @@ const Machine& this_machine() {
       m.l3_rate = 30e9;
       m.near_bytes = m.l2_bytes;
       m.fetch_bytes = m.l2_bytes / 2;
+      m.packs_split = true;
     }
     return m;
   }();

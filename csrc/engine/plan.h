@@ -29,6 +29,7 @@ struct Machine {
   Index l2_bytes;          // of one thread
   Index near_bytes;        // of weights that every thread can as well read whole at each step
   Index fetch_bytes;       // of a step's weights, from which on each panel is better fetched ahead
+  bool packs_split;        // rows whose vectors each lie in two cache lines are better packed
   double step_seconds;     // of a step beside its arithmetic: calls, latencies
   double unit_seconds;     // of the pointwise part, each unit of a row, float32
   double barrier_seconds;  // between two threads that are awake; measured before a call (Lease)
@@ -77,7 +78,7 @@ struct Plan {
   Index block_steps;   // steps of a time block, a multiple of sum_steps: what stays in the cache
   Index rows_at_once;  // of the batch that go through time together, in a split by slices
   bool project_first;  // the input projection of a block in one product, ahead of its steps
-  Index near_columns;  // most columns of weights that a member's units have nearby
+  Index near_k;        // longest sums whose weights, of a member's units, lie nearby
   Cost cost;
 
   // A slice of a ragged batch.
@@ -106,8 +107,9 @@ struct Plan {
   Range rows_of(int member) const;
   // Units of a step that are this member's.
   Range units_of(int member, Index panel) const;
-  // Whether so many columns of weights are better fetched ahead (contract: `Product`).
-  bool far(Index columns) const { return columns > near_columns; }
+  bool packs_split;  // as the machine
+  // Whether the weights of sums over so many k are better fetched ahead (contract: `Product`).
+  bool far(Index k) const { return k > near_k; }
   bool recurs(int member) const { return split != Split::pipeline || member == 0; }
 };
 

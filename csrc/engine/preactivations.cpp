@@ -73,6 +73,7 @@ StepProducts<T> Preactivations<T>::at(Index t, const T* previous, const T* proje
   Product<T> product{rows.size(), padded_, sums.begin, sums.end, {bias_.get(), lanes, 0}, {}, {}};
   product.out = {row(rows.begin), lanes, padded_};
   product.far = far_;
+  product.downward = t % 2 != 0;
   if (!p.cell.gated()) {
     product.columns = p.hidden;
     product.out = {y, lanes, p.hidden};

@@ -83,7 +83,7 @@ class ReadoutPass {
          const ReadoutWeights<T>& weights, Index block_rows)
         : readout(call, objective, weights, block_rows, true),
           states(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once,
-                 {false, false, true}) {}
+                 {false, false, true}, call.plan.packs_split) {}
 
     Readout<T> readout;
     BlockInputs<T> states;

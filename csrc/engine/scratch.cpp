@@ -33,11 +33,12 @@ void Scratch::Free::operator()(std::byte* p) const { std::free(p); }
 // Null if there is no memory.
 Scratch::Chunk Scratch::try_chunk(std::size_t bytes) {
   const bool huge = bytes >= kHugePage;
-  Chunk chunk(static_cast<std::byte*>(std::aligned_alloc(huge ? kHugePage : kAlignment, bytes)));
+  void* memory = nullptr;
+  if (posix_memalign(&memory, huge ? kHugePage : kAlignment, bytes) != 0) return {};
 #if defined(MADV_HUGEPAGE)
-  if (huge && chunk) madvise(chunk.get(), bytes, MADV_HUGEPAGE);  // or nothing, where refused
+  if (huge) madvise(memory, bytes, MADV_HUGEPAGE);  // or nothing, where refused
 #endif
-  return chunk;
+  return Chunk(static_cast<std::byte*>(memory));
 }
 
 Scratch::Chunk Scratch::chunk_of(std::size_t bytes) {

@@ -128,6 +128,7 @@ bool BackwardSweep<T>::recur(Policy& policy, const Block& block, Range rows, Ran
   for (;; --t) {
     const Range ending = p.sequence.ending(t, rows);
     if (ending.size() > 0) call_.kernels.product(policy.enter(block, t, ending, units));
+    step.product.downward = t % 2 != 0;
     if (step.product.rows > 0) call_.kernels.product(step.product);
     if (in_.trace.dstates) {
       trace_state(step.product.out, t, active, units);
@@ -141,7 +142,6 @@ bool BackwardSweep<T>::recur(Policy& policy, const Block& block, Range rows, Ran
     active = p.sequence.active(t - 1, rows);
     policy.advance(step, block, t - 1, active);
     step.product.rows = continuing;
-    step.product.downward = !step.product.downward;
   }
 }
 

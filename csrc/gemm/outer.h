@@ -59,7 +59,8 @@ BPTT_INLINE RowGroups joined(const RowGroups& sum, Index left_step, Index right_
 }
 
 // Strips that go through the panels together. One stays in the first-level cache; but where a sum's
-// rows of `right` would fill the second-level cache, several share what comes from beyond it.
+// rows of `right` would fill a second-level cache of 2 MiB, several share what comes from beyond
+// it.
 template <class T>
 BPTT_INLINE Index strips_at_once(const Outer<T>& p) {
   constexpr Index kMostRead = 3 << 19;
@@ -73,13 +74,13 @@ void outer(const Outer<T>& call) {
   p.sum = joined(p.sum, p.left_step, p.right_step);
   constexpr Index kWidth = kOuterVectors * kLanes<T>;
   const Index units = strips_at_once(p) * kLanes<T>;
-  for (Index first = p.begin; first < p.end; first += units) {
-    const Index last = p.end - first < units ? p.end : first + units;
+  for (; p.begin < call.end; p.begin += units) {
+    p.end = call.end - p.begin < units ? call.end : p.begin + units;
     for (Index column = 0; column < p.columns; column += kWidth) {
       const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
       with_constant<kOuterVectors>(vectors, [&]<int N>() {
-        for (Index unit = first; unit < last; unit += kLanes<T>) {
-          const Index end = last - unit < kLanes<T> ? last : unit + kLanes<T>;
+        for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
+          const Index end = p.end - unit < kLanes<T> ? p.end : unit + kLanes<T>;
           outer_strip<T, N>(p, unit, end, column);
         }
       });

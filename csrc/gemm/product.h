@@ -83,12 +83,14 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
   const Index row_stride = s.a.row_stride;
   const T* a = s.a.data + row * row_stride;
   Index k = s.k;
-  if (kUnrolls<T, M, N> && k >= kLeastUnrolled) {
-    const RowOffsets<T, M> rows(row_stride);
-    for (; k >= kLanes<T>; k -= kLanes<T>, a += s.a.strip_stride) {
-      const T* const below = a + M * row_stride;
-      BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(rows.of(below, m));
-      add_strip<T, M, N>(acc, a, rows, panel, ahead);
+  if constexpr (kUnrolls<T, M, N>) {
+    if (k >= kLeastUnrolled) {
+      const RowOffsets<T, M> rows(row_stride);
+      for (; k >= kLanes<T>; k -= kLanes<T>, a += s.a.strip_stride) {
+        const T* const below = a + M * row_stride;
+        BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(rows.of(below, m));
+        add_strip<T, M, N>(acc, a, rows, panel, ahead);
+      }
     }
   }
   for (; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
@@ -122,8 +124,9 @@ void product_tile(const Product<T>& p, Index row, Index column, Index next = 0, 
   if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
   prefetch_next<M, N>(p, row + M, column);
   for (const auto& s : p.segments) {
-    const Ahead<T, kAhead> ahead{s.panels + (next + fetched * kLanes<T>)*s.k};
-    accumulate<T, M, N>(acc, s, row, s.panels + column * s.k, ahead);
+    const Index begin = next + fetched * kLanes<T>;
+    accumulate<T, M, N>(acc, s, row, s.panels + column * s.k,
+                        Ahead<T, kAhead>{s.panels + begin * s.k});
   }
   if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
@@ -187,25 +190,34 @@ void product_row(const Product<T>& p, Index column) {
   }
 }
 
+// So many full panels, one after the other.
+template <class T>
+void product_panels(const Product<T>& p, Index column, Index count, Index step) {
+  const bool ahead = p.far && p.rows > kProductRows<kProductVectors>;
+  for (; count > 0; --count, column += step) {
+    if (ahead && count > 1) {
+      product_panel(p, column, column + step);
+    } else {
+      product_panel(p, column);
+    }
+  }
+}
+
 template <class T>
 void product(const Product<T>& p) {
   constexpr Index kWidth = kProductVectors * kLanes<T>;
   const Index full = (p.end - p.begin) / kWidth;  // panels
-  const Index pairs = p.rows == 1 ? full / 2 : 0, end = p.begin + full * kWidth;
-  const bool ahead = p.far && p.rows > kProductRows<kProductVectors>;
-  const auto rest = [&] {
-    if (end < p.end) product_panel(p, end);
-  };
-  if (p.downward) rest();
-  for (Index i = 0; i < pairs; ++i) {
-    product_row(p, p.begin + (p.downward ? pairs - 1 - i : i) * 2 * kWidth);
+  const Index pairs = p.rows == 1 ? full / 2 : 0, singles = full - 2 * pairs;
+  const Index after_pairs = p.begin + 2 * pairs * kWidth, rest = p.begin + full * kWidth;
+  if (p.downward) {
+    if (rest < p.end) product_panel(p, rest);
+    product_panels(p, rest - kWidth, singles, -kWidth);
+    for (Index i = pairs; i-- > 0;) product_row(p, p.begin + i * 2 * kWidth);
+  } else {
+    for (Index i = 0; i < pairs; ++i) product_row(p, p.begin + i * 2 * kWidth);
+    product_panels(p, after_pairs, singles, kWidth);
+    if (rest < p.end) product_panel(p, rest);
   }
-  const Index step = p.downward ? -kWidth : kWidth;
-  Index column = p.downward ? end - kWidth : p.begin + 2 * pairs * kWidth;
-  for (Index i = 2 * pairs; i < full; ++i, column += step) {
-    ahead&& i + 1 < full ? product_panel(p, column, column + step) : product_panel(p, column);
-  }
-  if (!p.downward) rest();
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -58,7 +58,12 @@ double fma_tile(Index iterations) {
     const T* a = scalars;
     for (const T *p = panel, *end = panel + kPanel; p < end; a += kUnrolled * kM) {
       BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, p += kN * kLanes<T>) {
-        update_in_place<T, kM, kN>(acc, p, [=](int m) { return a[j * kM + m]; });
+        const auto scalar = [=](int m) { return a[j * kM + m]; };
+        if constexpr (kUnrolls<T, kM, kN>) {
+          update_in_place<T, kM, kN>(acc, p, scalar);
+        } else {
+          rank_one_update<T, kM, kN>(acc, p, scalar);
+        }
       }
     }
   }

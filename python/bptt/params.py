@@ -160,8 +160,8 @@ class Params:
         readable = {name: checks.readable(array) for name, array in arrays.items()}
         if any(array is not getattr(self, name) for name, array in readable.items()):
             return Params(**readable)
-        self._accepted = _Accepted(cell, self.snapshot())
-        return self._accepted.params
+        self._accepted = accepted = _Accepted(cell, self.snapshot())
+        return accepted.params
 
     def snapshot(self) -> Params:
         """Another object with the same arrays, which assignments to this one do not reach."""

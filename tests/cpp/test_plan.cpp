@@ -201,12 +201,29 @@ void large_work_is_split() {
   CHECK(pipeline.split == Split::pipeline);
 }
 
-// Weights above 12 MiB are split by units, as far as there are units for all threads.
+// Weights that come from afar at each step are split by units, as far as there are units for all
+// threads.
 void large_weights_are_split_by_units_unless_threads_would_be_idle() {
   const Shape shape{{100, 512}, 1024, 1024, 0, shape_of(Cells::lstm)};  // 16 panels
   const Plan few = make_plan(shape, 64, 4, 8), many = make_plan(shape, 64, 4, 64);
   CHECK(few.split == Split::hidden && few.threads == 8);
   CHECK(many.threads > 16);
+}
+
+// What is near and what is far is for the machine to say.
+void weights_are_far_where_the_machine_says_so() {
+  Machine near = this_machine(), far = near;
+  near.near_bytes = near.fetch_bytes = 8 << 20;
+  far.near_bytes = 2 << 20;
+  far.fetch_bytes = 1 << 20;
+  const Shape shape{{50, 16}, 256, 512, 0, shape_of(Cells::tanh)};
+  const Shape wide{{50, 16}, 512, 512, 0, shape_of(Cells::lstm)};
+  const auto plan = [&](const Shape& s, const Machine& machine) {
+    return make_plan(s, 64, sizeof(float), 1, Passes::both, machine);
+  };
+  CHECK(!plan(wide, near).project_first && plan(wide, far).project_first);
+  CHECK(!plan(wide, near).far(512) && plan(wide, far).far(512));
+  CHECK(plan(shape, far).far(768) && !plan(shape, far).far(256));
 }
 
 }  // namespace
@@ -229,5 +246,6 @@ int main() {
       {"large work is split", large_work_is_split},
       {"large weights are split by units unless threads would be idle",
        large_weights_are_split_by_units_unless_threads_would_be_idle},
+      {"weights are far where the machine says so", weights_are_far_where_the_machine_says_so},
   });
 }

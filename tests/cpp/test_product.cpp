@@ -167,7 +167,10 @@ template <class T>
 void long_sums() {
   Random random(5);
   for (Index k : {100, 257, 1000, 4097}) {
-    for (Index rows : {1, 5, 16}) check_product<T>(rows, 33, k, random);
+    for (Index rows : {1, 5, 16}) {
+      check_product<T>(rows, 33, k, random);
+      check_product<T>(rows, 3 * kernels<T>().product_width + 1, k, random);
+    }
   }
 }
 
