@@ -388,14 +388,14 @@ def test_a_loss_has_the_gradients_of_autograd(backend: str, drawn: tuple[Call, L
 
 
 @pytest.mark.slow
-@property_of(250)
+@property_of(100)
 @given(call=calls(readout=False))
 def test_many_tapes_have_the_gradients_of_autograd(backend: str, call: Call) -> None:
     check_tape(call, backend)
 
 
 @pytest.mark.slow
-@property_of(250)
+@property_of(100)
 @given(drawn=losses())
 def test_many_losses_have_the_gradients_of_autograd(backend: str, drawn: tuple[Call, Loss]) -> None:
     check_loss(*drawn, backend)
