@@ -1,9 +1,8 @@
 """Arrays of ours begin on a cache line; where a caller's do not, the bits are the same."""
 
+import bptt
 import numpy as np
 import pytest
-
-import bptt
 from bptt.backends import aligned
 
 STEPS, BATCH, SIZE = 40, 16, 32  # rows of whole vectors, arrays above what is left to NumPy
@@ -23,8 +22,10 @@ def test_an_empty_array_is_as_numpys_and_begins_on_a_line(
     shape: tuple[int, ...], dtype: str
 ) -> None:
     array = aligned.empty(shape, np.dtype(dtype))
-    assert array.shape == shape and array.dtype == dtype
-    assert array.flags.c_contiguous and array.flags.writeable
+    assert array.shape == shape
+    assert array.dtype == dtype
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
     if array.nbytes >= 1 << 14:
         assert array.ctypes.data % 64 == 0
 
@@ -40,7 +41,8 @@ def test_results_begin_on_a_line_and_misaligned_input_changes_no_bit(cell: str, 
     for offset in (0, x.itemsize, 16):
         tape = bptt.forward(cell, params, at_byte(offset, x), backend="native")
         grads = tape.backward(at_byte(offset, dy))
-        assert tape.y.ctypes.data % 64 == 0 and grads.x.ctypes.data % 64 == 0
+        assert tape.y.ctypes.data % 64 == 0
+        assert grads.x.ctypes.data % 64 == 0
         results.append((tape.y, grads.x, *grads.arrays().values()))
     for arrays in results[1:]:
         for one, other in zip(results[0], arrays, strict=True):
