@@ -8,6 +8,9 @@ namespace {
 // Bytes of a row up to which unpacked rows are as fast (docs/performance.md).
 constexpr Index kLongestRow = 1 << 10;
 
+// Units of all gates, from which on a row is read often enough for its vectors to be put in order.
+constexpr Index kLeastUnits = 128;
+
 // Whether vectors of so many bytes of an array lie in one cache line each. An array that is not
 // there yet may become one where they do not.
 bool aligned(const void* array, Index bytes) {
@@ -43,7 +46,10 @@ BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels
 template <class T>
 bool BlockInputs<T>::has_to_pack(const T* array, Index columns) const {
   if (ragged_ && !whole_) return true;
-  if (packs_split_ && !aligned(array, kernels_.lanes * static_cast<Index>(sizeof(T)))) return true;
+  const bool reused = problem_.cell.gates * problem_.hidden >= kLeastUnits;
+  if (packs_split_ && reused && !aligned(array, kernels_.lanes * static_cast<Index>(sizeof(T)))) {
+    return true;
+  }
   return columns % kernels_.lanes != 0 || columns * static_cast<Index>(sizeof(T)) > kLongestRow;
 }
 
