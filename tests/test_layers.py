@@ -227,7 +227,16 @@ def test_one_module_imports_the_compiled_one() -> None:
 
 
 def test_backends_know_nothing_of_each_other() -> None:
-    shared = ("aligned", "by_rows", "in_segments", "one_step", "plain_readout", "protocol")
+    shared = (
+        "aligned",
+        "by_rows",
+        "data",
+        "in_segments",
+        "one_step",
+        "parts",
+        "plain_readout",
+        "protocol",
+    )
     for path in (PACKAGE / "backends").glob("*.py"):
         if path.stem in ("__init__", *shared):
             continue

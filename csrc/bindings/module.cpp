@@ -2,6 +2,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "bindings/interruptible.h"
 #include "bindings/requests.h"
 #include "bindings/stepper.h"
@@ -11,6 +13,23 @@
 
 namespace bptt {
 namespace {
+
+// What the parts of a pass hand on, of either dtype.
+class AnyCarried {
+ public:
+  template <class T>
+  Carried<T>& of() {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return f32_;
+    } else {
+      return f64_;
+    }
+  }
+
+ private:
+  Carried<float> f32_;
+  Carried<double> f64_;
+};
 
 // `record` is written.
 void py_forward(int threads, bool flush, py::handle layer, py::handle record) {
@@ -44,6 +63,33 @@ void py_backward(int threads, bool flush, py::handle layer, py::handle record, p
   });
 }
 
+// Of a layer that is a part of a longer one, at a Place. `objective` may be None; returns the loss
+// of the parts so far.
+double py_backward_part(int threads, bool flush, py::handle layer, py::handle place,
+                        py::handle record, py::handle incoming, py::handle objective,
+                        py::handle request, py::handle grads, AnyCarried& any) {
+  return with_dtype_of(layer, [&](auto zero) {
+    using T = decltype(zero);
+    Held held;
+    const auto p = read_layer<T>(held, layer, place);
+    const auto read = read_part(held, p, place, record);
+    auto given = read_incoming(held, p, incoming);
+    auto gradients = read_gradients(held, p, request, grads);
+    std::optional<Objective<T>> loss;
+    if (!objective.is_none()) {
+      loss = read_objective(held, p, held.get<"params">(layer), objective);
+      given.objective = &*loss;
+      read_readout(held, p, loss->outputs, grads, gradients);
+    }
+    Carried<T>& carried = any.of<T>();
+    double value = 0;
+    run_interruptibly([&](Interrupt& interrupt) {
+      value = backward_part(p, read, given, gradients, carried, {threads, flush}, interrupt);
+    });
+    return value;
+  });
+}
+
 // `last` is None, or where the state goes after the last step that is computed.
 double py_value_and_grad(int threads, bool flush, py::handle layer, py::handle objective,
                          py::handle request, py::handle grads, py::handle last) {
@@ -53,10 +99,7 @@ double py_value_and_grad(int threads, bool flush, py::handle layer, py::handle o
     const auto p = read_layer<T>(held, layer);
     const auto read = read_objective(held, p, held.get<"params">(layer), objective);
     auto gradients = read_gradients(held, p, request, grads);
-    gradients.w_ho = read_gradient<T>("w_ho", held.get<"w_ho">(grads), p, gradients.of_rows,
-                                      {read.outputs, p.hidden});
-    gradients.b_o =
-        read_gradient<T>("b_o", held.get<"b_o">(grads), p, gradients.of_rows, {read.outputs});
+    read_readout(held, p, read.outputs, grads, gradients);
     const auto end = last.is_none()
                          ? State<T>{}
                          : output_parts<T>("last", last, p.cell, {p.sequence.batch, p.hidden});
@@ -97,7 +140,7 @@ double py_readout_gradient(int threads, bool flush, py::handle layer, py::handle
     Held held;
     const auto p = read_layer<T>(held, layer);
     const auto read = read_objective(held, p, held.get<"params">(layer), objective);
-    const Dimensions all = rows_of(p.sequence, {p.hidden});
+    const Dimensions all = rows_of(p, {p.hidden});
     const T* const states = input<T>("y", y, all);
     const ReadoutGradients<T> gradients{
         output<T>("dy", dy, read.step < 0 ? all : Dimensions{p.sequence.batch, p.hidden}),
@@ -211,12 +254,14 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
 // The forecast as plain numbers; python/bptt/plan.py names them.
 py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index inputs, Index hidden,
                      Index outputs, const std::string& dtype, int threads, Index segment_steps,
-                     Index group_segments, py::handle offsets) {
+                     Index group_segments, py::handle offsets, Index part_steps, bool rows_apart) {
   const CellId id = cell_of(cell);
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
   Sequence sequence{steps, batch};
   if (!offsets.is_none()) sequence.offsets = input<Index>("offsets", offsets, {steps + 1});
-  const Shape shape{sequence, inputs, hidden, outputs, shape_of(id)};
+  Shape shape{sequence, inputs, hidden, outputs, shape_of(id)};
+  shape.rows_apart = rows_apart;
+  if (part_steps > 0) shape.part = {0, std::min(part_steps, steps)};
   const Cut cut{segment_steps, group_segments};
   const Forecast f = dtype == "float32" ? forecast<float>(id, shape, cut, threads)
                                         : forecast<double>(id, shape, cut, threads);
@@ -224,6 +269,7 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
   using namespace py::literals;
   return py::dict("threads"_a = p.threads, "split"_a = kSplitNames[static_cast<int>(p.split)],
                   "block_steps"_a = p.block_steps, "sum_steps"_a = p.sum_steps,
+                  "begins"_a = p.begins, "slices"_a = p.slices(),
                   "project_first"_a = p.project_first, "flops"_a = f.flops, "nbytes"_a = f.bytes,
                   "scratch_nbytes"_a = f.scratch_bytes, "recurrence"_a = p.cost.recurrence,
                   "products"_a = p.cost.products, "exchange"_a = p.cost.exchange,
@@ -294,7 +340,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("forecast", py_forecast, py::arg("cell"), py::arg("steps"), py::arg("batch"),
         py::arg("inputs"), py::arg("hidden"), py::arg("outputs"), py::arg("dtype"),
         py::arg("threads"), py::arg("segment_steps") = 0, py::arg("group_segments") = 0,
-        py::arg("offsets") = py::none(), "How a call would be done, and what it takes.");
+        py::arg("offsets") = py::none(), py::arg("part_steps") = 0, py::arg("rows_apart") = false,
+        "How a call would be done, and what it takes.");
   const auto publish = [&](const char* name, auto choose) {
     m.def(
         name, [choose](const py::array& x, bool flush) { return map_array(x, flush, choose); },
@@ -305,6 +352,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   publish("exp", [](const auto& kernels) { return kernels.exp; });
   m.def("forward", py_forward);
   m.def("backward", py_backward);
+  py::class_<AnyCarried>(m, "Carried").def(py::init<>());
+  m.def("backward_part", py_backward_part);
   m.def("lag_products", py_lag_products);
   m.def("take_rows", py_take_rows);
   m.def("put_rows", py_put_rows);

@@ -1,5 +1,5 @@
 // What Python passes, read by its attributes into the engine's plain structs: the dataclasses of
-// python/bptt/backends/protocol.py, Params, Grads and Objective.
+// python/bptt/backends/data.py, Params, Grads and Objective.
 #pragma once
 
 #include <algorithm>
@@ -114,19 +114,48 @@ inline Sequence read_sequence(const py::array& x, py::handle state, py::handle o
   return sequence;
 }
 
-// The axes of an array of all steps: (T, B, ...) or, of a ragged batch, (N, ...); and before them,
-// `planes` of these.
-inline Dimensions rows_of(const Sequence& s, std::initializer_list<Index> rest) {
-  return s.dense() ? Dimensions({s.steps, s.batch}, rest) : Dimensions({s.rows()}, rest);
-}
-inline Dimensions planes_of(Index planes, const Sequence& s, Index hidden) {
-  return s.dense() ? Dimensions({planes, s.steps, s.batch, hidden})
-                   : Dimensions({planes, s.rows(), hidden});
+// Rows of all steps that are there.
+inline Index rows_there(const Shape& s) {
+  return s.sequence.row(s.steps_there().end) - s.sequence.row(s.steps_there().begin);
 }
 
-// A Layer.
+// The axes of an array of all steps that are there: (T, B, ...) or, of a ragged batch, (N, ...);
+// and before them, `planes` of these.
+inline Dimensions rows_of(const Shape& s, std::initializer_list<Index> rest) {
+  return s.sequence.dense() ? Dimensions({s.steps_there().size(), s.sequence.batch}, rest)
+                            : Dimensions({rows_there(s)}, rest);
+}
+inline Dimensions planes_of(Index planes, const Shape& s, Index hidden) {
+  return s.sequence.dense() ? Dimensions({planes, s.steps_there().size(), s.sequence.batch, hidden})
+                            : Dimensions({planes, rows_there(s), hidden});
+}
+
+// Where step 0 would be of such an array, whose rows have so many values.
 template <class T>
-Problem<T> read_layer(Held& held, py::handle layer) {
+T* from_step_0(const Shape& s, T* array, Index values) {
+  const Index before = s.sequence.row(s.steps_there().begin) * values;
+  return array && before ? array - before : array;
+}
+
+// Of a Place the pass of which a layer is a part: how many steps, or rows before each; and which.
+inline Sequence read_whole(Held& held, py::handle place, const Sequence& there, Range& part) {
+  const auto begin = held.get<"start">(place).template cast<Index>();
+  part = {begin, begin + there.steps};
+  Sequence whole{held.get<"steps">(place).template cast<Index>(), there.batch};
+  if (!there.dense()) {
+    const auto offsets = array_of("offsets", held.get<"offsets">(place));
+    whole.offsets = input<Index>("offsets", offsets, {whole.steps + 1});
+  }
+  if (begin < 0 || there.steps < 1 || part.end > whole.steps ||
+      whole.row(part.end) - whole.row(begin) != there.rows()) {
+    throw py::value_error("start: expected a part of the steps");
+  }
+  return whole;
+}
+
+// A Layer; with a Place, the part of a longer one.
+template <class T>
+Problem<T> read_layer(Held& held, py::handle layer, py::handle place = py::none()) {
   const CellId id = cell_of(held.get<"name">(held.get<"cell">(layer)).cast<std::string>());
   const CellShape& cell = shape_of(id);
   const py::handle params = held.get<"params">(layer);
@@ -134,13 +163,15 @@ Problem<T> read_layer(Held& held, py::handle layer) {
              w_hh = array_of("w_hh", held.get<"w_hh">(params));
   if (x.ndim() < 2 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
   const py::handle state = held.get<"state">(layer);
-  const Sequence sequence = read_sequence(x, state, held.get<"offsets">(layer));
-  const Index b = sequence.batch, i = x.shape(x.ndim() - 1), h = w_hh.shape(1);
+  Shape shape{read_sequence(x, state, held.get<"offsets">(layer)), x.shape(x.ndim() - 1),
+              w_hh.shape(1), 0, cell};
+  if (!place.is_none()) shape.sequence = read_whole(held, place, shape.sequence, shape.part);
+  const Index b = shape.sequence.batch, i = shape.inputs, h = shape.hidden;
   const Index sums = cell.gates * h;
   const State<const T> initial = input_parts<T>("state", state, cell, {b, h});
-  return {{sequence, i, h, 0, cell},
+  return {shape,
           id,
-          input<T>("x", x, rows_of(sequence, {i})),
+          from_step_0(shape, input<T>("x", x, rows_of(shape, {i})), i),
           initial.s,
           initial.c,
           input<T>("w_ih", held.get<"w_ih">(params), {sums, i}),
@@ -158,27 +189,40 @@ inline py::object saved_of(Held& held, py::handle record) {
 // A Record, to be written or to be read.
 template <class T>
 Record<T> read_record(Held& held, const Problem<T>& p, py::handle record) {
-  const auto all = output_parts<T>("history", held.get<"history">(record), p.cell,
-                                   rows_of(p.sequence, {p.hidden}));
-  return {all.s, all.c,
-          optional_output<T>("saved", saved_of(held, record),
-                             rows_of(p.sequence, {p.cell.saved, p.hidden}))};
+  const auto all =
+      output_parts<T>("history", held.get<"history">(record), p.cell, rows_of(p, {p.hidden}));
+  return {
+      all.s, all.c,
+      optional_output<T>("saved", saved_of(held, record), rows_of(p, {p.cell.saved, p.hidden}))};
+}
+
+// That of a part: its states, and in front of them those before it, in a Place.
+template <class T>
+Record<const T> read_part(Held& held, const Problem<T>& p, py::handle place, py::handle record) {
+  const Index first = p.sequence.batch, rows = first + rows_there(p);
+  const auto states = input_parts<T>("states", held.get<"states">(place), p.cell, {rows, p.hidden});
+  const T* const saved =
+      optional_input<T>("saved", saved_of(held, record), rows_of(p, {p.cell.saved, p.hidden}));
+  const auto behind = [&](const T* part) {
+    return from_step_0(p, part ? part + first * p.hidden : part, p.hidden);
+  };
+  return {behind(states.s), behind(states.c), from_step_0(p, saved, p.cell.saved * p.hidden)};
 }
 
 template <class T>
 Record<const T> read_only_record(Held& held, const Problem<T>& p, py::handle record) {
-  const auto all = input_parts<T>("history", held.get<"history">(record), p.cell,
-                                  rows_of(p.sequence, {p.hidden}));
+  const auto all =
+      input_parts<T>("history", held.get<"history">(record), p.cell, rows_of(p, {p.hidden}));
   return {all.s, all.c,
-          optional_input<T>("saved", saved_of(held, record),
-                            rows_of(p.sequence, {p.cell.saved, p.hidden}))};
+          optional_input<T>("saved", saved_of(held, record), rows_of(p, {p.cell.saved, p.hidden}))};
 }
 
 // An Incoming.
 template <class T>
 StateGradients<T> read_incoming(Held& held, const Problem<T>& p, py::handle incoming) {
-  const auto dy = optional_parts<T>("history", held.get<"history">(incoming), p.cell,
-                                    rows_of(p.sequence, {p.hidden}));
+  auto dy =
+      optional_parts<T>("history", held.get<"history">(incoming), p.cell, rows_of(p, {p.hidden}));
+  dy = {from_step_0(p, dy.s, p.hidden), from_step_0(p, dy.c, p.hidden)};
   const py::handle state = held.get<"state">(incoming);
   if (state.is_none()) return {dy.s, dy.c, nullptr, nullptr, nullptr};
   const auto end = optional_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
@@ -216,7 +260,8 @@ Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request,
     if (p.cell.states == 1) state = py::make_tuple(state);
     initial = output_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
   }
-  return {optional_output<T>("x", held.get<"x">(grads), rows_of(p.sequence, {p.inputs})),
+  T* const x = optional_output<T>("x", held.get<"x">(grads), rows_of(p, {p.inputs}));
+  return {from_step_0(p, x, p.inputs),
           initial.s,
           initial.c,
           of("w_ih", held.get<"w_ih">(grads), {sums, p.inputs}),
@@ -227,6 +272,15 @@ Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request,
           nullptr,
           held.get<"accumulate">(request).cast<bool>() ? Write::add : Write::overwrite,
           of_rows};
+}
+
+// The same of the readout.
+template <class T>
+void read_readout(Held& held, const Problem<T>& p, Index outputs, py::handle grads,
+                  Gradients<T>& into) {
+  into.w_ho =
+      read_gradient<T>("w_ho", held.get<"w_ho">(grads), p, into.of_rows, {outputs, p.hidden});
+  into.b_o = read_gradient<T>("b_o", held.get<"b_o">(grads), p, into.of_rows, {outputs});
 }
 
 // Of a Request, how time is cut.
@@ -257,10 +311,10 @@ Route read_route(Held& held, const Problem<T>& p, const Record<const T>& record,
 template <class T>
 Trace<T> read_trace(Held& held, const Problem<T>& p, py::handle trace) {
   if (trace.is_none()) return {};
-  const auto states = output_parts<T>("dstates", held.get<"dstates">(trace), p.cell,
-                                      rows_of(p.sequence, {p.hidden}));
+  const auto states =
+      output_parts<T>("dstates", held.get<"dstates">(trace), p.cell, rows_of(p, {p.hidden}));
   return {optional_output<T>("deltas", held.get<"deltas">(trace),
-                             planes_of(p.cell.deltas(), p.sequence, p.hidden)),
+                             planes_of(p.cell.deltas(), p, p.hidden)),
           states.s, states.c};
 }
 
@@ -285,15 +339,17 @@ Objective<T> read_objective(Held& held, const Problem<T>& p, py::handle params,
       optional_input<T>("b_o", held.get<"b_o">(params), {outputs}),
       nullptr,
       nullptr,
-      optional_input<T>("weights", held.get<"weights">(objective), rows_of(p.sequence, {})),
+      from_step_0(p, optional_input<T>("weights", held.get<"weights">(objective), rows_of(p, {})),
+                  1),
       at,
       held.get<"scale">(objective).cast<double>()};
   if (o.loss == LossId::squared_error) {
-    o.target = one_step ? input<T>("target", target, {p.sequence.batch, outputs})
-                        : input<T>("target", target, rows_of(p.sequence, {outputs}));
+    o.target = one_step
+                   ? input<T>("target", target, {p.sequence.batch, outputs})
+                   : from_step_0(p, input<T>("target", target, rows_of(p, {outputs})), outputs);
   } else {
     o.ids = one_step ? input<std::int64_t>("target", target, {p.sequence.batch})
-                     : input<std::int64_t>("target", target, rows_of(p.sequence, {}));
+                     : from_step_0(p, input<std::int64_t>("target", target, rows_of(p, {})), 1);
   }
   return o;
 }

@@ -14,15 +14,17 @@ constexpr Index kRowsComputedAgain = 24;
 template <class T>
 BackwardPass<T>::BackwardPass(const Call<T>& call, const Record<const T>& record,
                               const StateGradients<T>& incoming, const Gradients<T>& gradients,
-                              const Trace<T>& trace, bool in_segments)
+                              const Trace<T>& trace, bool in_segments, Carried<T>* carried)
     : call_(call),
       incoming_(incoming),
       gradients_(gradients),
       alone_(1, call.interrupt),
       weights_(call.problem, call.kernels, incoming.objective, gradients.x != nullptr,
                takes_recurrence(gradients, trace), incoming.route),
-      slices_(call, gradients, in_segments),
-      in_segments_(in_segments) {
+      slices_(call, gradients, in_segments, carried),
+      in_segments_(in_segments),
+      carried_(carried),
+      blocks_(call.plan.blocks_of(call.problem.steps_there())) {
   const Problem<T>& p = call.problem;
   if (incoming.dstate && p.sequence.steps > 0) {
     last_ = Buffer<T>(p.sequence.batch * call.padded(p.hidden));
@@ -49,12 +51,17 @@ bool BackwardPass<T>::begin(int index) {
   if (index == 0) join_dstate();
   weights_.pack(member);
   if (sums_) sums_->pack(member);
+  if (carried_) {
+    for_each_own_sweep(index, [&](BackwardSweep<T>& sweep, const Group& group) {
+      sweep.resume(group, blocks_, *carried_);
+    });
+  }
   return call_.barrier.wait();
 }
 
 template <class T>
 bool BackwardPass<T>::run(int member) {
-  return run(member, {0, call_.plan.blocks()});
+  return run(member, blocks_);
 }
 
 template <class T>
@@ -69,11 +76,27 @@ bool BackwardPass<T>::run(int member, Range blocks) {
   return for_each_sweep(member, through) && call_.barrier.wait();
 }
 
+// The sums are complete, or they and the gradient go on to the part before.
+template <class T>
+void BackwardPass<T>::end(int member) {
+  if (blocks_.begin == 0) return slices_.reduce({member, call_.plan.threads});
+  for_each_own_sweep(member, [&](const BackwardSweep<T>& sweep, const Group& group) {
+    sweep.leave(group, blocks_, *carried_);
+  });
+}
+
 template <class T>
 void BackwardPass<T>::bind(int member, const Record<const T>& record) {
-  if (call_.plan.split != Split::slices && member > 0) return;  // the sweep is shared
-  for_each_sweep(member, [&](BackwardSweep<T>& sweep, const Group&, Range) {
-    sweep.bind(record);
+  for_each_own_sweep(member, [&](BackwardSweep<T>& sweep, const Group&) { sweep.bind(record); });
+}
+
+// Calls f(sweep, group) for those that this member answers for: a shared one is the first one's.
+template <class T>
+template <class F>
+void BackwardPass<T>::for_each_own_sweep(int member, F&& f) {
+  if (call_.plan.split != Split::slices && member > 0) return;
+  for_each_sweep(member, [&](BackwardSweep<T>& sweep, const Group& group, Range) {
+    f(sweep, group);
     return true;
   });
 }
@@ -95,14 +118,18 @@ bool BackwardPass<T>::for_each_sweep(int member, F&& f) {
 template <class T>
 void BackwardPass<T>::join_dstate() {
   const Problem<T>& p = call_.problem;
-  p.sequence.for_each_ending([&](Index t, Range rows) {
-    if (t < 0) {
-      if (gradients_.state) pass_through(incoming_.dstate, rows, gradients_.state);
-      if (gradients_.c) pass_through(incoming_.dstate_c, rows, gradients_.c);
-    } else if (incoming_.dstate) {
-      add_last(t, rows);
-    }
-  });
+  const Range steps = p.steps_there();
+  p.sequence.for_each_ending({steps.begin - (steps.begin == 0), steps.end},
+                             [&](Index t, Range rows) {
+                               if (t < 0) {
+                                 if (gradients_.state)
+                                   pass_through(incoming_.dstate, rows, gradients_.state);
+                                 if (gradients_.c)
+                                   pass_through(incoming_.dstate_c, rows, gradients_.c);
+                               } else if (incoming_.dstate) {
+                                 add_last(t, rows);
+                               }
+                             });
 }
 
 // dy + dstate of rows whose last step is t.

@@ -22,7 +22,7 @@ class BackwardPass {
  public:
   BackwardPass(const Call<T>& call, const Record<const T>& record,
                const StateGradients<T>& incoming, const Gradients<T>& gradients,
-               const Trace<T>& trace, bool in_segments = false);
+               const Trace<T>& trace, bool in_segments = false, Carried<T>* carried = nullptr);
 
   // One member's part of each; all members of the plan call it at once. First they begin; then they
   // run, back through all steps or segment after segment from the last one; then they end. False if
@@ -30,7 +30,7 @@ class BackwardPass {
   bool begin(int member);
   bool run(int member);
   bool run(int member, Range blocks);
-  void end(int member) { slices_.reduce({member, call_.plan.threads}); }
+  void end(int member);
 
   // The record of the segment that runs next: this member's part.
   void bind(int member, const Record<const T>& record);
@@ -44,6 +44,8 @@ class BackwardPass {
   void pass_through(const T* dstate, Range rows, T* out) const;
   template <class F>
   bool for_each_sweep(int member, F&& f);
+  template <class F>
+  void for_each_own_sweep(int member, F&& f);
 
   const Call<T>& call_;
   const StateGradients<T> incoming_;
@@ -54,6 +56,8 @@ class BackwardPass {
   SliceGradients<T> slices_;
   Buffer<T> last_;  // (B, padded H) dy + dstate at each row's last step
   const bool in_segments_;
+  Carried<T>* const carried_;  // of a pass that is made part by part, or null
+  const Range blocks_;         // of the problem's part
   // Of all members; or of each, that goes on from group to group, or in segments of each group.
   std::vector<std::unique_ptr<BackwardSweep<T>>> sweeps_;
 };

@@ -36,6 +36,19 @@ class Deltas {
     return {delta, strip_stride(), lanes_};
   }
 
+  // Those of the first rows of a block to a place of rows (planes, B, H), from its row b on; and
+  // from there.
+  void copy_out(Index block, Index rows, Index b, T* out) const {
+    for_each_piece(rows, b, [&](Index plane, Index from, Index to, Index width) {
+      std::copy_n(rows_of(block, plane) + from, width, out + to);
+    });
+  }
+  void copy_in(Index block, Index rows, Index b, const T* in) {
+    for_each_piece(rows, b, [&](Index plane, Index to, Index from, Index width) {
+      std::copy_n(in + from, width, at(block, 0) + plane * plane_ + to);
+    });
+  }
+
   // Makes `product` the sum over all gates of W_sᵀ da, from `delta` on, a place in the first plane;
   // of none along the direct route.
   void multiply_recurrent(Product<T>& product, const T* delta,
@@ -55,6 +68,23 @@ class Deltas {
   static constexpr Index spread(Index rows) {
     constexpr Index kGroup = 8, kMore = 3;  // than a multiple of the group
     return rows + (kGroup + kMore - rows % kGroup) % kGroup;
+  }
+
+  const T* rows_of(Index block, Index plane) const { return rows(block, plane, 0).data; }
+
+  // f(plane, place in the plane, place in (planes, B, H), values) of all vectors of some rows.
+  template <class F>
+  void for_each_piece(Index rows, Index b, F&& f) const {
+    const Index hidden = problem_.hidden;
+    for (Index plane = 0; plane < problem_.cell.deltas(); ++plane) {
+      for (Index row = 0; row < rows; ++row) {
+        const Index there = (plane * problem_.sequence.batch + b + row) * hidden;
+        for (Index unit = 0; unit < hidden; unit += lanes_) {
+          f(plane, unit / lanes_ * strip_stride() + row * lanes_, there + unit,
+            std::min(lanes_, hidden - unit));
+        }
+      }
+    }
   }
 
   const Problem<T>& problem_;

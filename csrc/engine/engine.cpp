@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "dispatch/dispatch.h"
 #include "engine/backward.h"
@@ -11,6 +12,16 @@
 
 namespace bptt {
 namespace {
+
+// Throws std::invalid_argument unless some steps are whole blocks.
+void expect_blocks(const Plan& plan, Range steps) {
+  const Group all = plan.group({0, plan.shape.sequence.batch});
+  const Range blocks = plan.blocks_of(steps);
+  const bool met = blocks.size() > 0 && blocks.end <= all.blocks() &&
+                   all.steps_of(blocks.begin).begin == steps.begin &&
+                   all.steps_of(blocks.end - 1).end == steps.end;
+  if (!met) throw std::invalid_argument("part: does not begin and end with whole sums");
+}
 
 // The state after all steps, to where it is wanted.
 template <class T>
@@ -44,6 +55,24 @@ void backward(const Problem<T>& whole, const Record<const T>& record,
   crew.run([&](int member) {
     if (pass.begin(member) && pass.run(member)) pass.end(member);
   });
+}
+
+template <class T>
+double backward_part(const Problem<T>& whole, const Record<const T>& record,
+                     const StateGradients<T>& incoming, const Gradients<T>& gradients,
+                     Carried<T>& carried, const Execution& execution, Interrupt& interrupt) {
+  Problem<T> problem = whole;
+  problem.rows_apart = gradients.of_rows != OfRows::sum;
+  if (incoming.objective) problem.outputs = incoming.objective->outputs;
+  Crew<T> crew(problem, Passes::backward, execution, interrupt);
+  expect_blocks(crew.call().plan, problem.part);
+  carried.begin(problem);
+  BackwardPass<T> pass(crew.call(), record, incoming, gradients, {}, true, &carried);
+  crew.run([&](int member) {
+    if (pass.begin(member) && pass.run(member)) pass.end(member);
+  });
+  carried.resume();
+  return incoming.objective ? pass.loss() * incoming.objective->scale : 0.0;
 }
 
 namespace {
@@ -172,17 +201,19 @@ Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
     return static_cast<Index>(count.bytes());
   };
   const auto ahead = [&] { const ForwardPass<T> pass(call, {}); };
+  const Objective<T>* const loss = s.in_parts() && s.outputs ? &objective : nullptr;
   const auto behind = [&] {
     const BackwardPass<T> pass(call, {nullptr, nullptr, &value},
-                               {nullptr, nullptr, &value, nullptr, nullptr}, all, {});
+                               {nullptr, nullptr, &value, nullptr, loss}, all, {}, s.in_parts());
   };
   const auto fused = [&] { const BothPasses<T> passes(call, objective, all, cut); };
   const Index rows = s.sequence.rows();
   const double columns = static_cast<double>(s.cell.gates * (s.inputs + s.hidden) + s.outputs);
   const Index units = (s.outputs ? 0 : 1) + 2 * (s.cell.states + s.cell.saved);
   const double arrays = static_cast<double>(3 * s.inputs + units * s.hidden + s.outputs);
+  const bool in_one_call = s.outputs && !s.in_parts();
   const Index scratch =
-      s.outputs ? scratch_of(fused) : std::max(scratch_of(ahead), scratch_of(behind));
+      in_one_call ? scratch_of(fused) : std::max(scratch_of(ahead), scratch_of(behind));
   return {plan, 6.0 * static_cast<double>(rows * s.hidden) * columns,
           arrays * static_cast<double>(rows) * sizeof(T), scratch};
 }
@@ -192,6 +223,9 @@ Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
                            Interrupt&);                                                            \
   template void backward<T>(const Problem<T>&, const Record<const T>&, const StateGradients<T>&,   \
                             const Gradients<T>&, const Trace<T>&, const Execution&, Interrupt&);   \
+  template double backward_part<T>(const Problem<T>&, const Record<const T>&,                      \
+                                   const StateGradients<T>&, const Gradients<T>&, Carried<T>&,     \
+                                   const Execution&, Interrupt&);                                  \
   template double value_and_grad<T>(const Problem<T>&, const Objective<T>&, const Gradients<T>&,   \
                                     const State<T>&, const Cut&, const Execution&, Interrupt&);    \
   template Forecast forecast<T>(CellId, const Shape&, const Cut&, int);

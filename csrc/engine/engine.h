@@ -4,6 +4,7 @@
 // An interrupted call returns early and leaves its outputs half written. Throws std::bad_alloc.
 #pragma once
 
+#include "engine/carried.h"
 #include "engine/execution.h"
 #include "engine/interrupt.h"
 #include "engine/plan.h"
@@ -28,6 +29,19 @@ template <class T>
 void backward(const Problem<T>& problem, const Record<const T>& record,
               const StateGradients<T>& incoming, const Gradients<T>& gradients,
               const Trace<T>& trace, const Execution& execution, Interrupt& interrupt);
+
+// The way back through the steps of `problem.part`, after the one through the steps behind them:
+// the parts of a pass are one call each, from the last one on, with the same `carried`. Then the
+// gradients have the bits of one call for all steps; those of parameters are complete, and that of
+// the initial state is written, with the part at step 0. `record` has the state before the part in
+// front of it, as a step of its own. An objective in `incoming` counts with its loss, of the parts
+// so far, which is returned.
+//
+// Throws std::invalid_argument if a part does not begin and end where sums of steps do.
+template <class T>
+double backward_part(const Problem<T>& problem, const Record<const T>& record,
+                     const StateGradients<T>& incoming, const Gradients<T>& gradients,
+                     Carried<T>& carried, const Execution& execution, Interrupt& interrupt);
 
 // Returns the loss. `last`, whose parts may be null, gets the state after the last step whose loss
 // counts. `cut` says of how many steps the states are kept at a time.

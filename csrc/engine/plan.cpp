@@ -195,6 +195,17 @@ struct Model {
   // Whether the batch is ragged and of several slices: each goes through time alone.
   bool ragged_slices() const { return !s.sequence.dense() && slices() > 1; }
 
+  // At most so many sums of a block, such that a part begins and ends with blocks.
+  Index sums_that_meet(Index sum_steps, Index most) const {
+    if (!s.in_parts()) return most;
+    const auto meets = [&](Index border, Index sums) { return border % (sums * sum_steps) == 0; };
+    while (most > 1 &&
+           !(meets(s.part.begin, most) && (s.part.end == steps() || meets(s.part.end, most)))) {
+      --most;
+    }
+    return most;
+  }
+
   // Rows that are summed at once; of a row apart as if it were the batch.
   Index sum_rows() const {
     const Index bytes = weight_bytes();
@@ -225,7 +236,7 @@ struct Model {
       const Index row = (4 * s.inputs + units * s.hidden + 3 * s.outputs) * item_size;
       const Index room = machine.l2_bytes / 2 * (split == Split::slices ? 1 : threads);
       const Index sum = std::max<Index>(1, row * p.sum_steps * p.rows_at_once);
-      p.block_steps *= std::clamp<Index>(room / sum, 1, kSumsOfBlock);
+      p.block_steps *= sums_that_meet(p.sum_steps, std::clamp<Index>(room / sum, 1, kSumsOfBlock));
     }
     // A thread must have all rows of the block that it projects.
     const bool by_rows = split == Split::slices || split == Split::rows;
@@ -250,7 +261,8 @@ struct Model {
       return best;
     }
     // The other thread of a pipeline is at work on other blocks, which may be of another segment.
-    if (batch() <= kFewRows && passes != Passes::both_in_segments) consider(Split::pipeline, 2);
+    const bool at_once = passes != Passes::both_in_segments && !s.in_parts();
+    if (batch() <= kFewRows && at_once) consider(Split::pipeline, 2);
     for (Index members = threads; members > 1; members /= 2) {
       const Index panels = ceil_div(s.hidden, panel);
       const Index by_rows = std::min(members, ragged_slices() ? slices() : batch());
@@ -358,6 +370,15 @@ Group Plan::group_of_slice(Index slice) const {
   const Slice& s = ragged[static_cast<std::size_t>(slice)];
   const Index steps = static_cast<Index>(s.offsets.size()) - 1;
   return {s.rows, {steps, s.rows.size(), s.offsets.data()}, 0, begins, slice};
+}
+
+Range Plan::blocks_of(Range steps) const {
+  const Group all = group({0, shape.sequence.batch});
+  if (all.begins.empty()) return {steps.begin / block_steps, ceil_div(steps.end, block_steps)};
+  const auto at = [&](Index step) {
+    return std::lower_bound(all.begins.begin(), all.begins.end(), step) - all.begins.begin();
+  };
+  return {at(steps.begin), at(steps.end)};
 }
 
 Index Plan::most_rows() const {

@@ -92,6 +92,8 @@ struct Plan {
 
   Index slices() const;
   Index blocks() const { return group({0, shape.sequence.batch}).blocks(); }
+  // Those of some steps, which begin and end where blocks do.
+  Range blocks_of(Range steps) const;
   // The slices that are this member's, in a split by slices.
   Range slices_of(int member) const;
   // How many groups of rows go through time one after the other, of members below this one; or in

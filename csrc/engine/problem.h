@@ -15,6 +15,12 @@ struct Shape {
   Index outputs = 0;     // O of the readout, if there is one
   CellShape cell = kElmanShape;
   bool rows_apart = false;  // whether the sums over time of each row of the batch are wanted
+  // The steps of a pass that is made part by part, of which alone arrays of all steps have rows: a
+  // pointer to one is to where its step 0 would be. All steps by default.
+  Range part{0, -1};
+
+  bool in_parts() const { return part.end >= 0; }
+  Range steps_there() const { return in_parts() ? part : Range{0, sequence.steps}; }
 };
 
 template <class T>

@@ -8,17 +8,13 @@
 
 namespace bptt {
 
-void CompensatedSum::add(double term) {
-  const double sum = sum_ + term;
-  rounded_off_ += std::abs(sum_) >= std::abs(term) ? (sum_ - sum) + term : (term - sum) + sum_;
-  sum_ = sum;
-}
-
-double CompensatedSum::value() const {
-  return std::isfinite(rounded_off_) ? sum_ + rounded_off_ : sum_;
-}
-
 namespace {
+
+// Where so many values are that the calls of a pass hand on, or those of this call alone.
+template <class T, class Value>
+Value* carried_or_scratch(Carried<T>* carried, Value* (Carried<T>::*of)(Index), Index count) {
+  return carried ? (carried->*of)(count) : Buffer<Value>(count).get();
+}
 
 template <class T>
 Index rows_of_gates(const Call<T>& call) {
@@ -95,7 +91,7 @@ T norm(const T* values, Index count) {
 
 template <class T>
 SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradients,
-                                  bool in_segments)
+                                  bool in_segments, Carried<T>* carried)
     : gradients_(gradients),
       lanes_(call.kernels.lanes),
       w_ih_(size_of(gradients.w_ih, rows_of_gates(call), call.problem.inputs)),
@@ -109,8 +105,11 @@ SliceGradients<T>::SliceGradients(const Call<T>& call, const Gradients<T>& gradi
       batch_(call.problem.sequence.batch),
       places_(gradients.of_rows == OfRows::norm ? places_of_rows(call.plan, in_segments)
                                                 : std::vector<Index>()),
-      sums_(held_slices(call.plan, gradients.of_rows, in_segments) * slice_size_),
-      losses_(slices_) {}
+      resumed_(carried && carried->begun()),
+      sums_(
+          carried_or_scratch(carried, &Carried<T>::sums,
+                             held_slices(call.plan, gradients.of_rows, in_segments) * slice_size_)),
+      losses_(carried_or_scratch(carried, &Carried<T>::losses, slices_)) {}
 
 template <class T>
 template <class F>
@@ -127,8 +126,9 @@ void SliceGradients<T>::for_each_array(F&& f) const {
 
 template <class T>
 void SliceGradients<T>::clear(Member member) {
+  if (resumed_) return;
   if (member.index == 0) {
-    for (Index slice = 0; slice < slices_; ++slice) new (&losses_.get()[slice]) CompensatedSum;
+    for (Index slice = 0; slice < slices_; ++slice) new (&losses_[slice]) CompensatedSum;
   }
   if (gradients_.of_rows == OfRows::norm) return;  // rows are cleared when they begin
   if (gradients_.write == Write::overwrite) {
@@ -140,7 +140,7 @@ void SliceGradients<T>::clear(Member member) {
   }
   if (gradients_.of_rows == OfRows::each) return;
   const Range mine = member.share((slices_ - 1) * slice_size_, lanes_);
-  std::fill(sums_.get() + mine.begin, sums_.get() + mine.end, T(0));
+  std::fill(sums_ + mine.begin, sums_ + mine.end, T(0));
 }
 
 template <class T>
@@ -171,7 +171,7 @@ Gradients<T> SliceGradients<T>::in_arrays(Index row) const {
 
 template <class T>
 Gradients<T> SliceGradients<T>::in_sums(Index place) {
-  T* const w_ih = sums_.get() + place * slice_size_;
+  T* const w_ih = sums_ + place * slice_size_;
   T* const w_hh = w_ih + w_ih_;
   T* const b_ih = w_hh + w_hh_;
   T* const b_hh = b_ih + b_ih_;
@@ -194,8 +194,7 @@ template <class T>
 void SliceGradients<T>::begin(Range rows) {
   if (gradients_.of_rows != OfRows::norm) return;
   for (Index row = rows.begin; row < rows.end; ++row) {
-    std::fill_n(sums_.get() + places_[static_cast<std::size_t>(row)] * slice_size_, slice_size_,
-                T(0));
+    std::fill_n(sums_ + places_[static_cast<std::size_t>(row)] * slice_size_, slice_size_, T(0));
   }
 }
 
@@ -203,7 +202,7 @@ template <class T>
 void SliceGradients<T>::end(Range rows) {
   if (gradients_.of_rows != OfRows::norm) return;
   for (Index row = rows.begin; row < rows.end; ++row) {
-    const T* const sums = sums_.get() + places_[static_cast<std::size_t>(row)] * slice_size_;
+    const T* const sums = sums_ + places_[static_cast<std::size_t>(row)] * slice_size_;
     for_each_array(
         [&](const Array& array) { array.gradient[row] = norm(sums + array.offset, array.size); });
   }
@@ -215,7 +214,7 @@ void SliceGradients<T>::reduce(Member member) {
   for_each_array([&](const Array& array) {
     const Range mine = member.share(array.size, lanes_);
     for (Index slice = 1; slice < slices_; ++slice) {
-      const T* sum = sums_.get() + (slice - 1) * slice_size_ + array.offset;
+      const T* sum = sums_ + (slice - 1) * slice_size_ + array.offset;
       for (Index i = mine.begin; i < mine.end; ++i) array.gradient[i] += sum[i];
     }
   });
@@ -224,7 +223,7 @@ void SliceGradients<T>::reduce(Member member) {
 template <class T>
 double SliceGradients<T>::loss() const {
   CompensatedSum total;
-  for (Index slice = 0; slice < slices_; ++slice) total.add(losses_.get()[slice].value());
+  for (Index slice = 0; slice < slices_; ++slice) total.add(losses_[slice].value());
   return total.value();
 }
 

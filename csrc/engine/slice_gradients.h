@@ -8,26 +8,18 @@
 #include <vector>
 
 #include "engine/call.h"
+#include "engine/carried.h"
 #include "engine/scratch.h"
 
 namespace bptt {
 
-// Neumaier's compensated sum (1974, ZAMM 54), for many terms added one by one.
-class CompensatedSum {
- public:
-  void add(double term);
-  double value() const;
-
- private:
-  double sum_ = 0;
-  double rounded_off_ = 0;  // what rounding took from it
-};
-
 template <class T>
 class SliceGradients {
  public:
-  // `in_segments` tells whether all rows go through a part of the time before the next part.
-  SliceGradients(const Call<T>& call, const Gradients<T>& gradients, bool in_segments);
+  // `in_segments` tells whether all rows go through a part of the time before the next part; if
+  // that is another call, the sums are in what is `carried` there.
+  SliceGradients(const Call<T>& call, const Gradients<T>& gradients, bool in_segments,
+                 Carried<T>* carried = nullptr);
 
   // One member's part: zero, or for the caller's arrays what they hold if it is to be added to.
   void clear(Member member);
@@ -38,7 +30,7 @@ class SliceGradients {
   // apart.
   void begin(Range rows);
   void end(Range rows);
-  CompensatedSum& loss_of(Index slice) { return losses_.get()[slice]; }
+  CompensatedSum& loss_of(Index slice) { return losses_[slice]; }
 
   // One member's part, once all slices are complete.
   void reduce(Member member);
@@ -61,8 +53,9 @@ class SliceGradients {
   Index w_ih_, w_hh_, b_ih_, b_hh_, w_ho_, b_o_;  // sizes; 0 of what is not wanted
   Index slice_size_, slices_, batch_;
   std::vector<Index> places_;  // in the sums, of each row whose norm is wanted
-  Buffer<T> sums_;             // (slices held, slice size)
-  Buffer<CompensatedSum> losses_;
+  const bool resumed_;         // the sums have begun
+  T* const sums_;              // (slices held, slice size)
+  CompensatedSum* const losses_;
 };
 
 }  // namespace bptt

@@ -93,6 +93,8 @@ class ElmanBackward {
   }
 
   // A gated cell's gradients have a part that goes straight from step to step; here is none.
+  void resume(Index, Index, const T*) {}
+  void leave(Index, Index, T*) const {}
   void add_carried(const Block&, Index, Range, Range, const Trace<T>&) const {}
   void add_carried_to_initial(const Block&, Range, const Gradients<T>&) const {}
 
@@ -186,6 +188,21 @@ class GatedBackward {
     if (gates.dc) gates.dc -= state;
     gates.previous = carried_.before(t, rows.begin);
     fetch_next(step, t);
+  }
+
+  // What was carried past the last step so far, of the sweep's first rows: of (B, H) those from row
+  // b on; from another call or for it.
+  void resume(Index rows, Index b, const T* in) {
+    std::fill_n(ds_.get(), rows * padded_, T(0));
+    std::fill_n(carry_.get(), rows * padded_, T(0));
+    for (Index row = 0; row < rows; ++row) {
+      std::copy_n(in + (b + row) * problem_.hidden, problem_.hidden, carry_.get() + row * padded_);
+    }
+  }
+  void leave(Index rows, Index b, T* out) const {
+    for (Index row = 0; row < rows; ++row) {
+      std::copy_n(carry_.get() + row * padded_, problem_.hidden, out + (b + row) * problem_.hidden);
+    }
   }
 
   // What is carried past step t is the gradient of the last part of the state, beside what that

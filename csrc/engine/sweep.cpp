@@ -48,6 +48,22 @@ void BackwardSweep<T>::bind(const Record<const T>& record) {
   std::visit([&](auto& policy) { policy.bind(record); }, steps_);
 }
 
+template <class T>
+void BackwardSweep<T>::resume(const Group& group, Range blocks, Carried<T>& from) {
+  const Index after = call_.problem.part.end, b = group.rows.begin;
+  if (after == group.sequence.steps) return;
+  const Index rows = group.sequence.active(after);
+  deltas_.copy_in(blocks.end, rows, b, from.deltas());
+  std::visit([&](auto& policy) { policy.resume(rows, b, from.carry()); }, steps_);
+}
+
+template <class T>
+void BackwardSweep<T>::leave(const Group& group, Range blocks, Carried<T>& to) const {
+  const Index rows = group.sequence.active(call_.problem.part.begin), b = group.rows.begin;
+  deltas_.copy_out(blocks.begin, rows, b, to.deltas());
+  std::visit([&](const auto& policy) { policy.leave(rows, b, to.carry()); }, steps_);
+}
+
 // All members recur through a block, meet, and do its products; who is done goes on to the block
 // before. What the products read is kept for two blocks, so nobody overwrites it meanwhile; or, of
 // the readout's, until all have met after the next block's.

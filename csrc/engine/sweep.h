@@ -40,6 +40,11 @@ class BackwardSweep {
   // The record of what is swept next.
   void bind(const Record<const T>& record);
 
+  // What goes from the step after some blocks, the problem's part, to these; and from these to the
+  // step before.
+  void resume(const Group& group, Range blocks, Carried<T>& from);
+  void leave(const Group& group, Range blocks, Carried<T>& to) const;
+
  private:
   using Steps = std::variant<ElmanBackward<T>, GatedBackward<T>>;
 

@@ -105,8 +105,8 @@ def value_and_grad(
     detach_every: None = None,
     wanted: Wanted = None,
     per_row: str | None = None,
-    memory_limit: None = None,
-    checkpoint_every: None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -134,8 +134,8 @@ def value_and_grad(
     detach_every: None = None,
     wanted: Wanted = None,
     per_row: str | None = None,
-    memory_limit: None = None,
-    checkpoint_every: None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
     reset: Flags | None = None,
@@ -223,8 +223,9 @@ def value_and_grad(
         Bytes that the call may hold beside its arguments and results. If the states of all steps
         are more, those of a segment of time are kept at a time, and the others computed again on
         the way back: about a third more time and, with "native", the same bits. `plan` tells both
-        before, of a dense batch. A limit
-        that cannot be met is a ValueError which names the least.
+        before, of a dense batch of one layer. A limit
+        that cannot be met is a ValueError which names the least. A stack takes it if all its layers
+        are in one direction.
     checkpoint_every : int, optional
         K: keep a state every K steps (of whole time blocks, so somewhat more) and compute those
         between again. Not together with `memory_limit`; neither goes with `truncate` or

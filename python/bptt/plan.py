@@ -201,6 +201,7 @@ def plan(
         grain = forecast(Budget(1))["block_steps"]
         budget = budget_for(limit, steps, grain, lambda b: int(forecast(b)["scratch_nbytes"]))
     found = forecast(budget)
+    del found["begins"], found["slices"]
     kept = min(steps, budget.segment_steps or steps)
     width = len(kind.states) + _core.CELLS[kind.name]["saved"]
     seconds = {

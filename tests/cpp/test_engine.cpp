@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <stdexcept>
 #include <string>
 
 #include "covering.h"
+#include "engine/crew.h"
 #include "isa.h"
 #include "network.h"
 #include "reference.h"
@@ -233,6 +235,42 @@ void a_nan_spoils_its_own_row_only() {
   }
 }
 
+// Of several slices of the batch, and of one; steps behind each other lie in the same arrays.
+template <class T>
+void parts_of_the_way_back_have_the_bits_of_one_call() {
+  for (const Sizes& sizes : {Sizes{300, 5, 3, 17, 1}, Sizes{140, 2, 4, 9, 1}}) {
+    for (int cell = 0; cell < Cells::count(); ++cell) {
+      const Scope scope([&](std::ostream& out) { out << name_of(static_cast<CellId>(cell)); });
+      const Network<T> network(static_cast<CellId>(cell), sizes, Biases::both, 3);
+      Problem<T> problem = network.problem();
+      const Results<T> all = run_both(network, 2);
+      Results<T> parts(network);
+      Interrupt interrupt(never_asked);
+      Carried<T> carried;
+      const auto run = [&](Range part) {
+        problem.part = part;
+        backward_part(problem, all.record(), network.incoming(), parts.gradients(true, false),
+                      carried, {2, true}, interrupt);
+      };
+      const Index sum = plan_of(problem, kernel_table().of<T>(), 2, Passes::backward).sum_steps;
+      bool refused = false;
+      try {
+        run({sum + 1, sizes.steps});
+      } catch (const std::invalid_argument&) {
+        refused = true;
+      }
+      CHECK(refused);
+      run({2 * sum, sizes.steps});
+      run({sum, 2 * sum});
+      run({0, sum});
+      all.for_each_with(parts, [&](const std::string& name, const auto& one, const auto& other) {
+        if (name[0] != 'd') return;  // a gradient
+        for (Index i = 0; i < one.size(); ++i) CHECK(same_bits(one[i], other[i]));
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bptt::test
 
@@ -256,6 +294,10 @@ int main(int argc, char** argv) {
         adding_gives_what_was_there_and_the_gradient<double>},
        {"float32: missing gradients are zero", missing_gradients_are_zero<float>},
        {"float64: missing gradients are zero", missing_gradients_are_zero<double>},
+       {"float32: parts of the way back have the bits of one call",
+        parts_of_the_way_back_have_the_bits_of_one_call<float>},
+       {"float64: parts of the way back have the bits of one call",
+        parts_of_the_way_back_have_the_bits_of_one_call<double>},
        {"float32: a NaN spoils its own row only", a_nan_spoils_its_own_row_only<float>},
        {"float64: a NaN spoils its own row only", a_nan_spoils_its_own_row_only<double>}});
 }

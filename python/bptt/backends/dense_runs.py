@@ -24,12 +24,14 @@ from ..outputs import deliver
 from ..params import Params
 from ..states import as_given
 from .by_rows import backward_by_rows, value_and_grad_by_rows
-from .in_segments import kept_in_segments, value_and_grad_in_segments
+from .in_segments import kept_by_parts, kept_in_segments, value_and_grad_in_segments
+from .parts import PlainParts, every_step
 from .plain_readout import readout_gradient
 from .protocol import (
     Backend,
     Incoming,
     Layer,
+    Parts,
     Record,
     Request,
     Sizes,
@@ -185,6 +187,17 @@ class DenseRuns:
 
     def segment_grain(self, sizes: Sizes) -> int:
         return 1
+
+    def part_borders(self, sizes: Sizes, per_row: str | None) -> Array:
+        return every_step(sizes)
+
+    def parts_nbytes(
+        self, sizes: Sizes, most_rows: int, most_steps: int, per_row: str | None
+    ) -> tuple[int, int]:
+        return kept_by_parts(sizes, self.beside(sizes.cell, "gates"), most_rows, per_row)
+
+    def parts(self, sizes: Sizes, most_rows: int, request: Request) -> Parts:
+        return PlainParts(self, request)
 
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None

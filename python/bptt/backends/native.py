@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..budget import Budget
+from ..budget import WHOLE, Budget
 from ..cells import Cell
 from ..checks import Array
 from ..compiled import core as _core
@@ -21,8 +21,9 @@ from ..subnormals import get_flush_subnormals
 from ..threads import get_num_threads
 from ..wanted import rows_like
 from . import aligned
+from .native_parts import NativeParts, held_between_calls
 from .one_step import as_one_step
-from .protocol import Incoming, Layer, Record, Request, Sizes, State, Stepping, Steps
+from .protocol import Incoming, Layer, Parts, Record, Request, Sizes, State, Stepping, Steps
 
 __all__ = ["NativeBackend"]
 
@@ -112,6 +113,23 @@ class NativeBackend:
     def segment_grain(self, sizes: Sizes) -> int:
         return int(_forecast(sizes, Budget(1))["block_steps"])
 
+    def part_borders(self, sizes: Sizes, per_row: str | None) -> Array:
+        found = _forecast(sizes, WHOLE, sizes.steps, rows_apart=per_row is not None)
+        if sizes.offsets is not None:
+            return np.array(found["begins"], np.int64)
+        return np.append(np.arange(0, sizes.steps, found["sum_steps"]), sizes.steps)
+
+    def parts_nbytes(
+        self, sizes: Sizes, most_rows: int, most_steps: int, per_row: str | None
+    ) -> tuple[int, int]:
+        found = _forecast(sizes, WHOLE, most_steps, rows_apart=per_row is not None)
+        summed = {None: found["slices"] - 1, "norm": sizes.batch, "gradient": 0}[per_row]
+        held = held_between_calls(sizes, most_rows) + summed * sizes.params.nbytes
+        return held, int(found["scratch_nbytes"])
+
+    def parts(self, sizes: Sizes, most_rows: int, request: Request) -> Parts:
+        return NativeParts(sizes, most_rows, request)
+
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None
     ) -> tuple[float, Grads]:
@@ -150,13 +168,15 @@ class _NativeSteps:
         self._stepper.assign(rows, state)
 
 
-def _forecast(sizes: Sizes, budget: Budget) -> dict[str, Any]:
+def _forecast(
+    sizes: Sizes, budget: Budget, part_steps: int = 0, *, rows_apart: bool = False
+) -> dict[str, Any]:
     params = sizes.params
     outputs, dtype = params.output_size or 0, params.dtype.name
     arrays = (sizes.steps, sizes.batch, params.input_size, params.hidden_size, outputs, dtype)
     cut = (budget.segment_steps, budget.group_segments)
     found: dict[str, Any] = _core.forecast(
-        sizes.cell.name, *arrays, get_num_threads(), *cut, sizes.offsets
+        sizes.cell.name, *arrays, get_num_threads(), *cut, sizes.offsets, part_steps, rows_apart
     )
     return found
 

@@ -22,10 +22,11 @@ from ..params import Params
 from ..states import as_given
 from . import plain_readout
 from .by_rows import backward_by_rows, value_and_grad_by_rows
-from .in_segments import kept_in_segments, value_and_grad_in_segments
+from .in_segments import kept_by_parts, kept_in_segments, value_and_grad_in_segments
 from .numba_calls import compile_seconds, kernels, run, why_missing
 from .one_step import as_one_step
-from .protocol import Incoming, Layer, Record, Request, Sizes, State, Steps
+from .parts import PlainParts, every_step
+from .protocol import Incoming, Layer, Parts, Record, Request, Sizes, State, Steps
 
 if TYPE_CHECKING:
     from . import numba_kernels
@@ -134,6 +135,17 @@ class NumbaBackend:
 
     def segment_grain(self, sizes: Sizes) -> int:
         return 1
+
+    def part_borders(self, sizes: Sizes, per_row: str | None) -> Array:
+        return every_step(sizes)
+
+    def parts_nbytes(
+        self, sizes: Sizes, most_rows: int, most_steps: int, per_row: str | None
+    ) -> tuple[int, int]:
+        return kept_by_parts(sizes, self.beside(sizes.cell, "gates"), most_rows, per_row)
+
+    def parts(self, sizes: Sizes, most_rows: int, request: Request) -> Parts:
+        return PlainParts(self, request)
 
     def value_and_grad(
         self, layer: Layer, objective: Objective, request: Request, last: State | None = None

@@ -16,6 +16,7 @@ import numpy as np
 from .. import checks, memory
 from ..backends import for_rows, resolve
 from ..backends.protocol import Layer, Request, State
+from ..budget import read_budget
 from ..cells import Cell
 from ..checks import Array
 from ..grads import StackGrads
@@ -27,6 +28,7 @@ from ..stream import state_after
 from .inputs import check_grads, initial_state, new_grads, read_stack_inputs, refuse
 from .passes import Pass, Runner, deliver, pull_back, targets, with_dx
 from .readout import expect_readout, readout_gradient
+from .segments import read_cut
 from .tape import pull_back_nbytes, tape_nbytes
 from .wanted import READOUT, Asked, read_asked
 
@@ -50,6 +52,8 @@ def value_and_grad(
     return_state: bool,
     wanted: object,
     per_row: object,
+    memory_limit: object,
+    checkpoint_every: object,
     **of_one_layer: object,
 ) -> tuple[Any, ...]:
     """`bptt.value_and_grad` of a list of layers."""
@@ -59,13 +63,21 @@ def value_and_grad(
     asked = read_asked(
         stack, rows, wanted=wanted, per_row=per_row, accumulate=accumulate, readout=True
     )
+    limit, budget = read_budget(memory_limit, checkpoint_every)
+    if asked.per_row is not None and limit is not None:
+        raise ValueError("per_row: expected no memory_limit with it, but checkpoint_every")
     return_state = checks.boolean("return_state", return_state)
     # The top's outputs and the lowest layer's inputs: what a caller sees.
     seen = replace(stack.bottom, w_ho=stack.top[0].w_ho, b_o=stack.top[0].b_o)
     objective = make_objective(seen, rows, target, loss, at, reduction)
     chosen = for_rows(resolve(backend, kind, array.dtype), rows.offsets)
     runner = Runner.of(chosen, kind, "gates", stack, rows)
-    needed = _nbytes(runner, stack, asked, out=out is not None)
+    cut = read_cut(runner, stack, objective, limit, budget, asked.per_row)
+    if cut is None:
+        needed = _nbytes(runner, stack, asked, out=out is not None)
+    else:
+        results = sum(p.nbytes_of(n) for p, n in zip(stack.directions, asked.names, strict=True))
+        needed = cut.nbytes + (array.nbytes + results if out is None else 0)
     memory.require_memory(
         needed, f"value_and_grad over {rows.steps} steps of {len(stack.layers)} layers"
     )
@@ -80,9 +92,13 @@ def value_and_grad(
     into = new_grads(stack, array, initial, asked) if out is None else out
     requests = targets(runner, stack, into, asked)
     states = runner.entering(stack, initial)
-    value, last = _run(runner, stack, rows.gather(array), states, objective, requests, return_state)
+    gathered, last = rows.gather(array), None
+    if cut is None:
+        value, last = _run(runner, stack, gathered, states, objective, requests, return_state)
+    else:
+        value, last = cut.run(runner, gathered, states, objective, requests)
     deliver(runner, stack, into, requests)
-    if last is None:
+    if last is None or not return_state:
         return float(value), into
     return float(value), into, as_given(runner.leaving(stack, last))
 
