@@ -71,7 +71,7 @@ def test_only_the_bindings_know_python() -> None:
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
     ("compiled", "control_groups", "threadpoolctl"),
-    ("layer_options", "memory", "pointwise", "progress", "ticks"),
+    ("layer_options", "memory", "pointwise", "progress", "releasing", "ticks"),
     ("checks",),
     ("budget", "cells"),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
@@ -83,7 +83,7 @@ RANKS = (
     ("wanted",),
     ("outputs",),
     ("backends",),
-    ("recorded", "info", "inputs", "plan", "stream"),
+    ("checkpoints", "recorded", "info", "inputs", "plan", "stream"),
     ("linearized", "truncation"),
     ("tape", "stepper"),
     ("reused_tape",),

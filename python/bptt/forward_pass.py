@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any, overload
 
 from . import checks, memory, stacked
-from .backends import for_rows, resolve
-from .backends.protocol import SAVE
+from .backends import Backend, for_rows, resolve
+from .backends.protocol import SAVE, State
+from .budget import WHOLE, read_budget
 from .cells import Cell, get_cell
+from .checkpoints import Saved, checkpointed, read_saved
 from .checks import Array
 from .holdings import forward_nbytes, is_small, moved_nbytes
 from .inputs import initial_state, layer_of, read_sequences
 from .params import Params
 from .reused_tape import record_into
+from .row_map import RowMap
 from .sequence_options import Flags, Integers, described
 from .stack import Layers, is_stack
 from .stacked import StackTape
@@ -31,6 +34,8 @@ def forward(
     *,
     backend: str = "auto",
     save: str = "gates",
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     out: Tape | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
@@ -49,6 +54,8 @@ def forward(
     *,
     backend: str = "auto",
     save: str = "gates",
+    memory_limit: None = None,
+    checkpoint_every: None = None,
     out: StackTape | None = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
@@ -66,6 +73,8 @@ def forward(
     *,
     backend: str = "auto",
     save: str = "gates",
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
     out: Any = None,
     lengths: Integers | None = None,
     batch_sizes: Integers | None = None,
@@ -96,6 +105,16 @@ def forward(
     save : {"gates", "minimal"}
         What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
         nothing, so that `backward` computes them again. Elman cells have no gates.
+    memory_limit : int, optional
+        Bytes that the tape may keep beside ``y``, with what `Tape.backward` computes again at a
+        time. If `save` takes more, the tape is one with ``save="minimal"``; and if that is too
+        much, it keeps the state at borders of segments of time, and `backward` computes each
+        segment again: about a third more time and, with "native", the same bits. Elman cells keep
+        nothing beside y. A limit that cannot be met is a ValueError which names the least.
+    checkpoint_every : int, optional
+        K: keep a state every K steps (of whole sums of steps, so somewhat more) in place of what
+        `save` says. Not together with `memory_limit`; neither goes with a stack, with `out`, or
+        with `truncate` and `detach_every` of `backward`. The tape then has no ``c``.
     out : Tape, optional
         A tape to record into and return, in place of a new one. It must have the same cell,
         backend, `save`, dtype and (T, B, H); what it held is overwritten. `state` may be its final
@@ -138,12 +157,31 @@ def forward(
     kind = get_cell(cell)
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
     if is_stack(params):
-        return stacked.forward(kind, params, x, state, how, backend=backend, save=save, out=out)
+        return stacked.forward(
+            kind,
+            params,
+            x,
+            state,
+            how,
+            backend=backend,
+            save=save,
+            out=out,
+            memory_limit=memory_limit,
+            checkpoint_every=checkpoint_every,
+        )
     params, x, given, rows = read_sequences(kind, params, x, state, how)
     save = checks.choice("save", save, SAVE)
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
+    limit, budget = read_budget(memory_limit, checkpoint_every)
+    if out is not None and (limit is not None or budget != WHOLE):
+        raise ValueError("memory_limit, checkpoint_every: expected neither beside out")
     if out is not None:
         return record_into(out, chosen, save, kind, params, x, given, rows)
+    if limit is not None or budget != WHOLE:
+        kept = read_saved(chosen, kind, params, rows, save, limit, budget)
+        if kept.segments is not None:
+            return _under_budget(chosen, kind, params, x, given, rows, kept)
+        save = kept.save
     if not is_small(kind, params, rows):
         needed = forward_nbytes(kind, params, *rows.extent, save, chosen.beside(kind, save))
         needed += moved_nbytes(params, rows, inputs=1, units=len(kind.states))
@@ -151,3 +189,22 @@ def forward(
     initial = initial_state(kind, params, rows.batch, given)
     layer = layer_of(kind, params, x, initial, rows)
     return Tape(chosen, save, layer, chosen.forward(layer, save), rows)
+
+
+def _under_budget(
+    backend: Backend,
+    cell: Cell,
+    params: Params,
+    x: Array,
+    given: State | None,
+    rows: RowMap,
+    kept: Saved,
+) -> Tape:
+    """A tape that keeps the states at the borders of segments beside y."""
+    assert kept.segments is not None
+    y_alone = forward_nbytes(cell, params, *rows.extent, "minimal", backend.beside(cell, "minimal"))
+    needed = y_alone + kept.nbytes + moved_nbytes(params, rows, inputs=1, units=1)
+    memory.require_memory(needed, f"the tape of {rows.steps} steps")
+    layer = layer_of(cell, params, x, initial_state(cell, params, rows.batch, given), rows)
+    record, checkpoints = checkpointed(backend, layer, cell, rows, kept.segments)
+    return Tape(backend, kept.save, layer, record, rows, checkpoints)

@@ -38,6 +38,8 @@ def record_into(
     """
     if not isinstance(out, Tape):
         raise TypeError(f"out: expected bptt.Tape, got {type(out).__name__}")
+    if out._checkpoints is not None:
+        raise ValueError("out: expected a tape without memory_limit and checkpoint_every")
     if out._record is None:
         raise RuntimeError("out: expected a tape that holds its arrays, got a released one")
     for what, wanted, got in (

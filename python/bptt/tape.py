@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,14 @@ import numpy as np
 from . import checks, memory
 from .backends import Backend
 from .backends.protocol import ALL, Incoming, Layer, Record, Request, State
+from .checkpoints import Checkpoints
 from .checks import Array
 from .grads import EVERYTHING, Grads
 from .holdings import backward_nbytes, is_small, jvp_nbytes, moved_nbytes
 from .linearized import linearize, read_dparams, sums_of_tangents
 from .outputs import check_grads, from_layer, into_layer
 from .recorded import Recorded
+from .releasing import Releasing
 from .row_map import RowMap
 from .states import GivenState, as_given, by_part, read_state
 from .truncation import read_truncation, truncated_backward
@@ -25,7 +26,7 @@ from .wanted import Wanted, read_per_row, read_wanted
 __all__ = ["Tape"]
 
 
-class Tape:
+class Tape(Releasing):
     """The record of one forward pass: outputs, and what BPTT needs.
 
     A tape refers to the arrays it was made from (parameters, x, state) without copying them; do
@@ -35,13 +36,20 @@ class Tape:
     """
 
     def __init__(
-        self, backend: Backend, save: str, layer: Layer, record: Record, rows: RowMap
+        self,
+        backend: Backend,
+        save: str,
+        layer: Layer,
+        record: Record,
+        rows: RowMap,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self._backend = backend
         self._save = save
         self._layer = layer
         self._record: Record | None = record
         self._rows = rows
+        self._checkpoints = checkpoints  # of a pass of which y alone is kept
         self._shown: dict[int, Array] = {}  # y and c as the caller has rows, once asked for
 
     @property
@@ -56,10 +64,12 @@ class Tape:
         Raises
         ------
         AttributeError
-            If the cell has none.
+            If the cell has none, or a budget kept y alone.
         """
         if len(self._layer.cell.states) < 2:
             raise AttributeError(f"cell {self.cell!r} has no memory c beside y")
+        if self._checkpoints is not None:
+            raise AttributeError("c: a tape under memory_limit or checkpoint_every keeps y alone")
         return self._history(1)
 
     def _history(self, part: int) -> Array:
@@ -84,7 +94,7 @@ class Tape:
 
     @property
     def save(self) -> str:
-        """What `forward` was asked to save: "gates" or "minimal"."""
+        """What is kept of each step: "gates", or "minimal" if these are computed again."""
         return self._save
 
     @property
@@ -183,6 +193,8 @@ class Tape:
         """
         record, layer, rows = self._held(), self._layer, self._rows
         cut = read_truncation(truncate, detach_every, rows)
+        if self._checkpoints is not None:
+            self._checkpoints.refuse(cut)
         names = read_wanted(wanted, readout=False)
         per_row = read_per_row(per_row, rows, accumulate=accumulate, truncated=cut is not None)
         if dy is None and dstate is None and dc is None:
@@ -231,6 +243,8 @@ class Tape:
         if cut is not None and cut.cuts(*rows.extent):
             recorded = Recorded(self._backend, layer, record)
             grads = truncated_backward(cut, recorded, incoming, request)
+        elif self._checkpoints is not None:
+            grads = self._checkpoints.backward(self._backend, layer, record, incoming, request)
         else:
             grads = self._backend.backward(layer, record, incoming, request)
         return from_layer(rows, grads, out, bool(accumulate), per_row)
@@ -298,12 +312,12 @@ class Tape:
             tangent = rows.gather_state(given)
         changes = read_dparams(layer.params, dparams, like)
         beside = self._backend.beside(layer.cell, "gates")
-        needed = jvp_nbytes(layer.cell, params, steps, batch, self._save, beside)
+        needed = jvp_nbytes(layer.cell, params, steps, batch, self._kept, beside)
         memory.require_memory(needed, f"the derivatives of {steps} steps")
         recorded = Recorded(
             self._backend,
             layer,
-            record if self._save == "gates" else None,  # None: once more, with the gates
+            record if self._kept == "gates" else None,  # None: once more, with the gates
         )
         dsums = sums_of_tangents(recorded, dx, changes)
         passed = linearize(recorded)
@@ -338,6 +352,8 @@ class Tape:
             histories=histories,
         )
         needed += moved_nbytes(layer.params, rows, inputs=2, units=len(layer.state))
+        if self._checkpoints is not None:
+            needed += self._checkpoints.nbytes_again(self._backend)
         memory.require_memory(needed, f"BPTT through {rows.steps} steps")
 
     def release(self) -> None:
@@ -366,21 +382,15 @@ class Tape:
             rows.scatter(self._record.history[part], shown)
         return self
 
+    @property
+    def _kept(self) -> str:
+        """What there is of all steps."""
+        return self._save if self._checkpoints is None else "minimal"
+
     def _held(self) -> Record:
         if self._record is None:
             raise RuntimeError("the tape was released; call bptt.forward again")
         return self._record
-
-    def __enter__(self) -> Tape:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def __repr__(self) -> str:
         if self._record is None:

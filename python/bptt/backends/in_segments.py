@@ -39,17 +39,15 @@ def kept_in_segments(sizes: Sizes, beside: Beside, budget: Budget) -> int:
 def kept_by_parts(
     sizes: Sizes, beside: Beside, most_rows: int, per_row: str | None
 ) -> tuple[int, int]:
-    """``Backend.parts_nbytes``: the states and gates of a part; what its passes hold beside, and
-    twice the gradients that are added up."""
+    """``Backend.parts_nbytes``: the states and gates of a part, what its passes hold beside, and sums
+    of gradients; those of a part and, where they are new, those that are returned."""
     cell, params = sizes.cell, sizes.params
     inputs, outputs = params.input_size, params.output_size or 0
-    held = most_rows * (len(cell.states) + cell.saved) * params.hidden_size
-    units = len(cell.states) + beside.forward + beside.backward + beside.fused
-    at_once = most_rows * (units * params.hidden_size + inputs + (2 + beside.outputs) * outputs)
+    units = 2 * len(cell.states) + cell.saved + beside.forward + beside.backward + beside.fused
+    width = units * params.hidden_size + inputs + (2 + beside.outputs) * outputs
     of_each = 1 if per_row is None else sizes.batch
-    return held * params.dtype.itemsize + of_each * params.nbytes, (
-        at_once * params.dtype.itemsize + (1 + of_each) * params.nbytes
-    )
+    sums = of_each * params.nbytes
+    return most_rows * width * params.dtype.itemsize + sums, params.nbytes + sums
 
 
 def value_and_grad_in_segments(

@@ -15,7 +15,7 @@ from ..outputs import expect_writable
 from ..reused_tape import expect_same_shape
 from ..stack import Stack
 from ..states import GivenState
-from .inputs import initial_state, read_stack_inputs
+from .inputs import initial_state, read_stack_inputs, refuse
 from .passes import Runner
 from .tape import StackTape, tape_nbytes
 
@@ -32,8 +32,10 @@ def forward(
     backend: str,
     save: str,
     out: object,
+    **of_one_layer: object,
 ) -> StackTape:
     """`bptt.forward` of a list of layers."""
+    refuse(**of_one_layer)
     stack, array, given, rows = read_stack_inputs(kind, params, x, state, how)
     save = checks.choice("save", save, SAVE)
     chosen = for_rows(resolve(backend, kind, array.dtype), rows.offsets)

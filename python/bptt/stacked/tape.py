@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import NamedTuple
 
 from .. import checks, memory
@@ -13,6 +12,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..grads import StackGrads
 from ..holdings import backward_nbytes, forward_nbytes, moved_nbytes
+from ..releasing import Releasing
 from ..row_map import RowMap
 from ..stack import Stack
 from ..states import GivenState, as_given, by_part, read_state
@@ -32,7 +32,7 @@ class _Ran(NamedTuple):
     state: State
 
 
-class StackTape:
+class StackTape(Releasing):
     """The record of a forward pass through a stack of layers: as `Tape` is of one layer's."""
 
     def __init__(self, runner: Runner, stack: Stack, x: Array, state: State) -> None:
@@ -219,17 +219,6 @@ class StackTape:
         if self._ran is None:
             raise RuntimeError("the tape was released; call bptt.forward again")
         return self._ran
-
-    def __enter__(self) -> StackTape:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def __repr__(self) -> str:
         if self._ran is None:
