@@ -39,8 +39,8 @@ def kept_in_segments(sizes: Sizes, beside: Beside, budget: Budget) -> int:
 def kept_by_parts(
     sizes: Sizes, beside: Beside, most_rows: int, per_row: str | None
 ) -> tuple[int, int]:
-    """``Backend.parts_nbytes``: the states and gates of a part, what its passes hold beside, and sums
-    of gradients; those of a part and, where they are new, those that are returned."""
+    """``Backend.parts_nbytes``: the states and gates of a part, what its passes hold beside, and
+    sums of gradients; those of a part and, where they are new, those that are returned."""
     cell, params = sizes.cell, sizes.params
     inputs, outputs = params.input_size, params.output_size or 0
     units = 2 * len(cell.states) + cell.saved + beside.forward + beside.backward + beside.fused
