@@ -23,30 +23,27 @@ from .row_map import RowMap
 from .states import as_given
 from .wanted import rows_like
 
-__all__ = ["Checkpoints", "Saved", "checkpointed", "read_saved"]
+__all__ = ["Checkpoints", "Kept", "checkpointed", "read_kept"]
 
 _READOUT = frozenset({"w_ho", "b_o"})
 
 
-class Saved(NamedTuple):
-    """What a tape keeps.
+class Kept(NamedTuple):
+    """What a tape keeps beside y.
 
     Attributes
     ----------
-    save : str
-        One of ``protocol.SAVE``.
     segments : Segments or None
-        Of whose borders the states are kept in place of what `save` says; None to keep that.
+        Of whose borders the states are kept; None to keep all that `save` says.
     nbytes : int
-        Beside y, with what the way back computes again at a time.
+        With what the way back computes again at a time.
     """
 
-    save: str
     segments: Segments | None
     nbytes: int
 
 
-def read_saved(
+def read_kept(
     backend: Backend,
     cell: Cell,
     params: Params,
@@ -54,8 +51,8 @@ def read_saved(
     save: str,
     limit: int | None,
     budget: Budget,
-) -> Saved:
-    """What to keep for a budget, or within a limit in bytes: as much as can be of what `save` says.
+) -> Kept:
+    """What to keep for a budget, or within a limit in bytes.
 
     Raises
     ------
@@ -65,34 +62,26 @@ def read_saved(
     sizes = _sizes(cell, params, rows)
     n = sizes.steps * sizes.batch if sizes.offsets is None else int(sizes.offsets[-1])
     unit = params.hidden_size * params.dtype.itemsize
-
-    def whole(how: str) -> Saved:
-        again = backend.beside(cell, how).backward if how == "minimal" else 0
-        units = len(cell.states) - 1 + (cell.saved if how == "gates" else 0) + again
-        return Saved(how, None, units * n * unit)
-
+    units = len(cell.states) - 1 + (cell.saved if save == "gates" else 0)
+    whole = Kept(None, units * n * unit)
+    if not whole.nbytes:
+        return whole
     borders = backend.part_borders(sizes, None)
 
-    def cut(tried: Budget) -> Saved:
+    def kept(tried: Budget) -> Kept:
         if tried == WHOLE:
-            return whole(save)
+            return whole
         segments = segments_of(Budget(tried.segment_steps), borders)
+        most_steps = int(np.diff(segments.begins).max())
         most_rows = segments.most_rows(sizes.batch, sizes.offsets)
-        held, _ = backend.parts_nbytes(
-            sizes, most_rows, int(np.diff(segments.begins).max(initial=0)), None
-        )
-        kept = segments.count * len(cell.states) * sizes.batch * unit
-        return Saved(save, segments, kept + held)
+        again, _ = backend.parts_nbytes(sizes, most_rows, most_steps, None)
+        states = segments.count * len(cell.states) * sizes.batch * unit
+        return Kept(segments, states + again)
 
-    if not n or (not cell.saved and len(cell.states) == 1):
-        return whole(save)
-    if limit is None:
-        return cut(budget)
-    for found in (whole(save), whole("minimal")):
-        if found.nbytes <= limit:
-            return found
-    grain = int(borders[1]) if sizes.offsets is None else 1
-    return cut(budget_for(limit, sizes.steps, grain, lambda tried: cut(tried).nbytes))
+    if limit is not None:
+        grain = int(borders[1]) if sizes.offsets is None else 1
+        budget = budget_for(limit, sizes.steps, grain, lambda tried: kept(tried).nbytes)
+    return kept(budget)
 
 
 def _sizes(cell: Cell, params: Params, rows: RowMap) -> Sizes:

@@ -9,7 +9,7 @@ from .backends import Backend, for_rows, resolve
 from .backends.protocol import SAVE, State
 from .budget import WHOLE, read_budget
 from .cells import Cell, get_cell
-from .checkpoints import Saved, checkpointed, read_saved
+from .checkpoints import Kept, checkpointed, read_kept
 from .checks import Array
 from .holdings import forward_nbytes, is_small, moved_nbytes
 from .inputs import initial_state, layer_of, read_sequences
@@ -107,10 +107,10 @@ def forward(
         nothing, so that `backward` computes them again. Elman cells have no gates.
     memory_limit : int, optional
         Bytes that the tape may keep beside ``y``, with what `Tape.backward` computes again at a
-        time. If `save` takes more, the tape is one with ``save="minimal"``; and if that is too
-        much, it keeps the state at borders of segments of time, and `backward` computes each
-        segment again: about a third more time and, with "native", the same bits. Elman cells keep
-        nothing beside y. A limit that cannot be met is a ValueError which names the least.
+        time. If what `save` says is more, the tape keeps the state at borders of segments of time,
+        and `backward` computes each segment again: about a quarter more time and, with "native",
+        the same bits. Elman cells keep nothing beside y. A limit that cannot be met is a ValueError
+        which names the least.
     checkpoint_every : int, optional
         K: keep a state every K steps (of whole sums of steps, so somewhat more) in place of what
         `save` says. Not together with `memory_limit`; neither goes with a stack, with `out`, or
@@ -178,10 +178,9 @@ def forward(
     if out is not None:
         return record_into(out, chosen, save, kind, params, x, given, rows)
     if limit is not None or budget != WHOLE:
-        kept = read_saved(chosen, kind, params, rows, save, limit, budget)
+        kept = read_kept(chosen, kind, params, rows, save, limit, budget)
         if kept.segments is not None:
-            return _under_budget(chosen, kind, params, x, given, rows, kept)
-        save = kept.save
+            return _under_budget(chosen, kind, save, params, x, given, rows, kept)
     if not is_small(kind, params, rows):
         needed = forward_nbytes(kind, params, *rows.extent, save, chosen.beside(kind, save))
         needed += moved_nbytes(params, rows, inputs=1, units=len(kind.states))
@@ -194,11 +193,12 @@ def forward(
 def _under_budget(
     backend: Backend,
     cell: Cell,
+    save: str,
     params: Params,
     x: Array,
     given: State | None,
     rows: RowMap,
-    kept: Saved,
+    kept: Kept,
 ) -> Tape:
     """A tape that keeps the states at the borders of segments beside y."""
     assert kept.segments is not None
@@ -207,4 +207,4 @@ def _under_budget(
     memory.require_memory(needed, f"the tape of {rows.steps} steps")
     layer = layer_of(cell, params, x, initial_state(cell, params, rows.batch, given), rows)
     record, checkpoints = checkpointed(backend, layer, cell, rows, kept.segments)
-    return Tape(backend, kept.save, layer, record, rows, checkpoints)
+    return Tape(backend, save, layer, record, rows, checkpoints)

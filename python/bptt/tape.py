@@ -94,7 +94,7 @@ class Tape(Releasing):
 
     @property
     def save(self) -> str:
-        """What is kept of each step: "gates", or "minimal" if these are computed again."""
+        """What `forward` was asked to save: "gates" or "minimal"."""
         return self._save
 
     @property
