@@ -120,3 +120,48 @@ def test_bad_sizes_are_named(
 ) -> None:
     with pytest.raises(error, match=words):
         bptt.plan(*arguments, **options)  # type: ignore[arg-type]
+
+
+def test_the_plan_of_several_lengths_is_that_of_their_sum() -> None:
+    lengths = [100, 3, 0, 57, 100, 40]
+    plan = bptt.plan("lstm", 120, 6, 16, 32, output_size=4, lengths=lengths)
+    assert (plan.steps, plan.rows) == (100, 300)
+    assert plan.flops == 6 * 300 * 32 * (4 * (16 + 32) + 4)
+    assert plan.saved_nbytes == 300 * 32 * 4 * (2 + 4)
+    assert "N=300" in str(plan)
+    padded = bptt.plan("lstm", 100, 6, 16, 32, output_size=4)
+    assert plan.nbytes == padded.nbytes / 2
+    assert plan.seconds["arithmetic"] < padded.seconds["arithmetic"]
+    assert plan.scratch_nbytes < padded.scratch_nbytes
+    assert bptt.plan("lstm", 120, 6, 16, 32, output_size=4, lengths=[100] * 6) == padded
+
+
+def test_a_limit_of_several_lengths_is_kept_and_the_call_does_as_planned() -> None:
+    lengths = np.arange(40)[::-1] * 100
+    of = {"output_size": 10, "lengths": lengths}
+    plan = bptt.plan("lstm", 3900, 40, 16, 32, **of, memory_limit=8 << 20)
+    assert plan.scratch_nbytes <= 8 << 20
+    assert 0 < plan.segment_steps < 3900
+    with pytest.raises(ValueError, match="memory_limit: expected at least") as error:
+        bptt.plan("lstm", 3900, 40, 16, 32, **of, memory_limit=1)
+    least = int(str(error.value).split("at least ")[1].split()[0])
+    params = bptt.init_params("lstm", input_size=16, hidden_size=32, output_size=10, rng=0)
+    x = np.broadcast_to(np.float32(0), (3900, 40, 16))
+    ids = np.zeros((3900, 40), int)
+    how = {"loss": "cross_entropy", "at": "all", "lengths": lengths}
+    with pytest.raises(ValueError, match="memory_limit: expected at least") as error:
+        bptt.value_and_grad("lstm", params, x, ids, **how, memory_limit=1)
+    assert int(str(error.value).split("at least ")[1].split()[0]) > least  # with copies of rows
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([1, 2], r"lengths: expected shape \(3,\)"),
+        ([1, 2, 11], "lengths: expected"),
+        ([1.0, 2.0, 3.0], "lengths: expected"),
+    ],
+)
+def test_lengths_that_are_none_are_refused(lengths: list, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        bptt.plan("gru", 10, 3, 4, 5, lengths=lengths)

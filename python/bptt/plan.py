@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from . import checks
 from .backends import resolve
 from .budget import WHOLE, Budget, budget_for, read_budget
 from .cells import Cell, get_cell
+from .checks import Array
+from .sequence_options import Integers, read_lengths
 from .threads import get_num_threads
 
 __all__ = ["Plan", "plan"]
@@ -27,6 +30,8 @@ class Plan:
     ----------
     cell : str
     steps, batch, input_size, hidden_size : int
+    rows : int
+        Steps of all sequences together: T * B, or the sum of `lengths`.
     output_size : int or None
         Not None for ``value_and_grad``.
     dtype, isa : str
@@ -78,6 +83,7 @@ class Plan:
     cell: str
     steps: int
     batch: int
+    rows: int
     input_size: int
     hidden_size: int
     output_size: int | None
@@ -104,6 +110,8 @@ class Plan:
     def __str__(self) -> str:
         call = "forward + backward" if self.output_size is None else "value_and_grad"
         sizes = f"T={self.steps} B={self.batch} I={self.input_size} H={self.hidden_size}"
+        if self.rows != self.steps * self.batch:
+            sizes += f" N={self.rows}"
         if self.output_size is not None:
             sizes += f" O={self.output_size}"
         threads = f"{self.threads}, split by {self.split}" if self.threads > 1 else "1"
@@ -137,6 +145,7 @@ def plan(
     dtype: npt.DTypeLike = "float32",
     *,
     output_size: int | None = None,
+    lengths: Integers | None = None,
     threads: int | None = None,
     memory_limit: int | None = None,
     checkpoint_every: int | None = None,
@@ -152,6 +161,9 @@ def plan(
     output_size : int, optional
         O. With it the plan is that of `value_and_grad` with a loss at every step, without it that
         of `forward` and ``Tape.backward`` together.
+    lengths : (B,) integers, optional
+        How many steps each sequence has, from 0 to T: as `forward` takes them. Bytes and times are
+        those of all their steps, which a batch of several lengths is computed by.
     threads : int, optional
         The most that may take part; `get_num_threads` if not given.
     memory_limit, checkpoint_every : int, optional
@@ -185,6 +197,13 @@ def plan(
     if max(values, hidden_size * (input_size + hidden_size + (outputs or 0))) > _MOST_VALUES:
         raise ValueError(f"sizes: expected arrays of at most {_MOST_VALUES} values")
 
+    offsets = None if lengths is None else _offsets(lengths, steps, batch)
+    if offsets is not None:
+        steps = len(offsets) - 1
+        if (np.diff(offsets) == batch).all():  # as long as the longest
+            offsets = None
+    rows = steps * batch if offsets is None else int(offsets[-1])
+
     limit, budget = read_budget(memory_limit, checkpoint_every)
     if outputs is None and (limit is not None or budget != WHOLE):
         raise ValueError("memory_limit, checkpoint_every: expected output_size, too, got None")
@@ -194,7 +213,9 @@ def plan(
     def forecast(budget: Budget) -> dict[str, Any]:
         sizes = (steps, batch, input_size, hidden_size, outputs or 0)
         cut = (budget.segment_steps, budget.group_segments)
-        found: dict[str, Any] = _core.forecast(kind.name, *sizes, floats.name, number, *cut)
+        found: dict[str, Any] = _core.forecast(
+            kind.name, *sizes, floats.name, number, *cut, offsets
+        )
         return found
 
     if limit is not None:
@@ -203,6 +224,7 @@ def plan(
     found = forecast(budget)
     del found["begins"], found["slices"]
     kept = min(steps, budget.segment_steps or steps)
+    kept_rows = kept * batch if offsets is None else int(offsets[kept])  # the first are the most
     width = len(kind.states) + _core.CELLS[kind.name]["saved"]
     seconds = {
         "arithmetic": found["flops"] / found.pop("peak") / found["threads"],
@@ -214,14 +236,23 @@ def plan(
         cell=kind.name,
         steps=steps,
         batch=batch,
+        rows=rows,
         input_size=input_size,
         hidden_size=hidden_size,
         output_size=outputs,
         dtype=floats.name,
         isa=_core.isa(),
-        saved_nbytes=width * kept * batch * hidden_size * floats.itemsize,
+        saved_nbytes=width * kept_rows * hidden_size * floats.itemsize,
         segment_steps=budget.segment_steps,
         group_segments=budget.group_segments,
         seconds=seconds,
         **found,
     )
+
+
+def _offsets(lengths: object, steps: int, batch: int) -> Array:
+    """How many rows a batch of such lengths has before each step that is there, and in all."""
+    read = read_lengths(lengths, steps, (steps, batch), batch)
+    at_least = np.arange(int(read.max(initial=0)))
+    active = batch - np.searchsorted(np.sort(read), at_least, side="right")
+    return np.concatenate([[0], np.cumsum(active)]).astype(np.int64)

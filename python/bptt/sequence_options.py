@@ -12,7 +12,7 @@ from . import checks
 from .checks import Array
 from .row_map import Layout, RowMap
 
-__all__ = ["Flags", "Integers", "described", "expect_one_layout", "read_row_map"]
+__all__ = ["Flags", "Integers", "described", "expect_one_layout", "read_lengths", "read_row_map"]
 
 # What a caller may give beside arrays.
 Integers = Union[Array, Sequence[int]]
@@ -77,7 +77,7 @@ def read_row_map(
         steps, batch = shape[::-1] if batch_major else shape
         of_sequence = np.full(batch, steps)
         if lengths is not None:
-            of_sequence = _read_lengths(lengths, steps, shape, batch)
+            of_sequence = read_lengths(lengths, steps, shape, batch)
         layout = Layout(("T", "B"), batch)
         if batch_major:
             layout = Layout(("B", "T"), 1, steps)
@@ -195,7 +195,13 @@ def _read_list(name: str, value: object) -> Array:
         raise ValueError(f"{name}: expected a list of equal rows, got {error}") from None
 
 
-def _read_lengths(value: object, steps: int, shape: tuple[int, ...], batch: int) -> Array:
+def read_lengths(value: object, steps: int, shape: tuple[int, ...], batch: int) -> Array:
+    """The lengths (B,) of the sequences of an x that begins with `shape`, each from 0 to `steps`.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
     lengths = _read_integers("lengths", value)
     checks.expect_shape("lengths", lengths, (batch,), f"x, which begins with {shape}")
     if batch and not (lengths.min() >= 0 and lengths.max() <= steps):
