@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,11 @@ from .interrupt import Interrupt
 from .measure import measure_loss_steps, measure_moment
 from .network import Network
 from .options import TRAINING, add_common_options, backends_used, open_folder, require
-from .reports.adding import ADDING
-from .reports.digits import DIGITS
-from .reports.page import write_report
 from .results import Bar, Results, run_each
 from .tasks import TASKS, Task
 from .training import train
 
 DEFAULT_FOLDER = "bptt-demo"
-_REPORTS = {"digits": DIGITS, "adding": ADDING}  # by task
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -47,8 +42,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def file_names() -> list[str]:
     """Every file that the demo writes of any task, relative to its folder."""
+    from .reports import DEMOS
+
     networks = [network for task in TASKS.values() for network in task().networks()]
-    reports = [name for report in _REPORTS.values() for name in report.files()]
+    reports = [name for report in DEMOS.values() for name in report.files()]
     return [*reports, *(_params_file(network) for network in networks)]
 
 
@@ -61,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     task = TASKS[args.task].make(seed=args.seed, backend=args.backend, quick=args.quick)
     used = backends_used(args.backend, task.cells)
     require(TRAINING)
+    from .reports import DEMOS, conclude
+
     folder = open_folder(args.out, force=args.force, names=file_names(), default=DEFAULT_FOLDER)
     interrupt, networks = Interrupt(), task.networks()
     with interrupt.listen():
@@ -69,11 +68,7 @@ def run(args: argparse.Namespace) -> int:
         run_each(
             networks, work, results, folder, interrupt, steps=len(networks) * task.training_steps
         )
-        results.close(folder)
-        if interrupt.requested:
-            print("Writing what is done so far (Ctrl-C again to stop at once) ...", file=sys.stderr)
-        write_report(_REPORTS[args.task], results, folder)
-    return results.conclude(folder, task.summary(results.networks))
+        return conclude(DEMOS[args.task], results, folder, task.summary(results.networks))
 
 
 def _train_and_measure(

@@ -25,8 +25,6 @@ from .options import (
     require,
 )
 from .own_network import read_network
-from .reports.lags import LAGS
-from .reports.page import write_report
 from .results import Bar, Results, run_each
 from .tasks import TASKS, Task
 from .training import train
@@ -94,6 +92,8 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything that can fail, train, measure, write. Exit code 130 if interrupted."""
     require(TRAINING if args.params is None else DRAWING)
+    from .reports import LAGS, conclude
+
     task, networks = _networks(args)
     used = backends_used(args.backend, [network.cell for network in networks])
     options = Options(args.seed, args.backend, args.max_lag, args.lags, args.sample)
@@ -111,9 +111,7 @@ def run(args: argparse.Namespace) -> int:
     work = partial(_train_and_measure, trained, options, interrupt)
     with suppress(KeyboardInterrupt):  # between two networks, or before the first lag of one
         run_each(networks, work, results, folder, interrupt, steps=steps)
-    results.close(folder)
-    write_report(LAGS, results, folder)
-    return results.conclude(folder)
+    return conclude(LAGS, results, folder)
 
 
 def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:

@@ -41,18 +41,10 @@ class Results:
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         files.write(folder / "results.json", text)
 
-    def conclude(self, folder: Path, summary: str = "") -> int:
-        """Tell the user how it ended; the exit code."""
-        kept = "Interrupted: what was done is kept." if self.interrupted else ""
-        report = f"Report: {folder / 'report.html'}"
-        print("\n".join(filter(None, (kept, summary, report))))
-        return 130 if self.interrupted else 0
-
-    def close(self, folder: Path) -> None:
-        """Nothing more will come."""
-        finished = sum(network.finished for network in self.networks)
-        self.status = "complete" if finished == self.wanted else "interrupted"
-        self.save(folder)
+    @property
+    def finished(self) -> int:
+        """How many networks came to their end."""
+        return sum(network.finished for network in self.networks)
 
 
 def run_each(

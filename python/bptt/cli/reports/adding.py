@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from ..network import Network, grouped
 from ..results import Results
@@ -10,9 +12,6 @@ from ..tasks.adding import BASELINE, Adding
 from . import panels
 from .page import Report
 from .panels import Panel, line
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw_learning(networks: list[Network], task: Adding) -> Figure:

@@ -17,13 +17,16 @@ from __future__ import annotations
 import base64
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from string import Formatter, Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 import bptt
 from bptt import files
@@ -33,10 +36,12 @@ from ..results import Results
 from ..training import MONITORED
 from .panels import to_png
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Group = Callable[[list[Network]], list[Network]]
+
+
+def only(test: Callable[[Network], Any]) -> Group:
+    """Those networks that pass a test."""
+    return lambda networks: [network for network in networks if test(network)]
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,22 @@ class Report:
         return ["results.json", "report.html", *(f"figures/{name}.png" for name in self.figures)]
 
 
+def conclude(report: Report, results: Results, folder: Path, summary: str = "") -> int:
+    """Write all that was found, and tell the user how it ended; the exit code."""
+    results.status = "complete" if results.finished == results.wanted else "interrupted"
+    results.save(folder)
+    if results.interrupted:
+        print("Writing what is done so far (Ctrl-C again to stop at once) ...", file=sys.stderr)
+    write_report(report, results, folder)
+    kept = "Interrupted: what was done is kept." if results.interrupted else ""
+    print("\n".join(filter(None, (kept, summary, f"Report: {folder / 'report.html'}"))))
+    return 130 if results.interrupted else 0
+
+
 def write_report(report: Report, results: Results, folder: Path) -> None:
     """Draw the figures and write the page, from nothing but `results`."""
     groups = {name: group(results.networks) for name, group in report.groups.items()}
-    groups["unfinished"] = [network for network in results.networks if not network.finished]
+    groups["unfinished"] = only(lambda n: not n.finished)(results.networks)
     images = {}
     for name, (group, draw) in report.figures.items():
         if groups[group]:
@@ -96,7 +113,7 @@ def _facts(results: Results) -> dict[str, Any]:
         "monitored": MONITORED,
         "version": bptt.__version__,
         "interrupted": results.interrupted,
-        "finished": sum(network.finished for network in results.networks),
+        "finished": results.finished,
         "wanted": results.wanted,
         "check": ""
         if not checks
