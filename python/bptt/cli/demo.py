@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from .interrupt import Interrupt
 from .measure import measure_loss_steps, measure_moment
 from .network import Network
 from .options import TRAINING, add_common_options, backends_used, open_folder, require
-from .results import Bar, Results, run_each
+from .results import Results
+from .run import Run
 from .tasks import TASKS, Task
 from .training import train
 
@@ -61,30 +60,28 @@ def run(args: argparse.Namespace) -> int:
     from .reports import DEMOS, conclude
 
     folder = open_folder(args.out, force=args.force, names=file_names(), default=DEFAULT_FOLDER)
-    interrupt, networks = Interrupt(), task.networks()
-    with interrupt.listen():
-        results = Results(task, used, task.describe(), len(networks))
-        work = partial(_train_and_measure, task, interrupt, folder)
-        run_each(
-            networks, work, results, folder, interrupt, steps=len(networks) * task.training_steps
-        )
-        return conclude(DEMOS[args.task], results, folder, task.summary(results.networks))
+    networks = task.networks()
+    results = Results(task, used, {}, len(networks))
+    current = Run(results, folder)
+    with current.listen():
+        results.data = task.describe()
+        work = partial(_train_and_measure, task, current)
+        current.each(networks, work, len(networks) * task.training_steps)
+        return conclude(DEMOS[args.task], current, task.summary(results.networks))
 
 
-def _train_and_measure(
-    task: Task, interrupt: Interrupt, folder: Path, network: Network, bar: Bar
-) -> str:
+def _train_and_measure(task: Task, run: Run, network: Network) -> str:
     """Train it, and measure its gradients before and after; the line that is printed of it."""
     began = time.perf_counter()
     task.prepare(network)
     network.before = measure_moment(network, task.backend)
     if task.loss_steps:
         network.by_loss_step = measure_loss_steps(network, task.loss_steps, task.backend)
-    train(network, task, bar, interrupt, monitored=task.follows_reach, evaluated=True)
+    train(network, task, run, monitored=task.follows_reach, evaluated=True)
     network.after = measure_moment(network, task.backend)
     network.seconds = time.perf_counter() - began
     network.params_file = _params_file(network)
-    network.params.save(folder / network.params_file, cell=network.cell)
+    network.params.save(run.folder / network.params_file, cell=network.cell)
     course, line = (network.course, f"{network.title:<19}{network.parameters} parameters   ")
     line += f"loss {course.recent_loss(task.steps_per_evaluation):<8.3g} "
     for name, values in course.held_out.items():

@@ -33,6 +33,7 @@ from bptt import files
 
 from ..network import Network
 from ..results import Results
+from ..run import Run
 from ..training import MONITORED
 from .panels import to_png
 
@@ -53,16 +54,18 @@ class Report:
     text: str  # the name of its file
     groups: dict[str, Group]  # some of the networks, by names that figures and texts use
     figures: dict[str, tuple[str, Callable[..., Figure]]]  # the group they show, and how
-    facts: Callable[[Results], dict[str, Any]]  # what the text says beside settings and data
     row: Callable[[Network, Any], dict[str, str]]  # what it says of a network, given the settings
+    # What the text says beside settings and data.
+    facts: Callable[[Results], dict[str, Any]] = lambda results: {}
 
     def files(self) -> list[str]:
         """All that is written of a run, but for parameters."""
         return ["results.json", "report.html", *(f"figures/{name}.png" for name in self.figures)]
 
 
-def conclude(report: Report, results: Results, folder: Path, summary: str = "") -> int:
+def conclude(report: Report, run: Run, summary: str = "") -> int:
     """Write all that was found, and tell the user how it ended; the exit code."""
+    results, folder = run.results, run.folder
     results.status = "complete" if results.finished == results.wanted else "interrupted"
     results.save(folder)
     if results.interrupted:
