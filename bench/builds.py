@@ -29,7 +29,7 @@ import numpy as np
 from . import session
 from .cases import Case
 from .machine import git
-from .options import add_cases, choose, default_threads, make_parser, numbers, parse
+from .options import add_cases, choose, make_parser, numbers, parse
 from .problem import Outputs, Problem, make_problem, tolerance, worst_output
 from .records import Record, Row
 from .table import count
@@ -40,12 +40,10 @@ Builds = Mapping[str, Path]  # by "old" and "new": the folder of each
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build, compare, time, print; the exit status is `session.run`'s."""
-    parser = make_parser("builds", __doc__, rounds=(9, 2), min_time=(0.05, 0.002))
+    parser = make_parser("builds", __doc__, rounds=(9, 2), min_time=(0.05, 0.002), threads=numbers)
     parser.add_argument("old", metavar="OLD", help="revision or folder")
     parser.add_argument("new", metavar="NEW", help="revision or folder")
     add_cases(parser, ("tanh",))
-    cpus, text = (default_threads(),), "numbers of threads, as 1,2 (as many as CPUs)"
-    parser.add_argument("--threads", type=numbers, default=cpus, metavar="LIST", help=text)
     options = parse(parser, arguments)
     cells = choose(parser, "--cell", options.cell, bptt.CELLS)
     plan = [*itertools.product(cells, options.dtype, options.threads, options.case)]

@@ -1,13 +1,10 @@
 """The shapes of `cases.toml`, and how much work each one is."""
 
-import itertools
-import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,7 +45,10 @@ class Family:
 def load_families() -> dict[str, Family]:
     """Read `cases.toml`."""
     tables = tomllib.loads(Path(__file__).with_name("cases.toml").read_text("utf-8"))
-    return {name: _family(name, **table) for name, table in tables.items()}
+    return {
+        name: Family(table["title"], tuple(Case(name, *shape) for shape in table["shapes"]))
+        for name, table in tables.items()
+    }
 
 
 def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Case]:
@@ -56,15 +56,3 @@ def select(families: Iterable[Family], patterns: Iterable[str] = ()) -> list[Cas
     wanted = tuple(patterns) or ("*",)
     cases = [case for family in families for case in family.cases]
     return [case for case in cases if any(fnmatchcase(case.name, p) for p in wanted)]
-
-
-def _family(name: str, title: str, shapes: Sequence[Any] = (), **grid: Any) -> Family:
-    return Family(title, tuple(Case(name, *shape) for shape in shapes or _grid(**grid)))
-
-
-def _grid(hidden: list[int], batch: list[int], flop: float) -> Iterator[tuple[int, ...]]:
-    """(B, T, I, H) for every pair of H and B, with I = H."""
-    for h, b in itertools.product(hidden, batch):
-        of_one_step = Case("", b, 1, h, h).flops(gates=1)
-        steps = 2 ** round(math.log2(flop / of_one_step))
-        yield b, min(max(steps, 16), 512), h, h

@@ -25,7 +25,6 @@ from . import session
 from .cases import Case
 from .peers import all_peers
 from .problem import Problem, make_problem
-from .records import Row
 from .timing import Sample, Task, Timed, judged
 
 _CELLS = ("tanh", "lstm", "gru")
@@ -58,10 +57,6 @@ def _problem(cell: str, *shape: int) -> Problem:
     return make_problem(Case("lags", *shape), cell, "float32")
 
 
-def _row(work: str, p: Problem, unit: str = "ms") -> Row:
-    return Row("lags", work, f"{p.cell} {p.case.name}", unit=unit)
-
-
 def one_lag(p: Problem, goal: float, rounds: int) -> Task:
     """A pass of one lag with its parameters' gradients, over Tape.backward(dy, out=grads)."""
     tape = bptt.forward(p.cell, p.params, p.x)
@@ -75,7 +70,7 @@ def one_lag(p: Problem, goal: float, rounds: int) -> Task:
         "one lag": Timed(lag),
         "Tape.backward": Timed(lambda: tape.backward(p.dy, out=grads)),
     }
-    return judged(_row("one lag over a backward pass", p), goal, turns, rounds)
+    return judged(p.row("one lag over a backward pass"), goal, turns, rounds)
 
 
 def all_lags(p: Problem, rounds: int) -> Task:
@@ -87,7 +82,7 @@ def all_lags(p: Problem, rounds: int) -> Task:
         call.__name__: Timed(partial(call, *inputs, loss="cross_entropy", at="last"))
         for call in (bptt.lag_gradients, bptt.value_and_grad)
     }
-    row = _row("all lags of a loss at the last step, over BPTT", p)
+    row = p.row("all lags of a loss at the last step, over BPTT")
     return judged(row, _ALL_LAGS_GOAL, turns, rounds)
 
 
@@ -117,7 +112,7 @@ def against_autograd(p: Problem, rounds: int, threads: int) -> Task:
 
     np.testing.assert_allclose(by_lag().norm["w_hh"], autograd(), rtol=1e-3)
     turns = {"lag_gradients": Timed(by_lag), "autograd": Timed(autograd)}
-    row = _row("all lags of a loss at every step, over autograd with copies of the weights", p)
+    row = p.row("all lags of a loss at every step, over autograd with copies of the weights")
     return judged(row, _BRUTE_FORCE_GOAL, turns, rounds)
 
 
@@ -138,4 +133,4 @@ def memory(p: Problem) -> Task:
         f"{len(lags)} lags": partial(peak, lagged),
         "BPTT": partial(peak, lambda: bptt.forward(*inputs).backward(p.dy)),
     }
-    return judged(_row("memory of lags over BPTT", p, "MB"), _MEMORY_GOAL, turns, 1)
+    return judged(p.row("memory of lags over BPTT", "MB"), _MEMORY_GOAL, turns, 1)

@@ -26,11 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def describe(options: Namespace, **more: Any) -> dict[str, Any]:
     """The head of a results file."""
-    info, core, commit = (
-        bptt.info(),
-        getattr(compiled.core, "__file__", None),
-        git("rev-parse", "HEAD"),
-    )
+    info, commit = bptt.info(), git("rev-parse", "HEAD")
+    core = getattr(compiled.core, "__file__", None)
     machine = {**_processor(), "cpus": available_cpus(), "caches": _caches(), "isa": info.isa}
     software = {
         "bptt": info.version,

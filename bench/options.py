@@ -8,9 +8,9 @@ import argparse
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .cases import Case, load_families, select
 
@@ -48,25 +48,43 @@ def set_environment(arguments: Sequence[str]) -> None:
     os.environ.update(dict.fromkeys(_VARIABLES, str(threads)), JAX_PLATFORMS="cpu")
 
 
+def positive(text: str) -> int:
+    """Of an option as ``--rounds 7``."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return number
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Of an option as ``--threads 1,2``."""
+    return tuple(positive(number) for number in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Of an option as ``--cell tanh,lstm``."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def make_parser(
-    command: str, text: str | None, *, rounds: tuple[int, int], min_time: tuple[float, float]
+    command: str, text: str | None, *, threads: Callable[[str], Any] = positive, **defaults: Any
 ) -> argparse.ArgumentParser:
     """A parser of the options of every command that measures.
 
-    `text` says what is measured, and is printed as it stands. Of `rounds` and `min_time` the second
-    is the default with ``--quick``; `parse` fills them in.
+    `text` says what is measured, and is printed as it stands. `threads` may be `numbers`.
+    `defaults` are pairs of ``rounds`` and ``min_time``, the second with ``--quick``; `parse` fills
+    them in.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m bench {command}".strip(),
         description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        conflict_handler="resolve",
     )
-    parser.set_defaults(max_call=math.inf, defaults={"rounds": rounds, "min_time": min_time})
-    add, cpus = parser.add_argument, default_threads()
-    add("--threads", type=_positive, default=cpus, metavar="N", help="of everybody (all CPUs)")
-    add("--rounds", type=_positive, metavar="N", help=f"samples of each ({rounds[0]})")
-    seconds = f"seconds of a sample at least; 0 is one call ({min_time[0]:g})"
+    parser.set_defaults(max_call=math.inf, defaults=defaults)
+    add, cpus = parser.add_argument, str(default_threads())
+    metavar = "LIST" if threads is numbers else "N"
+    add("--threads", type=threads, default=cpus, metavar=metavar, help="of everybody (all CPUs)")
+    add("--rounds", type=positive, metavar="N", help=f"samples of each ({defaults['rounds'][0]})")
+    seconds = f"seconds of a sample at least; 0 is one call ({defaults['min_time'][0]:g})"
     add("--min-time", type=float, metavar="S", help=seconds)
     add("--quick", action="store_true", help="does it run? Small sizes, few and short samples")
     add("--out", type=_json, metavar="FILE.json", help=_OUT)
@@ -122,22 +140,6 @@ def choose(
     if unknown:
         parser.error(f"{option}: {', '.join(unknown)} not in {', '.join(known)}")
     return {name: value for name, value in known.items() if not wanted or name in wanted}
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Of an option as ``--cell tanh,lstm``."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """Of an option as ``--threads 1,2``."""
-    return tuple(_positive(number) for number in text.split(","))
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
-    return number
 
 
 def _json(text: str) -> Path:

@@ -54,9 +54,8 @@ main = session.command("overhead", __doc__, _TITLE, _tasks, rounds=(15, 2), min_
 def smallest_call(cell: str, rounds: int, min_time: float) -> Task:
     """Forward and backward of the smallest useful network, by the backend that "auto" takes."""
     problem = make_problem(Case("overhead", 1, 1, 8, 8), cell, "float32")
-    row = Row("overhead", "forward and backward", f"{cell} {problem.case.name}", unit="us")
     turn = Timed(lambda: run_bptt(problem, "auto"), min_time)
-    return judged(row, _CALL_GOAL, {"bptt": turn}, rounds)
+    return judged(problem.row("forward and backward", "us"), _CALL_GOAL, {"bptt": turn}, rounds)
 
 
 def imports(rounds: int) -> Task:

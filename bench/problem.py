@@ -15,6 +15,7 @@ import numpy.typing as npt
 from bptt.states import as_given, as_tuple
 
 from .cases import Case
+from .records import Row
 
 Array = npt.NDArray[Any]
 # y, and the gradients x, state (of an LSTM also c) and `WEIGHTS`: what all compute.
@@ -43,6 +44,10 @@ class Problem:
     def weights(self) -> list[Array]:
         """In the order of `WEIGHTS`."""
         return [getattr(self.params, name) for name in WEIGHTS]
+
+    def row(self, work: str, unit: str = "ms") -> Row:
+        """Of a task that does this with the problem."""
+        return Row(self.case.family, work, f"{self.cell} {self.case.name}", unit=unit)
 
     def reference(self) -> Outputs:
         """The outputs in float64, by the NumPy backend."""

@@ -6,13 +6,13 @@ it has a `Record`. Samples are not kept: their quartiles are.
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from bptt import files
 
 SCHEMA = 2
 
@@ -111,7 +111,7 @@ class Results:
         """Write JSON, one line a row."""
         head = json.dumps(_plain(self.head), indent=1, allow_nan=False)
         rows = ",\n".join(json.dumps(_plain(asdict(row)), allow_nan=False) for row in self.rows)
-        replace(path, f'{{\n"schema": {SCHEMA},\n"head": {head},\n"rows": [\n{rows}\n]\n}}\n')
+        files.write(path, f'{{\n"schema": {SCHEMA},\n"head": {head},\n"rows": [\n{rows}\n]\n}}\n')
 
     @classmethod
     def read(cls, path: Path) -> "Results":
@@ -119,17 +119,11 @@ class Results:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found.get("schema") != SCHEMA:
             raise ValueError(f"{path.name}: expected schema {SCHEMA}, got {found.get('schema')!r}")
-        rows = [Row(**row) for row in found["rows"]]
-        for row in rows:
-            row.records = {name: _record(**found) for name, found in vars(row)["records"].items()}
-        return cls(found["head"], rows)
+        return cls(found["head"], [_row(**row) for row in found["rows"]])
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file that is never seen half."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _row(records: dict[str, Any], **found: Any) -> Row:
+    return Row(**found, records={name: _record(**record) for name, record in records.items()})
 
 
 def _record(**found: Any) -> Record:

@@ -4,8 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from bptt import files
+
 from .chart import draw
-from .records import Results, replace
+from .records import Results
 from .table import format_table
 
 
@@ -27,6 +29,6 @@ def show(results: Results, path: Path | None) -> None:
     table = format_table(results)
     print(table)
     if path is not None:
-        replace(path.with_suffix(".txt"), table + "\n")
+        files.write(path.with_suffix(".txt"), table + "\n")
         for drawn in draw(results, path):
             print(f"wrote {drawn.name}")

@@ -75,8 +75,6 @@ def _parser() -> ArgumentParser:
 
 def _baseline(peers: Mapping[str, Peer], work: Iterable[tuple[str, str]]) -> str | None:
     """The first of the package's backends that can do any of the work, each a cell and a dtype."""
-    for name, peer in peers.items():
-        able = peer.is_own and peer.missing() is None
-        if able and any(peer.refuses(cell, dtype) is None for cell, dtype in work):
-            return name
-    return None
+    own = ((name, peer) for name, peer in peers.items() if peer.is_own and not peer.missing())
+    able = (name for name, peer in own if any(not peer.refuses(*each) for each in work))
+    return next(able, None)

@@ -25,8 +25,8 @@ import numpy as np
 from . import session
 from .cases import Case
 from .peers import all_peers
+from .peers.torch import layer
 from .problem import Array, Problem, make_problem
-from .records import Row
 from .timing import Sample, Task, Timed, judged
 
 _CELLS = ("tanh", "lstm", "gru")
@@ -58,10 +58,10 @@ def _tasks(options: Namespace) -> Iterator[Task]:
 
 
 _PEERS = ("native", "torch")
+_TITLE = "sequences as people have them"
 main = session.command(
-    "sequences", __doc__, "sequences as people have them", _tasks, *_PEERS, rounds=(9, 1),
-    min_time=(0, 0),
-)  # fmt: skip
+    "sequences", __doc__, _TITLE, _tasks, *_PEERS, rounds=(9, 1), min_time=(0, 0)
+)
 
 
 def _shorter(shape: tuple[int, ...], quick: bool) -> tuple[int, ...]:
@@ -81,20 +81,20 @@ def _lengths(problem: Problem) -> Array:
 
 def _both_passes(problem: Problem, x: Array, dy: Array, **how: Any) -> Callable[[], Any]:
     """`forward` and `Tape.backward` into the arrays of the call before, as in training."""
-    state = problem.state if len(problem.state) > 1 else problem.state[0]
-    params = problem.params
-    tape = bptt.forward(problem.cell, params, x, state, **how)
+    inputs = (problem.cell, problem.params, x, problem.given_state)
+    tape = bptt.forward(*inputs, **how)
     grads = tape.backward(dy)
 
     def call() -> tuple[Array, bptt.Grads]:
-        again = bptt.forward(problem.cell, params, x, state, **how, out=tape)
+        again = bptt.forward(*inputs, **how, out=tape)
         return again.y, again.backward(dy, out=grads)
 
     return call
 
 
-def _each(turn: Timed, steps: int) -> Callable[[], Sample]:
+def _each(call: Callable[[], Any], steps: int) -> Callable[[], Sample]:
     """Turns that tell the time of one of so many steps of sequences."""
+    turn = Timed(call)
 
     def take() -> Sample:
         sample = turn()
@@ -105,17 +105,13 @@ def _each(turn: Timed, steps: int) -> Callable[[], Sample]:
 
 def ragged(problem: Problem, rounds: int) -> Task:
     """The time of a step that is there, of a ragged batch and of a dense one."""
-    lengths = _lengths(problem)
-    x, dy = problem.x, problem.dy
-    some = Timed(_both_passes(problem, x, dy, lengths=lengths))
-    all_of_them = Timed(_both_passes(problem, x, dy))
+    x, dy, lengths = problem.x, problem.dy, _lengths(problem)
     turns = {
-        "ragged": _each(some, int(lengths.sum())),
-        "dense": _each(all_of_them, x.shape[0] * x.shape[1]),
+        "ragged": _each(_both_passes(problem, x, dy, lengths=lengths), lengths.sum()),
+        "dense": _each(_both_passes(problem, x, dy), x.shape[0] * x.shape[1]),
     }
-    return judged(
-        _row("a step of a ragged batch, over a dense one's", problem), _RAGGED_GOAL, turns, rounds
-    )
+    row = problem.row("a step of a ragged batch, over a dense one's")
+    return judged(row, _RAGGED_GOAL, turns, rounds)
 
 
 def against_packed(problem: Problem, goal: float, rounds: int, threads: int) -> Task:
@@ -125,7 +121,7 @@ def against_packed(problem: Problem, goal: float, rounds: int, threads: int) -> 
     torch.set_num_threads(threads)
     lengths = _lengths(problem)
     ours = _both_passes(problem, problem.x, problem.dy, lengths=lengths)
-    module = torch_module(problem)
+    module = layer(problem)
     weights = list(module.parameters())
     x = torch.tensor(problem.x, requires_grad=True)
     state = tuple(torch.tensor(s[None]) for s in problem.state)
@@ -141,21 +137,7 @@ def against_packed(problem: Problem, goal: float, rounds: int, threads: int) -> 
     np.testing.assert_allclose(y, theirs_y.detach(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(grads.x, dx, rtol=1e-2, atol=1e-3)
     turns = {"bptt": Timed(ours), "torch packed": Timed(theirs)}
-    return judged(_row("a ragged batch, over PyTorch's packed path", problem), goal, turns, rounds)
-
-
-def torch_module(problem: Problem) -> Any:
-    """A layer of PyTorch with the problem's weights."""
-    import torch
-
-    kinds: dict[str, Any] = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-    module = kinds.get(problem.cell, torch.nn.RNN)(
-        problem.case.input_size, problem.case.hidden_size
-    )
-    with torch.no_grad():
-        for weight, array in zip(module.parameters(), problem.weights, strict=True):
-            weight.copy_(torch.tensor(array))
-    return module
+    return judged(problem.row("a ragged batch, over PyTorch's packed path"), goal, turns, rounds)
 
 
 def layout(problem: Problem, name: str, rounds: int) -> Task:
@@ -165,7 +147,7 @@ def layout(problem: Problem, name: str, rounds: int) -> Task:
     if name == "batch_first":
         x, dy = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (x, dy))
     turns = {name: Timed(_both_passes(problem, x, dy, **{name: True})), "plain": Timed(plain)}
-    return judged(_row(f"{name}, over the plain call", problem), _LAYOUT_GOAL, turns, rounds)
+    return judged(problem.row(f"{name}, over the plain call"), _LAYOUT_GOAL, turns, rounds)
 
 
 def limited(*shape: int, rounds: int) -> Task:
@@ -175,7 +157,7 @@ def limited(*shape: int, rounds: int) -> Task:
     limit = partial(call, memory_limit=_LIMIT)
     assert limit()[0] == call()[0]
     turns = {"64 MiB": Timed(limit), "all states": Timed(call)}
-    return judged(_row("a limit on memory, over none", problem), _LIMIT_GOAL, turns, rounds)
+    return judged(problem.row("a limit on memory, over none"), _LIMIT_GOAL, turns, rounds)
 
 
 def _with_loss(problem: Problem) -> Callable[..., Any]:
@@ -189,7 +171,7 @@ def _with_loss(problem: Problem) -> Callable[..., Any]:
 def memory(*shape: int) -> Task:
     """Peak of a process with that limit over one with PyTorch, beside what it had before."""
     turns = {"64 MiB": partial(_peak, "bptt", shape), "torch": partial(_peak, "torch", shape)}
-    row = _row("memory of a limited call, over PyTorch's", _problem("lstm", *shape), "MB")
+    row = _problem("lstm", *shape).row("memory of a limited call, over PyTorch's", "MB")
     return judged(row, _MEMORY_GOAL, turns, 1)
 
 
@@ -213,7 +195,7 @@ def _print_peak(who: str, *shape: int) -> None:
 def _torch_with_loss(problem: Problem) -> Callable[[], Any]:
     import torch
 
-    module, x = torch_module(problem), torch.tensor(problem.x, requires_grad=True)
+    module, x = layer(problem), torch.tensor(problem.x, requires_grad=True)
     readout = torch.nn.Linear(problem.case.hidden_size, 10)
     ids = torch.zeros(x.shape[0] * x.shape[1], dtype=torch.long)
 
@@ -236,11 +218,7 @@ def step(rounds: int) -> Task:
     problem = _problem("lstm", 1, 1, 64, 64)
     stepper = bptt.Stepper("lstm", problem.params)
     turn = Timed(partial(stepper, problem.x[0], out=np.empty((1, 64), np.float32)), 0.05)
-    return judged(_row("a step of Stepper", problem, "us"), _STEP_GOAL, {"bptt": turn}, rounds)
-
-
-def _row(work: str, problem: Problem, unit: str = "ms") -> Row:
-    return Row("sequences", work, f"{problem.cell} {problem.case.name}", unit=unit)
+    return judged(problem.row("a step of Stepper", "us"), _STEP_GOAL, {"bptt": turn}, rounds)
 
 
 if __name__ == "__main__":

@@ -150,27 +150,23 @@ def _cells(row: Row, record: Record, head: Mapping[str, Any]) -> dict[str, str]:
     if not record.is_timed:
         loud = record.status.upper() if record.status in ("wrong", "failed") else record.status
         return {"reason": f"{loud}: {record.reason}"}
-    cells, unit = {"note": record.note}, _UNITS[row.unit]
-    if record.value is not None:
-        low, median, high = record.value
-        cells[row.unit] = f"{median / unit:.4g}"
-        cells["IQR"] = f"{(high - low) / median:.1%}"
-        cells["GF/s"] = f"{row.flops / median / 1e9:.2f}" if row.flops else ""
-    plain = {
-        "% peak": (record.share and record.share.median, ".1%"),
-        "plan": (
-            record.predicted and record.value and record.predicted / record.value.median,
-            ".2f",
-        ),
-        "cores": (record.cores, ".2f"),
-        "waits": (record.waits, ".0%"),
+    unit, value = _UNITS[row.unit], record.value
+    median = value.median if value else None
+    cells = {
+        row.unit: _number(median and median / unit, ".4g"),
+        "IQR": _number(value and (value.high - value.low) / value.median, ".1%"),
+        "GF/s": _number(median and row.flops and row.flops / median / 1e9, ".2f"),
+        "% peak": _number(record.share and record.share.median, ".1%"),
+        "plan": _number(median and record.predicted and record.predicted / median, ".2f"),
+        "cores": _number(record.cores, ".2f"),
+        "waits": _number(record.waits, ".0%"),
+        "note": record.note,
     }
-    cells.update({name: f"{v:{form}}" for name, (v, form) in plain.items() if v is not None})
     if record.ratio is not None:
-        low, median, high = record.ratio
-        digits = ".3f" if record.interval or median < 0.2 else ".2f"
-        mark = "~" if low <= 1 <= high else "<" if median < 1 else " "
-        cells["ratio"] = f"{median:{digits}}"
+        low, ratio, high = record.ratio
+        digits = ".3f" if record.interval or ratio < 0.2 else ".2f"
+        mark = "~" if low <= 1 <= high else "<" if ratio < 1 else " "
+        cells["ratio"] = f"{ratio:{digits}}"
         cells["[quartiles]"] = f"{mark} [{low:{digits}} - {high:{digits}}]"
     if record.goal is not None:
         verdict = "" if head["quick"] else ": met" if record.meets_goal else ": MISSED"
@@ -181,3 +177,7 @@ def _cells(row: Row, record: Record, head: Mapping[str, Any]) -> dict[str, str]:
         seen = seen if head["rounds"] >= FEWEST else "too few rounds"
         cells["difference"] = f"{seen} ({least:.3f} to {most:.3f})"
     return cells
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

@@ -76,7 +76,7 @@ RANKS = (
     ("budget", "cells"),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
     ("row_copies",),
-    ("param_arrays", "row_map"),
+    ("param_arrays", "param_readers", "row_map"),
     ("params", "sequence_options"),
     ("holdings", "stack"),
     ("grads", "initial", "losses"),

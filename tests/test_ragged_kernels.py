@@ -16,7 +16,10 @@ from bptt.states import as_tuple
 from ragged import LENGTHS, Ragged, ragged
 
 native = NativeBackend()
-pytestmark = pytest.mark.skipif(native.missing() is not None, reason="no compiled module")
+pytestmark = [
+    pytest.mark.pairs,  # of cells, lengths and numbers of threads
+    pytest.mark.skipif(native.missing() is not None, reason="no compiled module"),
+]
 
 SIZES = [(1, 1), (3, 7), (8, 16), (17, 33), (300, 65), (5, 257)]
 LARGE = (700, 900)  # weights that threads share by units

@@ -14,6 +14,8 @@ from bptt.losses import Objective
 from bptt.states import as_tuple, by_part
 from ragged import LENGTHS, ragged
 
+pytestmark = pytest.mark.pairs  # of cells, batches and numbers of threads
+
 native = NativeBackend()
 compiled = pytest.mark.skipif(native.missing() is not None, reason="no compiled module")
 

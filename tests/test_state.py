@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import bptt
@@ -122,13 +123,16 @@ def test_outputs_of_a_sequence_depend_on_no_other_and_on_no_cut(
 ) -> None:
     p = make_problem(cell, 150, B, I, H, O, dtype="float32")
     call = {"backend": compiled_backend}
+    # Numba's readout is NumPy's product, and BLAS takes other numbers of rows in another order.
+    error = 0 if compiled_backend == "native" else 4 * H * np.finfo("float32").eps
+    same_outputs = partial(np.testing.assert_allclose, rtol=error, atol=error)
     whole = bptt.predict(cell, p.params, p.x, p.state, **call)
     row = p.row(1)
     alone = bptt.predict(cell, p.params, row.x, row.state, **call)
-    np.testing.assert_array_equal(whole.outputs[:, 1:2], alone.outputs)
+    same_outputs(alone.outputs, whole.outputs[:, 1:2])
     first = bptt.predict(cell, p.params, p.x[:70], p.state, **call)
     second = bptt.predict(cell, p.params, p.x[70:], first.state, **call)
-    np.testing.assert_array_equal(np.concatenate([first.outputs, second.outputs]), whole.outputs)
+    same_outputs(np.concatenate([first.outputs, second.outputs]), whole.outputs)
     assert_same_states(second.state, whole.state)
 
 

@@ -3,7 +3,7 @@
 import bptt
 
 from ..problem import Peer, Workload
-from .jax import JaxBptt, JaxVjp
+from .jax import Jax
 from .own import OwnBackend
 from .torch import Torch
 
@@ -14,7 +14,9 @@ def all_peers() -> dict[str, Peer]:
     """Every peer by name, this package's own backends first."""
     own: list[Peer] = [OwnBackend(name) for name in bptt.backends()]
     own.insert(1, OwnBackend("native", reuses=True))
-    return {peer.name: peer for peer in (*own, Torch(), JaxVjp(), JaxBptt())}
+    elman = ("linear", "tanh", "relu")
+    jax = [Jax("jax", "by_vjp", *elman, "lstm", "gru"), Jax("jax-bptt", "by_hand", *elman)]
+    return {peer.name: peer for peer in (*own, Torch(), *jax)}
 
 
 def versions(*names: str) -> dict[str, str]:

@@ -12,9 +12,13 @@ namespace bptt {
 
 class Interrupt {
  public:
-  // `asked` is called on the calling thread, at most every 50 ms, in the floating-point environment
-  // that this thread has now; true ends the call.
-  explicit Interrupt(bool (*asked)()) : asked_(asked) {}
+  using Clock = std::chrono::steady_clock;
+  static constexpr Clock::duration kPeriod = std::chrono::milliseconds(50);
+
+  // `asked` is called on the calling thread, at most once a `period`, in the floating-point
+  // environment that this thread has now; true ends the call.
+  explicit Interrupt(bool (*asked)(), Clock::duration period = kPeriod)
+      : asked_(asked), period_(period) {}
 
   // Whether the rest of the work is to be skipped; any thread.
   bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
@@ -27,19 +31,18 @@ class Interrupt {
     if (done_ < kFlopsBetweenClocks) return;
     done_ = 0;
     const auto now = Clock::now();
-    if (now - last_ < kPeriod) return;
+    if (now - last_ < period_) return;
     last_ = now;
     const FloatEnvironment environment(caller_control_);
     if (asked_()) stopped_.store(true, std::memory_order_relaxed);
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr auto kPeriod = std::chrono::milliseconds(50);
   static constexpr Index kFlopsBetweenClocks = 4'000'000;
   static constexpr Index kFlopsOfACall = 1000;  // small steps, and turns of waiting, take time too
 
   bool (*asked_)();
+  const Clock::duration period_;
   const FloatControl caller_control_ = float_control();
   const std::thread::id caller_ = std::this_thread::get_id();
   // Apart, since all members read it while they wait and the calling thread writes the others.

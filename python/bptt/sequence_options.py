@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Union
 
 import numpy as np
@@ -13,6 +14,8 @@ from .checks import Array
 from .row_map import Layout, RowMap
 
 __all__ = ["Flags", "Integers", "described", "expect_one_layout", "read_row_map"]
+
+_FEW_ROWS = 1 << 16  # their index has half a megabyte
 
 # What a caller may give beside arrays.
 Integers = Union[Array, Sequence[int]]
@@ -67,6 +70,9 @@ def read_row_map(
     turned = checks.boolean("reverse", reverse)
     batch_major = checks.boolean("batch_first", batch_first)
     expect_one_layout(lengths, batch_sizes, batch_major)
+    if lengths is None and batch_sizes is None and reset is None:
+        few = math.prod(shape) <= _FEW_ROWS
+        return (_whole_rows if few else _whole_rows.__wrapped__)(shape, turned, batch_major)
     if batch_sizes is not None:
         sizes = _read_batch_sizes(batch_sizes, shape[0])
         steps, batch = len(sizes), int(sizes.max(initial=0))
@@ -78,11 +84,21 @@ def read_row_map(
         of_sequence = np.full(batch, steps)
         if lengths is not None:
             of_sequence = _read_lengths(lengths, steps, shape, batch)
-        layout = Layout(("T", "B"), batch)
-        if batch_major:
-            layout = Layout(("B", "T"), 1, steps)
+        layout = _layout(steps, batch, batch_major)
     flags = None if reset is None else _read_reset(reset, shape)
     return _row_map(_Given(shape, steps, layout, of_sequence, turned), flags)
+
+
+def _layout(steps: int, batch: int, batch_major: bool) -> Layout:
+    return Layout(("B", "T"), 1, steps) if batch_major else Layout(("T", "B"), batch)
+
+
+@lru_cache(maxsize=64)  # for few rows it takes longer to make than to use
+def _whole_rows(shape: tuple[int, ...], turned: bool, batch_major: bool) -> RowMap:
+    """The map of sequences that are all as long as x, without resets."""
+    steps, batch = shape[::-1] if batch_major else shape
+    layout = _layout(steps, batch, batch_major)
+    return _row_map(_Given(shape, steps, layout, np.full(batch, steps), turned), None)
 
 
 class _Given(NamedTuple):

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             _flush_output()  # here, where an error can be told
     except CommandError as error:
-        return _ended(f"{name}: {error}", error.exit_code)
+        return _ended(f"{name}: {error}", 2)
     except KeyboardInterrupt:
         return _ended(f"\n{name}: interrupted", 130)
     except BrokenPipeError:

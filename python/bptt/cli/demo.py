@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from .interrupt import Interrupt
 from .measure import measure_loss_steps, measure_moment
 from .network import Network
 from .options import TRAINING, add_common_options, backends_used, open_folder, require
-from .reports.adding import ADDING
-from .reports.digits import DIGITS
-from .reports.page import write_report
-from .results import Bar, Results, run_each
+from .results import Results
+from .run import Run
 from .tasks import TASKS, Task
 from .training import train
 
 DEFAULT_FOLDER = "bptt-demo"
-_REPORTS = {"digits": DIGITS, "adding": ADDING}  # by task
 
 
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
@@ -47,8 +41,10 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 def file_names() -> list[str]:
     """Every file that the demo writes of any task, relative to its folder."""
+    from .reports import DEMOS
+
     networks = [network for task in TASKS.values() for network in task().networks()]
-    reports = [name for report in _REPORTS.values() for name in report.files()]
+    reports = [name for report in DEMOS.values() for name in report.files()]
     return [*reports, *(_params_file(network) for network in networks)]
 
 
@@ -61,35 +57,31 @@ def run(args: argparse.Namespace) -> int:
     task = TASKS[args.task].make(seed=args.seed, backend=args.backend, quick=args.quick)
     used = backends_used(args.backend, task.cells)
     require(TRAINING)
+    from .reports import DEMOS, conclude
+
     folder = open_folder(args.out, force=args.force, names=file_names(), default=DEFAULT_FOLDER)
-    interrupt, networks = Interrupt(), task.networks()
-    with interrupt.listen():
-        results = Results(task, used, task.describe(), len(networks))
-        work = partial(_train_and_measure, task, interrupt, folder)
-        run_each(
-            networks, work, results, folder, interrupt, steps=len(networks) * task.training_steps
-        )
-        results.close(folder)
-        if interrupt.requested:
-            print("Writing what is done so far (Ctrl-C again to stop at once) ...", file=sys.stderr)
-        write_report(_REPORTS[args.task], results, folder)
-    return results.conclude(folder, task.summary(results.networks))
+    networks = task.networks()
+    results = Results(task, used, {}, len(networks))
+    current = Run(results, folder)
+    with current.listen():
+        results.data = task.describe()
+        work = partial(_train_and_measure, task, current)
+        current.each(networks, work, len(networks) * task.training_steps)
+        return conclude(DEMOS[args.task], current, task.summary(results.networks))
 
 
-def _train_and_measure(
-    task: Task, interrupt: Interrupt, folder: Path, network: Network, bar: Bar
-) -> str:
+def _train_and_measure(task: Task, run: Run, network: Network) -> str:
     """Train it, and measure its gradients before and after; the line that is printed of it."""
     began = time.perf_counter()
     task.prepare(network)
     network.before = measure_moment(network, task.backend)
     if task.loss_steps:
         network.by_loss_step = measure_loss_steps(network, task.loss_steps, task.backend)
-    train(network, task, bar, interrupt, monitored=task.follows_reach, evaluated=True)
+    train(network, task, run, monitored=task.follows_reach, evaluated=True)
     network.after = measure_moment(network, task.backend)
     network.seconds = time.perf_counter() - began
     network.params_file = _params_file(network)
-    network.params.save(folder / network.params_file, cell=network.cell)
+    network.params.save(run.folder / network.params_file, cell=network.cell)
     course, line = (network.course, f"{network.title:<19}{network.parameters} parameters   ")
     line += f"loss {course.recent_loss(task.steps_per_evaluation):<8.3g} "
     for name, values in course.held_out.items():

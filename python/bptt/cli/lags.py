@@ -10,7 +10,6 @@ from typing import Any
 
 import bptt
 
-from .interrupt import Interrupt
 from .measure import Options, check, measure_lags
 from .network import Network
 from .options import (
@@ -25,9 +24,8 @@ from .options import (
     require,
 )
 from .own_network import read_network
-from .reports.lags import LAGS
-from .reports.page import write_report
-from .results import Bar, Results, run_each
+from .results import Results
+from .run import Run
 from .tasks import TASKS, Task
 from .training import train
 
@@ -94,6 +92,8 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything that can fail, train, measure, write. Exit code 130 if interrupted."""
     require(TRAINING if args.params is None else DRAWING)
+    from .reports import LAGS, conclude
+
     task, networks = _networks(args)
     used = backends_used(args.backend, [network.cell for network in networks])
     options = Options(args.seed, args.backend, args.max_lag, args.lags, args.sample)
@@ -105,15 +105,12 @@ def run(args: argparse.Namespace) -> int:
     folder = open_folder(args.out, force=args.force, names=LAGS.files(), default=DEFAULT_FOLDER)
     about = "data of a file" if task is None else f"{len(first.target)} {task.about}"
     data = {"about": about, "loss": first.loss, "at": first.at}
-    results, interrupt = Results(options, used, data, len(networks)), Interrupt()
+    current = Run(Results(options, used, data, len(networks)), folder)
     trained = None if args.untrained else task
     steps = 0 if trained is None else trained.training_steps * len(networks)
-    work = partial(_train_and_measure, trained, options, interrupt)
     with suppress(KeyboardInterrupt):  # between two networks, or before the first lag of one
-        run_each(networks, work, results, folder, interrupt, steps=steps)
-    results.close(folder)
-    write_report(LAGS, results, folder)
-    return results.conclude(folder)
+        current.each(networks, partial(_train_and_measure, trained, options, current), steps)
+    return conclude(LAGS, current)
 
 
 def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
@@ -126,8 +123,7 @@ def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
     if args.params is not None:
         if args.data is None:
             raise CommandError("--data: expected it beside --params")
-        files = args.params, args.data
-        return None, [read_network(*files, args.cell, args.loss, args.at, ragged=args.lengths)]
+        return None, [read_network(args)]
     kind = TASKS[args.task or "digits"]
     task = kind.make(seed=args.seed, backend=args.backend, quick=args.quick)
     of_cell = {network.cell: network for network in task.networks() if network.compared}
@@ -138,14 +134,12 @@ def _networks(args: argparse.Namespace) -> tuple[Task | None, list[Network]]:
     return task, networks
 
 
-def _train_and_measure(
-    task: Task | None, options: Options, interrupt: Interrupt, network: Network, bar: Bar
-) -> str:
+def _train_and_measure(task: Task | None, options: Options, run: Run, network: Network) -> str:
     """Train it if there is a `task`, and measure it; the line that is printed of it."""
     if task is not None:
-        with interrupt.listen():
-            train(network, task, bar, interrupt, monitored=True, evaluated=False)
-        network.finished &= not interrupt.requested
+        with run.listen():
+            train(network, task, run, monitored=True, evaluated=False)
+        network.finished &= not run.stopping
     began = time.perf_counter()
     measure_lags(network, options)
     network.seconds = time.perf_counter() - began

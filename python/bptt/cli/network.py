@@ -49,11 +49,6 @@ class Course:
         return len(self.loss)
 
     @property
-    def first(self) -> dict[str, float]:
-        """What the first evaluation found."""
-        return {name: values[0] for name, values in self.held_out.items()}
-
-    @property
     def last(self) -> dict[str, float]:
         """What the last evaluation found."""
         return {name: values[-1] for name, values in self.held_out.items()}

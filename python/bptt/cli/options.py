@@ -26,11 +26,7 @@ T = TypeVar("T")
 
 
 class CommandError(Exception):
-    """Printed as one line on stderr; exit code 2 is a wrong call, 1 a failure on the way."""
-
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    """A wrong call: one line on stderr."""
 
 
 def expecting(
@@ -136,8 +132,7 @@ def open_folder(out: str | None, *, force: bool, names: Iterable[str], default: 
 def _first_free(folder: Path) -> Path:
     """`folder` itself, or with the first number that makes it new or empty."""
     numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
-    return next(filter(_is_free, chain([folder], numbered)))
-
-
-def _is_free(folder: Path) -> bool:
-    return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    for each in chain([folder], numbered):
+        if not os.path.lexists(each) or (each.is_dir() and not any(each.iterdir())):
+            break
+    return each

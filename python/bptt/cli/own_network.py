@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,26 +16,18 @@ from .network import Network
 from .options import CommandError
 
 
-def read_network(
-    params: str,
-    data: str,
-    cell: str | None,
-    loss: str | None,
-    at: str | int | None,
-    *,
-    ragged: bool,
-) -> Network:
+def read_network(args: argparse.Namespace) -> Network:
     """The network and the data in two files, or a `CommandError` that says what is wrong."""
-    with _read_of("--params", params):
-        loaded, saved_cell = bptt.Params.load_with_cell(params)
-    with _read_of("--data", data):
-        arrays = files.read_arrays(data)
-    x, target, lengths = _checked(data, arrays, ragged)
-    if loss is None:
-        loss = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
-    cell, at = _cell_of(params, saved_cell, cell), "all" if at is None else at
-    network = Network(cell, cell, cell, loaded.hidden_size, len(x), loss, at)
-    network.params, network.x, network.target, network.lengths = loaded, x, target, lengths
+    with _read_of("--params", args.params):
+        params, saved_cell = bptt.Params.load_with_cell(args.params)
+    with _read_of("--data", args.data):
+        arrays = files.read_arrays(args.data)
+    x, target, lengths = _checked(args.data, arrays, args.lengths)
+    fitting = "cross_entropy" if target.dtype.kind in "iu" else "squared_error"
+    loss, at = args.loss or fitting, "all" if args.at is None else args.at
+    cell = _cell_of(args.params, saved_cell, args.cell)
+    network = Network(cell, cell, cell, params.hidden_size, len(x), loss, at)
+    network.params, network.x, network.target, network.lengths = params, x, target, lengths
     return network
 
 

@@ -1,10 +1,9 @@
-"""What a run found, as ``results.json`` holds it, and how a run goes from network to network."""
+"""What a run found, as ``results.json`` holds it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,7 @@ import numpy as np
 import bptt
 from bptt import files
 
-from .interrupt import Interrupt
 from .network import Network
-
-Bar = Any  # tqdm's, which is imported only where it is drawn
 
 
 @dataclass
@@ -41,50 +37,10 @@ class Results:
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         files.write(folder / "results.json", text)
 
-    def conclude(self, folder: Path, summary: str = "") -> int:
-        """Tell the user how it ended; the exit code."""
-        kept = "Interrupted: what was done is kept." if self.interrupted else ""
-        report = f"Report: {folder / 'report.html'}"
-        print("\n".join(filter(None, (kept, summary, report))))
-        return 130 if self.interrupted else 0
-
-    def close(self, folder: Path) -> None:
-        """Nothing more will come."""
-        finished = sum(network.finished for network in self.networks)
-        self.status = "complete" if finished == self.wanted else "interrupted"
-        self.save(folder)
-
-
-def run_each(
-    networks: list[Network],
-    work: Callable[[Network, Bar], str],
-    results: Results,
-    folder: Path,
-    interrupt: Interrupt,
-    *,
-    steps: int,
-) -> None:
-    """Do `work` on one network after the other, saving after each what is known so far.
-
-    It returns the line that is printed of a network. `steps` is how many steps of training there
-    are in all: the bar is drawn on stderr, and only if that is a terminal. After Ctrl-C there is no
-    next network.
-    """
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    look = "{desc}{postfix} {bar} {percentage:3.0f}%, {rate_noinv_fmt}, {remaining} left"
-    with tqdm(total=steps, unit=" steps", disable=None, dynamic_ncols=True, bar_format=look) as bar:
-        for number, network in enumerate(networks, 1):
-            if interrupt.requested:
-                break
-            bar.set_description_str(f"{network.title} ({number}/{len(networks)})")
-            line = work(network, bar)
-            results.networks.append(network)
-            results.save(folder)
-            with bar.external_write_mode():
-                print(line + ("" if network.finished else "   (interrupted)"), flush=True)
-            if not network.finished:
-                break
+    @property
+    def finished(self) -> int:
+        """How many networks came to their end."""
+        return sum(network.finished for network in self.networks)
 
 
 def _plain(value: Any) -> Any:

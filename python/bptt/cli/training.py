@@ -12,9 +12,8 @@ import numpy as np
 import bptt
 from bptt.checks import Array
 
-from .interrupt import Interrupt
 from .network import Course, Network
-from .results import Bar
+from .run import Run
 from .tasks import Task
 
 MONITORED = 16  # sequences of a minibatch on which the horizon is followed
@@ -72,16 +71,8 @@ def optimise(
         yield value, norm
 
 
-def train(
-    network: Network,
-    task: Task,
-    bar: Bar,
-    interrupt: Interrupt,
-    *,
-    monitored: bool,
-    evaluated: bool,
-) -> None:
-    """Train it in place, to the end unless it is interrupted; its `course` tells how it went.
+def train(network: Network, task: Task, run: Run, *, monitored: bool, evaluated: bool) -> None:
+    """Train it in place, to the end unless the run is stopping; its `course` tells how it went.
 
     `monitored` follows the horizon, `evaluated` looks at the held-out sequences meanwhile.
     """
@@ -101,9 +92,9 @@ def train(
             course.add_evaluation(task.evaluate(network))
             began = time.perf_counter()
         scores = {"loss": course.recent_loss(task.steps_per_evaluation), **course.last}
-        bar.set_postfix(scores, refresh=False)
-        bar.update()
-        if interrupt.requested:
+        run.bar.set_postfix(scores, refresh=False)
+        run.bar.update()
+        if run.stopping:
             break
     if evaluated and course.evaluated[-1] < course.steps:
         course.add_evaluation(task.evaluate(network))

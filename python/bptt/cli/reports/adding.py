@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from matplotlib.figure import Figure
 
 from ..network import Network, grouped
-from ..results import Results
 from ..tasks.adding import BASELINE, Adding
 from . import panels
 from .page import Report
 from .panels import Panel, line
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def draw_learning(networks: list[Network], task: Adding) -> Figure:
@@ -35,10 +31,6 @@ def draw_distance(networks: list[Network], task: Adding) -> Figure:
     return panels.figure(grouped(networks, "steps"), [panel], 3.9, legend)
 
 
-def facts(results: Results) -> dict[str, Any]:
-    return {"baseline": f"{BASELINE:.3f}"}
-
-
 def row(network: Network, task: Adding) -> dict[str, str]:
     """The error as a part of that of the answer 1 to the same sequences."""
     error = network.course.last[task.score_name]
@@ -51,6 +43,5 @@ ADDING = Report(
     text="adding.html",
     groups={"all": list},
     figures={"adding": ("all", draw_learning), "adding-distance": ("all", draw_distance)},
-    facts=facts,
     row=row,
 )

@@ -8,41 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from ..network import Network, grouped
+from ..network import Moment, Network, grouped
 from ..results import Results
 from ..tasks.digits import Digits
 from . import panels
-from .page import Report, number
+from .page import Report, number, only
 from .panels import Panel, line
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Line widths where both cells share a panel.
 _CELL_WIDTH = {"linear": 3.2, "tanh": 1.6}
 _RELATIVE = r"$\|\partial L/\partial S_k\|$ / $\|\partial L/\partial S_t\|$"
 _POWERS = [(r"formula $\rho^{\,t-k}$", panels.DASHED)]
+_GUESSED = (100 / Digits.outputs, "guessing: 10 %")
 _DISTANCES = panels.distances("distance $t-k$ from the loss  (steps)")
 
 
-def elman(networks: list[Network]) -> list[Network]:
-    """The networks of the text, which differ in cell and radius."""
-    return [network for network in networks if not network.gated]
-
-
-def compared(networks: list[Network]) -> list[Network]:
-    """Those of equal size, start and data."""
-    return [network for network in networks if network.compared]
+elman = only(lambda n: not n.gated)  # the networks of the text, which differ in cell and radius
+compared = only(lambda n: n.compared)  # those of equal size, start and data
 
 
 def best_tanh(networks: list[Network]) -> list[Network]:
     """The one that classifies best."""
-    tanh = [network for network in networks if network.cell == "tanh"]
+    tanh = only(lambda n: n.cell == "tanh")(networks)
     return sorted(tanh, key=lambda n: -n.course.last["accuracy"])[:1]
 
 
@@ -60,9 +53,7 @@ def draw_learning(networks: list[Network], task: Digits) -> Figure:
     epochs = {"xlabel": "epoch (pass over the training images)", "xlim": (0, task.epochs)}
     rows = [
         Panel("{} cell", [loss], {"ylabel": "training loss\n(nats)"}, guessing),
-        Panel(
-            "", [accuracy], {"ylabel": "held-out accuracy\n(%)", "ylim": (0, 102)}, _guessed(task)
-        ),
+        Panel("", [accuracy], {"ylabel": "held-out accuracy\n(%)", "ylim": (0, 102)}, _GUESSED),
         Panel("", [reach], {"ylabel": f"{ratio}\n(dotted: equal)", **epochs}, (1,)),
     ]
     of_cell = grouped(networks, "cell")
@@ -89,38 +80,6 @@ def draw_regimes(networks: list[Network], task: Digits) -> Figure:
     return panels.figure(
         regimes, [Panel("{}", draws, {"ylabel": _RELATIVE})], 3.7, legend + _POWERS
     )
-
-
-def draw_distance(networks: list[Network], task: Digits) -> Figure:
-    """||dL/dS_k|| by distance t - k, before and after training."""
-    label = "$\\|\\partial L/\\partial S_k\\|$\n(nats per unit of state)"
-    early = [line(lambda n: n.before.state), _formula(lambda n: n.before.state[0]), _DISTANCES]
-    late = [line(lambda n: n.after.state), _DISTANCES]
-    return _early_and_late(networks, early, late, label, legend=_POWERS)
-
-
-def draw_share(networks: list[Network], task: Digits) -> Figure:
-    """The share of each distance in dL/dW_s: the norm of its term over the sum of all norms."""
-    early = line(lambda n: 100 * n.before.w_hh / n.before.w_hh.sum(), log=False)
-    late = line(lambda n: 100 * n.after.w_hh / n.after.w_hh.sum(), log=False)
-    return _early_and_late(
-        networks,
-        [early, _DISTANCES],
-        [late, _DISTANCES],
-        "share in $\\partial L/\\partial W_s$\n(%)",
-        level=(100 / (task.steps - 1),),
-        legend=[("all distances equal", panels.DOTTED)],
-        sharey="row",
-    )
-
-
-def draw_cut(networks: list[Network], task: Digits) -> Figure:
-    """The error of dL/dW_s if the terms beyond a distance are left out."""
-    kept = panels.distances("largest distance $t-k$ that is kept  (steps)")
-    early = [line(lambda n: 100 * n.before.w_hh_error, log=False), kept]
-    late = [line(lambda n: 100 * n.after.w_hh_error, log=False), kept]
-    label = "error of $\\partial L/\\partial W_s$\n(% of its norm)"
-    return _early_and_late(networks, early, late, label, level=(5, "5 %", "left"))
 
 
 def draw_horizon(networks: list[Network], task: Digits) -> Figure:
@@ -172,7 +131,7 @@ def draw_gated(networks: list[Network], task: Digits) -> Figure:
     bars["yticklabels"] = [network.cell for network in networks]
     reach = [*panels.RELATIVE, panels.distances("distance $t-k$  (steps)", parts=4)]
     columns = [
-        Panel("held-out accuracy (%)", [accuracy], epochs, _guessed(task)),
+        Panel("held-out accuracy (%)", [accuracy], epochs, _GUESSED),
         Panel("milliseconds per epoch", [seconds], bars),
         Panel(_RELATIVE, reach),
     ]
@@ -182,27 +141,33 @@ def draw_gated(networks: list[Network], task: Digits) -> Figure:
     return figure
 
 
-def _early_and_late(
-    networks: list[Network],
-    early: list[panels.Draw],
-    late: list[panels.Draw],
+def _by_distance(
     ylabel: str,
+    y: Callable[[Moment], Any],
+    x: panels.Draw = _DISTANCES,
     *,
+    early: Sequence[panels.Draw] = (),
     level: tuple[Any, ...] = (),
     legend: Sequence[panels.Entry] = (),
     sharey: Literal["all", "row"] = "all",
-) -> Figure:
-    """One panel for each cell (columns), early and late in training (rows), by distance.
+) -> Callable[[list[Network], Digits], Figure]:
+    """Draws y, one panel for each cell (columns), early and late in training (rows).
 
-    With a `level` the axis begins at zero.
+    `early` is beside it in the first row. With a `level` the axis is linear, and begins at zero.
     """
     look = {"ylabel": ylabel, **({"ylim": (0, None)} if level else {})}
+    before = [line(lambda n: y(n.before), log=not level), *early, x]
+    after = [line(lambda n: y(n.after), log=not level), x]
     rows = [
-        Panel("{} cell, before training", early, look, level),
-        Panel("{} cell, after training", late, look, level),
+        Panel("{} cell, before training", before, look, level),
+        Panel("{} cell, after training", after, look, level),
     ]
-    legend = [*panels.radii(networks), *legend]
-    return panels.figure(grouped(networks, "cell"), rows, 5.8, legend, sharey=sharey)
+
+    def draw(networks: list[Network], task: Digits) -> Figure:
+        entries = [*panels.radii(networks), *legend]
+        return panels.figure(grouped(networks, "cell"), rows, 5.8, entries, sharey=sharey)
+
+    return draw
 
 
 def _formula(scale: Callable[[Network], float]) -> panels.Draw:
@@ -218,10 +183,6 @@ def _formula(scale: Callable[[Network], float]) -> panels.Draw:
 def _powers(network: Network) -> Any:
     """rho^(t-k)"""
     return np.power(float(network.radius or 0), np.arange(network.steps))
-
-
-def _guessed(task: Digits) -> tuple[float, str]:
-    return 100 / task.outputs, "guessing: 10 %"
 
 
 def facts(results: Results) -> dict[str, Any]:
@@ -258,6 +219,29 @@ def row(network: Network, task: Digits) -> dict[str, Any]:
     }
 
 
+# ||dL/dS_k|| by distance t - k.
+_distance = _by_distance(
+    "$\\|\\partial L/\\partial S_k\\|$\n(nats per unit of state)",
+    lambda moment: moment.state,
+    early=[_formula(lambda n: n.before.state[0])],
+    legend=_POWERS,
+)
+# The share of each distance in dL/dW_s: the norm of its term over the sum of all norms.
+_share = _by_distance(
+    "share in $\\partial L/\\partial W_s$\n(%)",
+    lambda moment: 100 * moment.w_hh / moment.w_hh.sum(),
+    level=(100 / (Digits.steps - 1),),
+    legend=[("all distances equal", panels.DOTTED)],
+    sharey="row",
+)
+# The error of dL/dW_s if the terms beyond a distance are left out.
+_cut = _by_distance(
+    "error of $\\partial L/\\partial W_s$\n(% of its norm)",
+    lambda moment: 100 * moment.w_hh_error,
+    panels.distances("largest distance $t-k$ that is kept  (steps)"),
+    level=(5, "5 %", "left"),
+)
+
 DIGITS = Report(
     command="demo",
     title="How far back does learning reach?",
@@ -266,15 +250,15 @@ DIGITS = Report(
         "all": list,
         "elman": elman,
         "best_tanh": best_tanh,
-        "gated": lambda networks: [network for network in networks if network.gated],
+        "gated": only(lambda n: n.gated),
         "compared": compared,
     },
     figures={
         "learning": ("elman", draw_learning),
         "regimes": ("elman", draw_regimes),
-        "distance": ("elman", draw_distance),
-        "share": ("elman", draw_share),
-        "cut": ("elman", draw_cut),
+        "distance": ("elman", _distance),
+        "share": ("elman", _share),
+        "cut": ("elman", _cut),
         "horizon": ("all", draw_horizon),
         "readout": ("elman", draw_readout),
         "gated": ("compared", draw_gated),

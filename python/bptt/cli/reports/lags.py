@@ -6,21 +6,19 @@ What a curve shows is drawn by `bptt.LagGradients.draw` and its like; here panel
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
 
 from ..measure import Options
 from ..network import Network, grouped
 from ..results import Results
 from . import panels
-from .page import Report, number
+from .page import Report, number, only
 from .panels import Panel
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 TOLERANCE = 0.05  # of the horizon
 _DARKEST = 1e-8  # part of the largest in a heat map; what is below it looks the same
@@ -30,8 +28,6 @@ _ROUTES: dict[str, Any] = {"direct": {"ls": "--", "lw": 1.6}, "recurrent": {"ls"
 
 def heat(networks: list[Network], options: Options) -> Figure:
     """||delta|| over the step of the loss and the lag, one panel for each cell, in one scale."""
-    from matplotlib.colors import LogNorm
-
     norms = np.concatenate([network.every_step.signal.ravel() for network in networks])
     norms = norms[np.isfinite(norms) & (norms > 0)]
     largest, smallest = norms.max(initial=0) or 1.0, norms.min(initial=1)
@@ -109,16 +105,6 @@ def training(networks: list[Network], options: Options) -> Figure:
     return panels.figure({"": networks}, [panel], 3.3, panels.cells(networks))
 
 
-def shown(networks: list[Network]) -> list[Network]:
-    """Those whose gradient is finite at one lag at least."""
-    return [network for network in networks if network.lags.lags.size]
-
-
-def having(name: str) -> Callable[[list[Network]], list[Network]]:
-    """Those that something was measured of."""
-    return lambda networks: [network for network in networks if hasattr(network, name)]
-
-
 def facts(results: Results) -> dict[str, Any]:
     """What is measured."""
     at, sample = results.data["at"], results.settings.sample
@@ -151,13 +137,13 @@ LAGS = Report(
     text="lags.html",
     groups={
         "all": list,
-        "shown": shown,
-        "routed": lambda networks: having("direct")(shown(networks)),
-        "with_exponents": lambda networks: [
-            n for n in having("lyapunov")(networks) if np.isfinite(n.lyapunov.exponents).any()
-        ],
-        "trained": having("monitor"),
-        "overflown": lambda networks: [n for n in networks if n.lags.overflow_lag is not None],
+        "shown": only(lambda n: n.lags.lags.size),  # finite at one lag at least
+        "routed": only(lambda n: n.lags.lags.size and hasattr(n, "direct")),
+        "with_exponents": only(
+            lambda n: hasattr(n, "lyapunov") and np.isfinite(n.lyapunov.exponents).any()
+        ),
+        "trained": only(lambda n: hasattr(n, "monitor")),
+        "overflown": only(lambda n: n.lags.overflow_lag is not None),
     },
     figures={
         "heat": ("shown", heat),

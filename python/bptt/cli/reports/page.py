@@ -17,26 +17,32 @@ from __future__ import annotations
 import base64
 import math
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from string import Formatter, Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure
 
 import bptt
 from bptt import files
 
 from ..network import Network
 from ..results import Results
+from ..run import Run
 from ..training import MONITORED
 from .panels import to_png
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 Group = Callable[[list[Network]], list[Network]]
+
+
+def only(test: Callable[[Network], Any]) -> Group:
+    """Those networks that pass a test."""
+    return lambda networks: [network for network in networks if test(network)]
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,32 @@ class Report:
     text: str  # the name of its file
     groups: dict[str, Group]  # some of the networks, by names that figures and texts use
     figures: dict[str, tuple[str, Callable[..., Figure]]]  # the group they show, and how
-    facts: Callable[[Results], dict[str, Any]]  # what the text says beside settings and data
     row: Callable[[Network, Any], dict[str, str]]  # what it says of a network, given the settings
+    # What the text says beside settings and data.
+    facts: Callable[[Results], dict[str, Any]] = lambda results: {}
 
     def files(self) -> list[str]:
         """All that is written of a run, but for parameters."""
         return ["results.json", "report.html", *(f"figures/{name}.png" for name in self.figures)]
 
 
+def conclude(report: Report, run: Run, summary: str = "") -> int:
+    """Write all that was found, and tell the user how it ended; the exit code."""
+    results, folder = run.results, run.folder
+    results.status = "complete" if results.finished == results.wanted else "interrupted"
+    results.save(folder)
+    if results.interrupted:
+        print("Writing what is done so far (Ctrl-C again to stop at once) ...", file=sys.stderr)
+    write_report(report, results, folder)
+    kept = "Interrupted: what was done is kept." if results.interrupted else ""
+    print("\n".join(filter(None, (kept, summary, f"Report: {folder / 'report.html'}"))))
+    return 130 if results.interrupted else 0
+
+
 def write_report(report: Report, results: Results, folder: Path) -> None:
     """Draw the figures and write the page, from nothing but `results`."""
     groups = {name: group(results.networks) for name, group in report.groups.items()}
-    groups["unfinished"] = [network for network in results.networks if not network.finished]
+    groups["unfinished"] = only(lambda n: not n.finished)(results.networks)
     images = {}
     for name, (group, draw) in report.figures.items():
         if groups[group]:
@@ -96,7 +116,7 @@ def _facts(results: Results) -> dict[str, Any]:
         "monitored": MONITORED,
         "version": bptt.__version__,
         "interrupted": results.interrupted,
-        "finished": sum(network.finished for network in results.networks),
+        "finished": results.finished,
         "wanted": results.wanted,
         "check": ""
         if not checks

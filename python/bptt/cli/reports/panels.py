@@ -12,20 +12,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bptt.ticks import label_logarithmic
 
 from ..network import Network
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Style = dict[str, Any]  # how a line looks
 Entry = tuple[str, Style]  # of a legend
 Entries = Sequence[Entry]
-Draw = Callable[["Axes", Network], Any]  # a network into a panel
+Draw = Callable[[Axes, Network], Any]  # a network into a panel
 
 GREY = "#444444"
 DASHED: Style = {"color": "black", "ls": (0, (3, 3)), "lw": 1.3}  # a formula
@@ -67,9 +69,6 @@ def figure(
 
     It is as wide as a report, and `height` inches high. What shares an axis has its labels once.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
-
     made = Figure(figsize=(9.0, height))  # the report shows it 900 pixels wide
     shape = (len(groups), len(panels)) if across else (len(panels), len(groups))
     axes = made.subplots(*shape, squeeze=False, sharex="col", sharey=sharey)
@@ -91,10 +90,6 @@ def figure(
 
 def to_png(draw: Callable[[], Figure]) -> bytes:
     """Draw a figure in the reports' style; the bytes of a PNG file."""
-    import matplotlib
-
-    from bptt.ticks import label_logarithmic
-
     png = io.BytesIO()
     with matplotlib.rc_context(fname=Path(__file__).with_name("figures.mplstyle")):
         figure = draw()
