@@ -62,9 +62,10 @@ def one_lag(p: Problem, goal: float, rounds: int) -> Task:
     tape = bptt.forward(p.cell, p.params, p.x)
     grads = bptt.Grads.zeros(p.params, *p.x.shape[:2], cell=p.cell)
     (terms,) = read_question(p.cell, p.params, p.x, dy=p.dy).groups
-    deltas = (p.dy, *(np.zeros_like(p.dy) for _ in terms.recorded.after[1:]))
+    recorded = terms.layers[0].recorded
+    deltas = (p.dy, *(np.zeros_like(p.dy) for _ in recorded.after[1:]))
     into = tuple(map(np.empty_like, deltas))
-    lag = partial(terms.recorded.pull_back, deltas, weights=True, into=into)
+    lag = partial(recorded.pull_back, deltas, weights=True, into=into)
     turns = {
         "one lag": Timed(lag),
         "Tape.backward": Timed(lambda: tape.backward(p.dy, out=grads)),

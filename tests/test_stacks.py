@@ -494,8 +494,6 @@ def test_what_goes_with_one_layer_alone_says_so() -> None:
     with pytest.raises(ValueError, match="jvp: expected a tape of one layer"):
         tape.jvp(X4)
     with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):
-        bptt.lag_gradients("lstm", layers, X4, target, **loss)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"got list; this call takes one layer, no stack"):
         bptt.Stepper("lstm", layers, batch=B)  # type: ignore[arg-type]
 
 

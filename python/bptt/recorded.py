@@ -89,25 +89,34 @@ class Recorded:
         dy[objective.step] = of_loss
         return loss, dy, readout
 
-    def sweep(self, incoming: Incoming, trace: Trace, route: str = "whole") -> Named:
-        """BPTT through all steps along one of ``ROUTES``: the parameters' gradients, and `trace`,
-        which is written to.
+    def sweep(
+        self, incoming: Incoming, trace: Trace, route: str = "whole", inputs: bool = False
+    ) -> Grads:
+        """BPTT through all steps along one of ``ROUTES``: the gradients of the parameters and, if
+        asked for, of the inputs; and `trace`, which is written to.
         """
-        request = Request(wanted=frozenset(PARAM_NAMES), trace=trace, route=route)
-        return self.backend.backward(self.layer, self._record, incoming, request).arrays()
+        wanted = frozenset(("x", *PARAM_NAMES) if inputs else PARAM_NAMES)
+        request = Request(wanted=wanted, trace=trace, route=route)
+        return self.backend.backward(self.layer, self._record, incoming, request)
 
     def lag_products(self, deltas: Array, totals: Named, lags: Array) -> tuple[Array, Named] | None:
         """``Backend.lag_products`` of this pass."""
         return self.backend.lag_products(self.layer, self.y, deltas, totals, lags)
 
     def pull_back(
-        self, dstates: State, *, weights: bool, into: State | None = None, route: str = "whole"
+        self,
+        dstates: State,
+        *,
+        weights: bool,
+        into: State | None = None,
+        route: str = "whole",
+        dx: Array | None = None,
     ) -> tuple[Named, State]:
         """One step of BPTT of the first steps, as many as `dstates` (n, B, H) has, at once.
 
         Returns the parameters' gradients, summed over steps, none of them unless `weights`; and
         the gradient of the state before each step, (n, B, H), in the first rows of `into` if that
-        is given.
+        is given. That of the inputs of these steps goes to the first rows of `dx`, if there is one.
         """
         into = into or tuple(map(np.empty_like, dstates))
         found: Named = {}
@@ -115,7 +124,10 @@ class Recorded:
             layer = {n: w for n, w in self.params.arrays().items() if n not in ("w_ho", "b_o")}
             found = {name: np.empty_like(w) for name, w in layer.items()}
         for some in self._blocks(dstates):
-            self._pull_back(some, dstates, found, into, add=some.start > 0, route=route)
+            add = some.start > 0
+            if add and dx is not None:
+                dx[some] = 0
+            self._pull_back(some, dstates, found, into, add=add, x=dx, route=route)
         return found, tuple(s[: len(dstates[0])] for s in into)
 
     def add_step_gradients(self, dstates: State, into: Grads) -> None:

@@ -22,6 +22,7 @@ from .. import checks
 from ..cells import Cell
 from ..checks import Array
 from ..params import Params
+from ..stack import Layers
 from .options import Loss, Plan, expect_options, shows
 from .probe import Probe
 from .question import Question
@@ -132,7 +133,7 @@ class AdaptiveHorizon(Probe):
     def update(
         self,
         cell: str | Cell,
-        params: Params,
+        params: Params | Layers,
         x: Array,
         target: Array | None = None,
         **loss: Unpack[Loss],
@@ -179,8 +180,8 @@ def bias_bound(lags: LagGradients, reach: int) -> Array:
         further = np.arange(1, reach - measured + 1)
         with np.errstate(over="ignore", invalid="ignore"):
             norm = np.concatenate([norm, norm[-1] * _decay(norm) ** further])
-    layer = [name for name in lags.norm if name not in ("params", "state")]
-    total = np.sqrt(sum(np.sum(np.square(lags.total[name], dtype=float)) for name in layer))
+    layers = [g for name, g in lags.total.items() if name in lags.norm]  # without the readout
+    total = np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in layers))
     rest = np.append(np.cumsum(norm[:0:-1])[::-1], 0.0)
     bound: Array = np.divide(rest, total, out=np.where(rest > 0, np.inf, 0.0), where=total > 0)
     return bound

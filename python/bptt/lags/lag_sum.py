@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,19 @@ class LagSum:
     def __iter__(self) -> Iterator[list[Term]]:
         return map(list, zip(*self.groups, strict=True))
 
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What stands before the names of each layer's parameters: nothing of a layer alone."""
+        return self.groups[0].prefixes
+
+    @property
+    def is_stack(self) -> bool:
+        return "" not in self.prefixes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.groups[0].dy.dtype
+
     def gap(self) -> float:
         """``||total - sum of the terms||``, all parameters and sequences as one vector.
 
@@ -51,7 +65,7 @@ class LagSum:
         That of the summands, and not of the total: where they cancel, rounding stays.
         """
         gap = gap / size if size > 0 else 0.0
-        if gap > _ROUNDING * np.finfo(self.groups[0].total["w_hh"].dtype).eps:
+        if gap > _ROUNDING * np.finfo(self.dtype).eps:
             raise RuntimeError(f"the terms of all lags do not add up to the gradient: {gap:.2g}")
 
     @staticmethod

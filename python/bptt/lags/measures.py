@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from ..backends.protocol import State
 from ..checks import Array
+from .at_one_step import AtOneStep
 from .lag_sum import LagSum
 from .result import LagGradients, LagTerm
 from .scalar import dot, squares_of, sum_of
-from .terms import AtOneStep, Term, Terms
+from .terms import Term, Terms
 
 __all__ = ["Curves"]
 
@@ -27,6 +30,33 @@ _PRODUCTS = 6
 Found = dict[str, dict[str, Array]]
 
 
+class Rows:
+    """What is measured, by key: each parameter, sums of several, and delta.
+
+    Of a stack the sums are those of each layer and that of all, and so is delta.
+    """
+
+    def __init__(self, names: Sequence[str], prefixes: Sequence[str]) -> None:
+        layers = [prefix.removesuffix(".") for prefix in prefixes if prefix]
+        self._of_layers = [
+            [n for n, name in enumerate(names) if name.startswith(f"{layer}.")] for layer in layers
+        ]
+        self.states = 1 + len(layers)  # the last keys
+        self.keys = [*names, *layers, "params", *(f"{layer}.state" for layer in layers), "state"]
+
+    def of(self, params: Array, states: Array) -> Array:
+        """(..., keys, n) of those of each parameter, and of each layer's states."""
+        sums = [_sum(params[..., rows, :]) for rows in self._of_layers]
+        of_all = [_sum(states)] if sums else []  # a layer's is that of all, where it is alone
+        return np.concatenate([params, *sums, _sum(params), states, *of_all], axis=-2)
+
+
+def _sum(rows: Array) -> Array:
+    """(..., n, m) as (..., 1, m)."""
+    total: Array = np.add.reduce(rows, axis=-2, keepdims=True)
+    return total
+
+
 class Curves:
     """The measures of all lags so far, and the lag at which they end since its term is not finite.
 
@@ -36,6 +66,7 @@ class Curves:
     def __init__(self, total: LagSum) -> None:
         self._sum = total
         self._total = sum_of([group.total for group in total.groups])
+        self._rows = Rows(list(self._total), total.prefixes)
         self.lags: list[int] = []
         self.overflow_lag: int | None = None
         self._products: list[Array] = []  # (keys, 6) of each lag
@@ -45,7 +76,7 @@ class Curves:
     def add(self, parts: list[Term]) -> bool:
         """The next lag: its term for each group of sequences. False if that is not finite."""
         groups = self._sum.groups
-        products = self._scaled(_products(parts, groups), 1.0)
+        products = self._scaled(self._rows.of(*_products(parts, groups)), 1.0)
         if not np.isfinite(products[:, 0]).all():
             self.overflow_lag = parts[0].lag
             return False
@@ -61,7 +92,7 @@ class Curves:
         """With group `i` left out, and each of the others counting as much more."""
         groups = self._sum.groups
         others = _products(parts[:i] + parts[i + 1 :], groups[:i] + groups[i + 1 :])
-        return self._scaled(others, len(groups) / (len(groups) - 1))
+        return self._scaled(self._rows.of(*others), len(groups) / (len(groups) - 1))
 
     def _scaled(self, products: Array, by: float) -> Array:
         """With each sequence counting `by` as much, for others that were left out.
@@ -69,8 +100,9 @@ class Curves:
         A sum of terms over sequences grows by this factor, and so does a sum of squares of delta,
         which the factor of the sample is in twice.
         """
-        products[:-1] *= by**2
-        products[-1] *= by / (self._sum.factor or 1.0)
+        states = self._rows.states
+        products[:-states] *= by**2
+        products[-states:] *= by / (self._sum.factor or 1.0)
         return products
 
     def add_all(self) -> bool:
@@ -94,17 +126,17 @@ class Curves:
         params = np.concatenate(
             [found[:count], np.broadcast_to(totals[:, None], (count, len(totals), 1))], axis=2
         )
-        squares = np.sum([_squares_by_step(d) for d in group.total_dstates], axis=0)
-        states = _of_states(squares, len(squares) - 1 - lags)
-        self._products = list(
-            np.concatenate([params, params.sum(axis=1, keepdims=True), states[:, None]], axis=1)
-        )
+        steps = len(group.dy) - 1 - lags
+        states = [
+            _of_states(_squares_of_parts(state), steps)[:, None] for state in group.total_dstates
+        ]
+        self._products = list(self._rows.of(params, np.concatenate(states, axis=1)))
         return True
 
     def _signal_of(self, parts: list[Term]) -> Array:
         squares = np.zeros(self._sum.steps)
         for term in parts:
-            for d in term.dstates:
+            for d in itertools.chain.from_iterable(term.dstates):
                 squares[term.steps] += _squares_by_step(d)
         return np.sqrt(squares / (self._sum.factor or 1.0))
 
@@ -139,13 +171,12 @@ class Curves:
         """Of what was added up, which may have cancelled: the norms of delta, times its inputs'."""
         groups, factor = self._sum.groups, self._sum.factor or 1.0
         deltas = sum(math.sqrt(products[-1, 0] * factor) for products in self._products)
-        all_lags = math.sqrt(sum(sum(group.dstates_squares) for group in groups))
+        all_lags = math.sqrt(sum(sum(map(sum, group.dstates_squares)) for group in groups))
         return max(deltas, all_lags) * math.sqrt(sum(group.inputs_square for group in groups))
 
     def _measures(self, products: list[Array]) -> Found:
         """Norm, error, cosine and share, from the products of each lag."""
-        keys = [*self._total, "params", "state"]
-        eps = float(np.finfo(self._total["w_hh"].dtype).eps)
+        keys, eps = self._rows.keys, float(np.finfo(self._sum.dtype).eps)
         of = np.array(products).reshape(-1, len(keys), _PRODUCTS).transpose(2, 1, 0)
         with np.errstate(all="ignore"):  # a total that overflowed: nan
             curves = _curves(*of, rounding=(_ROUNDING * eps) ** 2)
@@ -190,8 +221,8 @@ def _curves(
     }
 
 
-def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:
-    """(keys, 6) of one lag, for the sequences of some groups."""
+def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> tuple[Array, Array]:
+    """(parameters, 6) and, of delta, (layers, 6) of one lag, for the sequences of some groups."""
     term, rest = sum_of([t.params for t in parts]), sum_of([t.rest for t in parts])
     total = sum_of([group.total for group in groups])
     squares = squares_of(total) if len(groups) > 1 else groups[0].squares
@@ -201,7 +232,7 @@ def _products(parts: Sequence[Term], groups: Sequence[Terms]) -> Array:
     of_states = np.sum(
         [_of_dstates(t, group) for t, group in zip(parts, groups, strict=True)], axis=0
     )
-    return np.concatenate([of_params, [of_params.sum(axis=0), of_states]])
+    return of_params, of_states
 
 
 def _of_arrays(term: Array, rest: Array, total: Array, total_total: float) -> tuple[float, ...]:
@@ -217,14 +248,15 @@ def _of_arrays(term: Array, rest: Array, total: Array, total_total: float) -> tu
 
 
 def _of_dstates(term: Term, group: Terms) -> Array:
-    """Of delta, as one vector over all steps."""
-    found = np.zeros(_PRODUCTS)
+    """(layers, 6) of delta, as one vector over all steps."""
+    found = np.zeros((len(group.layers), _PRODUCTS))
     arrays = (term.dstates, term.rest_dstates, group.total_dstates, group.dstates_squares)
-    for d, rest, total, whole in zip(*arrays, strict=True):
-        cut = dot(rest, rest)
-        along = dot(rest, total[: len(rest)])
-        part = max(whole - 2 * along + cut, 0.0)
-        found += (dot(d, d), dot(d, total[term.steps]), cut, along, part, whole)
+    for row, *of_layer in zip(found, *arrays, strict=True):
+        for d, rest, total, whole in zip(*of_layer, strict=True):
+            cut = dot(rest, rest)
+            along = dot(rest, total[: len(rest)])
+            part = max(whole - 2 * along + cut, 0.0)
+            row += (dot(d, d), dot(d, total[term.steps]), cut, along, part, whole)
     return found
 
 
@@ -236,8 +268,14 @@ def _of_states(squares: Array, steps: Array) -> Array:
     return np.stack([here, here, cut, cut, whole - cut, whole], axis=1)
 
 
+def _squares_of_parts(state: State) -> Array:
+    """(T,) float64, the square of the norm of each step of all parts (T, B, H)."""
+    squares: Array = np.sum([_squares_by_step(d) for d in state], axis=0)
+    return squares
+
+
 def _squares_by_step(d: Array) -> Array:
-    """(T,) float64, the square of the norm of each step of d (T, B, H)."""
+    """The same of one part."""
     rows = d.reshape(len(d), -1)
     squares: Array = np.einsum("ij,ij->i", rows, rows)
     if not np.isfinite(squares).all():

@@ -13,6 +13,7 @@ from .. import checks
 from ..cells import Cell
 from ..checks import Array
 from ..params import Params
+from ..stack import Layers
 from .options import Loss, Plan, expect_options, shows
 from .probe import Probe
 from .question import Question
@@ -116,7 +117,7 @@ class LagMonitor(Probe):
     def step(
         self,
         cell: str | Cell,
-        params: Params,
+        params: Params | Layers,
         x: Array,
         target: Array | None = None,
         **loss: Unpack[Loss],

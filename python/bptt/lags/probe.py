@@ -17,6 +17,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..initial import Seed, generator_of
 from ..params import Params
+from ..stack import Layers
 from .gradients import measured
 from .options import Loss, expect_options
 from .question import Question
@@ -70,7 +71,7 @@ class Probe(ABC):
         """The question about the lags that are measured."""
 
     def _step(
-        self, cell: str | Cell, params: Params, x: Array, target: Array | None, loss: Loss
+        self, cell: str | Cell, params: Params | Layers, x: Array, target: Array | None, loss: Loss
     ) -> LagGradients | None:
         """One step of training: what was measured, or None."""
         expect_options(type(self).__name__, loss, Loss)

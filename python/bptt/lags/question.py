@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks, memory
-from ..backends import resolve
-from ..backends.protocol import Layer
+from ..backends import Backend, resolve
 from ..cells import Cell, get_cell
 from ..checks import Array
-from ..holdings import Beside, lags_nbytes, terms_nbytes
 from ..initial import Seed, generator_of
-from ..inputs import initial_state, read_inputs
 from ..losses import At, Objective, make_objective, read_step
 from ..params import Params
 from ..recorded import Named, Recorded
 from ..row_map import dense_rows
 from ..sequence_options import Flags, Integers
+from ..stack import Layers, is_stack
 from ..states import GivenState
+from .at_every_step import AtEveryStep
+from .at_one_step import AtOneStep
 from .lag_sum import LagSum
+from .network import Network, read_network
 from .options import Options
 from .sequences import KINDS, as_dense
-from .terms import ROUTES, AtEveryStep, AtOneStep, Terms
+from .swept import ROUTES
+from .terms import Terms
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,7 +45,7 @@ class Question:
     """The arguments of `lag_gradients`, which describes them, as they were given."""
 
     cell: str | Cell
-    params: Params
+    params: Params | Layers
     x: Array
     target: Array | None = None
     _: KW_ONLY
@@ -102,14 +104,16 @@ class Question:
             return np.take(array, rows, axis)
 
         state: Any = self.state
-        pair = isinstance(state, (tuple, list))
+        pair, of_layers = isinstance(state, (tuple, list)), int(is_stack(self.params))
         return replace(
             self,
             x=cut("x", self.x, 1),
             target=cut("target", self.target, 1 if self.step is None else 0),
             dy=cut("dy", self.dy, 1),
             at=cut("at", self.at, 1) if self.weighted else self.at,
-            state=tuple(cut("state", s, 0) for s in state) if pair else cut("state", state, 0),
+            state=tuple(cut("state", s, of_layers) for s in state)
+            if pair
+            else cut("state", state, of_layers),
         )
 
     def as_dense(self) -> Question:
@@ -132,25 +136,23 @@ class Question:
 
     def _read(self, *, terms: bool) -> LagSum:
         cell = get_cell(self.cell)
-        params, x, given = read_inputs(cell, self.params, self.x, self.state)
-        steps, batch, _ = x.shape
+        network = read_network(cell, self.params, self.x, self.state, {})
+        steps, batch, _ = network.x.shape
         if not steps or not batch:
-            raise ValueError(f"x: expected at least one step and one sequence, got shape {x.shape}")
+            shape = network.x.shape
+            raise ValueError(f"x: expected at least one step and one sequence, got shape {shape}")
         _check_route(cell, self.route)
-        incoming = self._read_incoming(params, x)
-        backend = resolve(self.backend, cell, x.dtype)
+        incoming = self._read_incoming(network)
+        backend = resolve(self.backend, cell, network.x.dtype)
         step, walked = self.step, self.reach
         lags = _read_lags(self.max_lag, self.lags, walked)
         drawn, factor = _read_sample(self.sample, self.rng, batch)
         rows = batch if self.sample is None else sum(map(len, drawn))
-        self._require_memory(cell, params, rows, backend.beside(cell, "gates"), lags, terms=terms)
-        initial = initial_state(cell, params, batch, given)
+        self._require_memory(network, backend, rows, lags, terms=terms)
         found = []
         for rows in drawn:
-            state = tuple(np.ascontiguousarray(s[rows]) for s in initial)
-            some = np.ascontiguousarray(x[:walked, rows])
-            recorded = Recorded(backend, Layer(cell, params, some, state))
-            found.append(_terms(recorded, _rows_of(incoming, rows, factor), lags, self.route))
+            layers = network.recorded(backend, walked, rows)
+            found.append(_terms(layers, _rows_of(incoming, rows, factor), lags, self.route))
         groups, losses, readouts = zip(*found, strict=True)
         return LagSum(
             cell=cell,
@@ -165,24 +167,24 @@ class Question:
         )
 
     def _require_memory(
-        self, cell: Cell, params: Params, batch: int, beside: Beside, lags: Array, *, terms: bool
+        self, network: Network, backend: Backend, batch: int, lags: Array, *, terms: bool
     ) -> None:
         """For the work, and for all `terms` if they are kept."""
         steps, count, one_step = self.reach, len(lags), self.step is not None
         what = f"{count} lags of {steps} steps"
-        needed = lags_nbytes(cell, params, steps, batch, beside, lags=count, one_step=one_step)
+        needed = network.nbytes(backend, steps, batch, lags=count, one_step=one_step)
         if terms:
             deltas = count if one_step else count * steps - int(lags.sum())
-            needed += terms_nbytes(cell, params, batch, lags=count, deltas=deltas)
+            needed += network.terms_nbytes(batch, lags=count, deltas=deltas)
             what = (
                 f"the terms of {count} lags; bptt.lag_terms holds one at a time, and lags= takes "
                 "fewer"
             )
         memory.require_memory(needed, what)
 
-    def _read_incoming(self, params: Params, x: Array) -> Objective | Array:
-        """What gives the states their gradients: a loss of the readout, or an array."""
-        steps, batch, _ = x.shape
+    def _read_incoming(self, network: Network) -> Objective | Array:
+        """What gives the top's states their gradients: a loss of the readout, or an array."""
+        params, (steps, batch, _) = network.seen, network.x.shape
         given = {"target": self.target, "loss": self.loss}
         if self.dy is not None:
             for name, value in given.items():
@@ -194,8 +196,7 @@ class Question:
         for name, value in given.items():
             if value is None:
                 raise TypeError(f"{name}: expected it, or dy in place of target and loss, got None")
-        if params.w_ho is None:
-            raise ValueError("params: a loss needs the readout weights w_ho, got None")
+        network.expect_readout()
         objective = make_objective(
             params, dense_rows(steps, batch), self.target, self.loss, self.at, self.reduction
         )
@@ -208,7 +209,7 @@ class Question:
 
 def read_question(
     cell: str | Cell,
-    params: Params,
+    params: Params | Layers,
     x: Array,
     target: Array | None = None,
     **options: Unpack[Options],
@@ -218,14 +219,15 @@ def read_question(
 
 
 def _terms(
-    recorded: Recorded, incoming: Objective | Array, lags: Array, route: str | None
+    layers: dict[str, Recorded], incoming: Objective | Array, lags: Array, route: str | None
 ) -> tuple[Terms, float, Named]:
     """The terms of some sequences, their loss, and its gradients of the readout."""
     if not isinstance(incoming, Objective):
-        return AtEveryStep(recorded, incoming, lags, route), 0.0, {}
-    loss, dy, readout = recorded.readout_gradient(incoming)
+        return AtEveryStep(layers, incoming, lags, route), 0.0, {}
+    prefix, top = list(layers.items())[-1]
+    loss, dy, readout = top.readout_gradient(incoming)
     kind = AtEveryStep if incoming.step is None else AtOneStep
-    return kind(recorded, dy, lags, route), loss, readout
+    return kind(layers, dy, lags, route), loss, {prefix + n: g for n, g in readout.items()}
 
 
 def _check_route(cell: Cell, route: object) -> None:

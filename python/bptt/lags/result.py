@@ -38,7 +38,7 @@ class LagTerm:
         What this lag adds to the gradient of each parameter, shaped like it.
     dstates : tuple of (n, B, H)
         delta_k = dL_{k+lag}/dS_k at the steps `steps`, one array for each part of the state: of
-        an LSTM the gradients with respect to h and to c.
+        an LSTM the gradients with respect to h and to c. (L, n, B, H) of a stack of L layers.
     steps : slice
         The steps k at which `dstates` are; it is zero elsewhere.
     """
@@ -51,13 +51,16 @@ class LagTerm:
 
 @dataclass(frozen=True, eq=False)
 class LagGradients:
-    """The gradient of a recurrent layer, resolved by lag.
+    """The gradient of a recurrent layer, or of a stack of layers, resolved by lag.
 
     A curve is a dictionary of (N,) arrays, one entry for each of `lags`. Its keys are the
     parameters of the layer (``"w_ih"``, ``"w_hh"``, ``"b_ih"``, ``"b_hh"``, those that are
     present); ``"params"``, all of them as one vector; and ``"state"``, the gradient delta with
     respect to the states S_k of all steps and sequences, as one vector. Of an LSTM delta has a part
     for h and one for c, as independent coordinates.
+
+    Of a stack the parameters are ``"layers[0].w_ih"`` and so on, "params" and "state" are those of
+    all layers, and those of one are ``"layers[0]"`` and ``"layers[0].state"``.
 
     Attributes
     ----------
@@ -144,15 +147,15 @@ class LagGradients:
     def horizon(self, tolerance: float = 0.05, of: str = "params") -> int | None:
         """The smallest of `lags` with ``error[of] <= tolerance``; None if there is none.
 
-        By default the lag beyond which the gradient of all parameters of the layer, as one vector,
-        may be cut with an error of at most 5 %.
+        By default the lag beyond which the gradient of all parameters, as one vector, may be cut
+        with an error of at most 5 %.
 
         Parameters
         ----------
         tolerance : float
             Of the relative error, at least 0.
         of : str
-            A key of `error`: a parameter, "params" or "state".
+            A key of `error`: a parameter, "params" or "state"; "layers[0]", ... of a stack.
 
         Raises
         ------

@@ -14,14 +14,12 @@ from typing import Any
 import numpy as np
 
 from .. import checks, memory
-from ..backends.protocol import Layer
 from ..cells import get_cell
 from ..checks import Array
-from ..inputs import initial_state, layer_of, read_sequences
 from ..losses import make_objective
 from ..row_copies import put_rows
 from ..row_map import RowMap
-from ..states import as_given
+from .network import read_network
 
 __all__ = ["KINDS", "as_dense"]
 
@@ -39,13 +37,14 @@ def as_dense(given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a `Question` about a dense batch that has the same terms."""
     how = {name: given[name] for name in KINDS}
     cell = get_cell(given["cell"])
-    params, x, state, rows = read_sequences(cell, given["params"], given["x"], given["state"], how)
-    layer = layer_of(cell, params, x, initial_state(cell, params, rows.batch, state), rows)
-    if not layer.steps:
+    network = read_network(cell, given["params"], given["x"], given["state"], how)
+    rows, params = network.rows, network.seen
+    if not _longest(rows):
         raise ValueError("lengths: expected at least one step, got sequences that have none")
-    _require_memory(rows, layer)
+    _require_memory(rows, network.x)
     padded = _padding(rows)
-    found = {**given, **KINDS, "x": padded(layer.x), "state": as_given(layer.state)}
+    state = network.given_state([rows.gather_state(each) for each in network.initial()])
+    found = {**given, **KINDS, "x": padded(rows.gather(network.x)), "state": state}
     if given["dy"] is not None:
         dy = checks.as_float_array("dy", given["dy"], ("w_hh", params.dtype))
         wanted = (*rows.shape, params.hidden_size)
@@ -66,21 +65,25 @@ def as_dense(given: dict[str, Any]) -> dict[str, Any]:
     return {**found, "target": padded(objective.target), "at": padded(weights)}
 
 
-def _require_memory(rows: RowMap, layer: Layer) -> None:
+def _longest(rows: RowMap) -> int:
+    """The steps of the longest sequence."""
+    return rows.inner[0] if rows.offsets is None else len(rows.offsets) - 1
+
+
+def _require_memory(rows: RowMap, x: Array) -> None:
     """For x as long as the longest sequence in all rows; what lags take of it is asked later."""
     if rows.offsets is None:
         return
-    row = layer.x.shape[-1] * layer.x.itemsize
-    what = f"{layer.batch} sequences that are padded to {layer.steps} steps"
-    memory.require_memory(2 * layer.steps * layer.batch * row, what)
+    steps, batch = _longest(rows), rows.inner_batch
+    what = f"{batch} sequences that are padded to {steps} steps"
+    memory.require_memory(2 * steps * batch * x.shape[-1] * x.itemsize, what)
 
 
 def _padding(rows: RowMap) -> Callable[[Array], Array]:
     """What makes (T', B', ...) of packed rows (N', ...), with zeros where there are none."""
     if rows.offsets is None:
         return lambda array: array
-    offsets, batch = rows.offsets, rows.inner_batch
-    steps = len(offsets) - 1
+    offsets, batch, steps = rows.offsets, rows.inner_batch, _longest(rows)
     step = np.repeat(np.arange(steps), np.diff(offsets))
     places = np.arange(len(step)) - offsets[step] + step * batch
 
