@@ -2,7 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "bindings/interruptible.h"
 #include "bindings/requests.h"
@@ -238,6 +240,15 @@ void py_put_rows(int threads, bool flush, const py::array& rows, const py::array
       [&] { put_rows(from, asked.index, asked.count, asked.row_bytes, to, {threads, flush}); });
 }
 
+// Memory of another library as an array, without a copy: dense, and kept by `owner`.
+py::array py_array_at(std::uintptr_t address, const py::tuple& shape, bool wide,
+                      const py::object& owner) {
+  std::vector<py::ssize_t> sizes;
+  for (const py::handle size : shape) sizes.push_back(size.cast<py::ssize_t>());
+  const py::dtype dtype = wide ? py::dtype::of<double>() : py::dtype::of<float>();
+  return py::array(dtype, sizes, reinterpret_cast<const void*>(address), owner);
+}
+
 // An elementary function of the active kernels over a dense array, for tests of its accuracy.
 template <class Choose>
 py::array map_array(const py::array& x, bool flush, Choose choose) {
@@ -355,6 +366,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   py::class_<AnyCarried>(m, "Carried").def(py::init<>());
   m.def("backward_part", py_backward_part);
   m.def("lag_products", py_lag_products);
+  m.def("array_at", py_array_at);
   m.def("take_rows", py_take_rows);
   m.def("put_rows", py_put_rows);
   m.def("value_and_grad", py_value_and_grad);

@@ -27,7 +27,7 @@ import numpy as np
 from .checks import Array
 from .row_copies import put_rows, take_rows
 
-__all__ = ["Layout", "RowMap", "dense_rows"]
+__all__ = ["Layout", "RowMap", "dense_rows", "mirrored_rows"]
 
 # One (B, H) array for each part of a state.
 State = tuple[Array, ...]
@@ -246,3 +246,14 @@ def dense_rows(steps: int, batch: int) -> RowMap:
     """The map of arrays that are as a layer has them."""
     shape = (steps, batch)
     return RowMap(shape, steps, batch, shape, batch, Layout(("T", "B"), batch))
+
+
+def mirrored_rows(offsets: Array) -> Array:
+    """The mirror (N,) of each packed row within its own sequence."""
+    active = np.diff(offsets)
+    time = np.repeat(np.arange(len(active)), active)
+    sequence = np.arange(offsets[-1]) - offsets[time]
+    # Sequence b has as many steps as there are with more than b rows.
+    length = np.searchsorted(-active, -sequence, side="left")
+    mirrored: Array = offsets[length - 1 - time] + sequence
+    return mirrored

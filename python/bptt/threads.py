@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
+from collections.abc import Iterator
 
 from . import checks, control_groups, threadpoolctl
 
-__all__ = ["get_num_threads", "set_num_threads"]
+__all__ = ["at_most", "get_num_threads", "set_num_threads"]
 
 
 def _initial_num_threads() -> int:
@@ -30,11 +32,24 @@ def _usable_cpus() -> int:
 
 
 _num_threads = _initial_num_threads()
+_of_caller = threading.local()
 
 
 def get_num_threads() -> int:
     """The largest number of threads that one call uses."""
-    return _num_threads
+    limit = getattr(_of_caller, "limit", None)
+    return _num_threads if limit is None else min(limit, _num_threads)
+
+
+@contextlib.contextmanager
+def at_most(n: int) -> Iterator[None]:
+    """Calls of this thread use no more threads, as a library around them asks for."""
+    before = getattr(_of_caller, "limit", None)
+    _of_caller.limit = n
+    try:
+        yield
+    finally:
+        _of_caller.limit = before
 
 
 def set_num_threads(n: int) -> None:

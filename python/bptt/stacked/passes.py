@@ -26,7 +26,7 @@ from ..checks import Array
 from ..grads import Grads, StackGrads, grads_of, some_of
 from ..outputs import from_layer, into_layer
 from ..params import Params
-from ..row_map import RowMap
+from ..row_map import RowMap, mirrored_rows
 from ..stack import Stack
 from ..states import as_given, as_tuple
 from .wanted import Asked
@@ -51,13 +51,7 @@ class Turn:
         """The one of packed rows with these offsets; of dense rows if they are None."""
         if offsets is None:
             return cls()
-        active = np.diff(offsets)
-        time = np.repeat(np.arange(len(active)), active)
-        sequence = np.arange(offsets[-1]) - offsets[time]
-        # Sequence b has as many steps as there are with more than b rows.
-        length = np.searchsorted(-active, -sequence, side="left")
-        mirrored: Array = offsets[length - 1 - time] + sequence
-        return cls(mirrored)
+        return cls(mirrored_rows(offsets))
 
     def __call__(self, rows: Array) -> Array:
         """A new array, contiguous."""

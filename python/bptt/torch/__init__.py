@@ -1,0 +1,12 @@
+"""PyTorch's recurrent layers, computed by `bptt`; needs PyTorch (``pip install 'bptt[torch]'``).
+
+>>> import bptt.torch
+>>> lstm = bptt.torch.LSTM(64, 128, num_layers=2)   # in the place of torch.nn.LSTM
+>>> bptt.torch.replace(model)                       # or of every such layer of a model
+"""
+
+from .modules import GRU, LSTM, RNN
+from .replacing import replace, restore
+from .who import why
+
+__all__ = ["GRU", "LSTM", "RNN", "replace", "restore", "why"]

@@ -1,0 +1,73 @@
+"""The pass of one direction as a differentiable function of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .composite import composite
+from .passes import Inputs, Kept, Pass
+
+__all__ = ["run"]
+
+
+def run(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
+    """y of all steps, and each part of the state after the last step.
+
+    Without a gradient to come, nothing is kept for it.
+    """
+    flat = inputs.flat()
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
+        found: tuple[Tensor, ...] = _Differentiable.apply(how, *flat)
+        return found
+    kept = how.forward(inputs, "minimal")
+    return (kept.history[0], *kept.last)
+
+
+class _Differentiable(torch.autograd.Function):
+    """In eager mode. All tensors are saved by PyTorch, which releases them after the way back and
+    notices whether one was changed in place."""
+
+    @staticmethod
+    def forward(ctx: Any, how: Pass, *flat: Tensor | None) -> tuple[Tensor, ...]:
+        kept = how.forward(how.inputs(flat), "gates")
+        ctx.set_materialize_grads(False)
+        ctx.how, ctx.inputs = how, len(flat)
+        ctx.save_for_backward(*flat, *kept.history, *kept.last, *kept.saved)
+        return (kept.history[0], *kept.last)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None) -> tuple[Tensor | None, ...]:
+        how, tensors = ctx.how, ctx.saved_tensors
+        inputs = how.inputs(tensors[: ctx.inputs])
+        if dy is None and all(d is None for d in dlast):
+            return (None,) * (1 + ctx.inputs)
+        needed = ctx.needs_input_grad[1:]
+        if torch.is_grad_enabled():  # create_graph: this is to be differentiated in turn
+            return (None, *_differentiable_gradients(how, inputs, (dy, *dlast), needed))
+        kept = _kept(how, tensors[ctx.inputs :])
+        return (None, *how.backward(inputs, kept, dy, dlast, needed))
+
+
+def _kept(how: Pass, tensors: Sequence[Tensor]) -> Kept:
+    parts = how.parts
+    history, last, saved = tensors[:parts], tensors[parts : 2 * parts], tensors[2 * parts :]
+    return Kept(tuple(history), tuple(last), tuple(saved))
+
+
+def _differentiable_gradients(
+    how: Pass, inputs: Inputs, incoming: Sequence[Tensor | None], needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """The same gradients by PyTorch's own operations, with a graph of theirs."""
+    flat = inputs.flat()
+    outputs = composite(how, inputs)
+    given = [(o, d) for o, d in zip(outputs, incoming, strict=True) if d is not None]
+    wanted = [t for t, is_ in zip(flat, needed, strict=True) if is_ and t is not None]
+    of, into = [o for o, _ in given], [d for _, d in given]
+    found = iter(torch.autograd.grad(of, wanted, into, create_graph=True, allow_unused=True))
+    return tuple(
+        next(found) if is_ and t is not None else None for t, is_ in zip(flat, needed, strict=True)
+    )

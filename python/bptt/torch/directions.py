@@ -1,0 +1,79 @@
+"""Layer upon layer, in one or both directions, as PyTorch's modules have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cells import Cell
+from ..checks import Array
+from ..row_map import mirrored_rows
+from .autograd import run
+from .passes import Inputs, Pass
+
+__all__ = ["Rows", "Stack", "run_stack"]
+
+
+class Rows(NamedTuple):
+    """How rows lie: packed ones have offsets (T + 1,)."""
+
+    offsets: Array | None
+
+    @classmethod
+    def of_packed(cls, batch_sizes: Tensor) -> Rows:
+        return cls(np.concatenate([[0], np.cumsum(batch_sizes.numpy(), dtype=np.int64)]))
+
+    def turn(self) -> Callable[[Tensor], Tensor]:
+        """What turns each sequence round in time."""
+        if self.offsets is None:
+            return lambda rows: rows.flip(0)
+        index = torch.from_numpy(mirrored_rows(self.offsets))
+        return lambda rows: rows.index_select(0, index)
+
+
+class Stack(NamedTuple):
+    """Attributes
+    ----------
+    cell : Cell
+    weights : sequence of tuples
+        Of each direction of each layer, as ``passes.WEIGHTS`` has them.
+    directions : int
+        Of each layer.
+    dropout : float
+        Between layers; 0 if there is none now.
+    """
+
+    cell: Cell
+    weights: Sequence[tuple[Tensor | None, ...]]
+    directions: int = 1
+    dropout: float = 0.0
+
+
+def run_stack(
+    stack: Stack, x: Tensor, state: tuple[Tensor, ...], rows: Rows
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """y (T, B, D*H) of the top layer, and the final state, of each part (L*D, B, H).
+
+    `x` is (T, B, I), or (N, I) of packed rows; `state` has (L*D, B, H) of each part.
+    """
+    how = Pass(stack.cell, rows.offsets)
+    turn = rows.turn() if stack.directions > 1 else None
+    entering = list(zip(*(part.unbind(0) for part in state), strict=True))
+    leaving = []
+    for first in range(0, len(stack.weights), stack.directions):
+        outputs = []
+        for d in range(stack.directions):
+            seen = turn(x) if d and turn else x
+            y, *last = run(how, Inputs(seen, entering[first + d], stack.weights[first + d]))
+            outputs.append(turn(y) if d and turn else y)
+            leaving.append(last)
+        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        if stack.dropout and first + stack.directions < len(stack.weights):
+            x = torch.nn.functional.dropout(x, stack.dropout)
+    if len(leaving) == 1:
+        return x, tuple(part[None] for part in leaving[0])
+    return x, tuple(torch.stack(part) for part in zip(*leaving, strict=True))

@@ -1,0 +1,133 @@
+"""One direction of one layer on tensors: the pass forward, and BPTT, by a backend of `bptt`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..backends import Backend, for_rows, resolve
+from ..backends.protocol import Incoming, Layer, Record, Request
+from ..cells import Cell
+from ..checks import Array
+from ..params import Params
+from ..states import as_tuple
+from ..threads import at_most
+from .arrays import array_of, dense, tensor_of
+
+__all__ = ["WEIGHTS", "Inputs", "Kept", "Pass"]
+
+# Of one direction, in the order of PyTorch's flat weights; biases may be None.
+WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+
+
+class Inputs(NamedTuple):
+    """What a pass reads.
+
+    Attributes
+    ----------
+    x : (T, B, I), or (N, I) of packed rows
+    state : tuple of (B, H)
+        Each part of the initial state.
+    weights : tuple of tensors or None
+        As `WEIGHTS` has them.
+    """
+
+    x: Tensor
+    state: tuple[Tensor, ...]
+    weights: tuple[Tensor | None, ...]
+
+    def flat(self) -> tuple[Tensor | None, ...]:
+        return (self.x, *self.state, *self.weights)
+
+
+class Kept(NamedTuple):
+    """What a pass leaves: each part of the state after every step, and after the last, and what
+    BPTT reads beside."""
+
+    history: tuple[Tensor, ...]
+    last: tuple[Tensor, ...]
+    saved: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """How a layer is run.
+
+    Attributes
+    ----------
+    cell : Cell
+    offsets : (T + 1,) int64, or None
+        How many packed rows there are before each step; None of dense (T, B, I).
+    """
+
+    cell: Cell
+    offsets: Array | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many arrays a state is."""
+        return len(self.cell.states)
+
+    def inputs(self, flat: Sequence[Tensor | None]) -> Inputs:
+        """`Inputs.flat`, named again."""
+        x, *more = flat
+        assert x is not None
+        state = tuple(s for s in more[: self.parts] if s is not None)
+        return Inputs(x, state, tuple(more[self.parts :]))
+
+    def forward(self, inputs: Inputs, save: str) -> Kept:
+        """Run through x; `save` is one of ``protocol.SAVE``."""
+        layer = self._layer(inputs)
+        with at_most(torch.get_num_threads()):
+            record = self._backend(layer).forward(layer, save)
+        return Kept(*(tuple(map(tensor_of, each)) for each in self._arrays(record)))
+
+    def backward(
+        self,
+        inputs: Inputs,
+        kept: Kept,
+        dy: Tensor | None,
+        dlast: Sequence[Tensor | None],
+        needed: Sequence[bool],
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at the
+        state after the last step."""
+        layer = self._layer(inputs)
+        history, last, saved = (tuple(array_of(t) for t in each) for each in kept)
+        record = Record(history, last, saved)
+        into_state = None
+        if any(d is not None for d in dlast):
+            into_state = tuple(_array_or_none(d) for d in dlast)
+        nothing = (None,) * (self.parts - 1)
+        incoming = Incoming((_array_or_none(dy), *nothing), into_state)
+        names = ("x", *("state",) * self.parts, *WEIGHTS)
+        wanted = frozenset(name for name, is_ in zip(names, needed, strict=True) if is_)
+        with at_most(torch.get_num_threads()):
+            found = self._backend(layer).backward(layer, record, incoming, Request(wanted=wanted))
+        state = as_tuple(found.state) if "state" in wanted else (None,) * self.parts
+        grads = (found.x, *state, *(getattr(found, name) for name in WEIGHTS))
+        return tuple(
+            tensor_of(g) if is_ and g is not None else None
+            for g, is_ in zip(grads, needed, strict=True)
+        )
+
+    def _layer(self, inputs: Inputs) -> Layer:
+        x, state, weights = inputs
+        params = Params(*map(_array_or_none, weights))  # type: ignore[arg-type]
+        of_state = tuple(array_of(dense(s)) for s in state)
+        return Layer(self.cell, params, array_of(dense(x)), of_state, self.offsets)
+
+    def _backend(self, layer: Layer) -> Backend:
+        return for_rows(resolve("auto", self.cell, layer.x.dtype), self.offsets)
+
+    @staticmethod
+    def _arrays(record: Record) -> tuple[tuple[Array, ...], ...]:
+        return record.history, record.state, record.saved
+
+
+def _array_or_none(tensor: Tensor | None) -> Array | None:
+    return None if tensor is None else array_of(dense(tensor))

@@ -1,0 +1,49 @@
+"""Who computes a call of a module, and why: `bptt`, or PyTorch's own kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from ..backends import backends
+from .modules import Fused
+from .reasons import why_torch
+
+__all__ = ["why"]
+
+
+def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None) -> str:
+    """Say who would compute ``module(input, hx)``, and why.
+
+    Parameters
+    ----------
+    module : torch.nn.RNN, GRU or LSTM
+    input, hx
+        As the module takes them.
+
+    Returns
+    -------
+    str
+        ``"bptt native"``, or another backend of `bptt`; else ``"torch: "`` and the reason.
+
+    Raises
+    ------
+    TypeError
+        If `module` is none of these.
+    """
+    if not isinstance(module, torch.nn.RNNBase):
+        raise TypeError(
+            f"module: expected a torch.nn.RNN, GRU or LSTM, got {type(module).__name__}"
+        )
+    if not isinstance(module, Fused):
+        return (
+            f"torch: {type(module).__name__} is not a module of bptt.torch; see bptt.torch.replace"
+        )
+    reason = why_torch(module, input, hx)
+    if reason is not None:
+        return f"torch: {reason}"
+    available = (name for name, status in backends().items() if status.available)
+    return f"bptt {next(available)}"
