@@ -13,6 +13,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..row_map import mirrored_rows
 from .autograd import run
+from .modes import transforms
 from .passes import Inputs, Pass
 
 __all__ = ["Rows", "Stack", "run_stack"]
@@ -25,7 +26,9 @@ class Rows(NamedTuple):
 
     @classmethod
     def of_packed(cls, batch_sizes: Tensor) -> Rows:
-        return cls(np.concatenate([[0], np.cumsum(batch_sizes.numpy(), dtype=np.int64)]))
+        # Transforms of torch.func let no tensor be an array.
+        sizes = batch_sizes.tolist() if transforms() else batch_sizes.numpy()
+        return cls(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
 
     def turn(self) -> Callable[[Tensor], Tensor]:
         """What turns each sequence round in time."""

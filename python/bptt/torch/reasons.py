@@ -31,10 +31,6 @@ def _mode() -> str | None:
     """What PyTorch is doing beside computing."""
     if torch.compiler.is_compiling():
         return "torch.compile and torch.export trace PyTorch's own operation"
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined, unused-ignore]
-        return "a transform of torch.func is active"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "forward-mode differentiation is active"
     if torch._C._len_torch_dispatch_stack():
         return "a dispatch mode is active"
     if torch.jit.is_scripting() or torch.jit.is_tracing():

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import backends
+from .modes import forward_mode
 from .modules import Fused
 from .reasons import why_torch
 
@@ -27,7 +28,9 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
     Returns
     -------
     str
-        ``"bptt native"``, or another backend of `bptt`; else ``"torch: "`` and the reason.
+        ``"bptt native"``, or another backend of `bptt`; ``"bptt composite"`` under forward-mode
+        differentiation, which takes the same equations in PyTorch's operations; else ``"torch: "``
+        and the reason.
 
     Raises
     ------
@@ -45,5 +48,7 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
     reason = why_torch(module, module._weights(), input, hx)
     if reason is not None:
         return f"torch: {reason}"
+    if forward_mode():
+        return "bptt composite"
     available = (name for name, status in backends().items() if status.available)
     return f"bptt {next(available)}"
