@@ -5,8 +5,9 @@
 >>> bptt.torch.replace(model)                       # or of every such layer of a model
 """
 
+from .compiling import allow_compile
 from .modules import GRU, LSTM, RNN
 from .replacing import replace, restore
 from .who import why
 
-__all__ = ["GRU", "LSTM", "RNN", "replace", "restore", "why"]
+__all__ = ["GRU", "LSTM", "RNN", "allow_compile", "replace", "restore", "why"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .composite import composite
 from .modes import Route, forward_mode, legacy_batch, route, transforms
+from .operators import run_operator
 from .passes import Inputs, Pass
 from .transforms import pull_back_pass, run_pass
 
@@ -21,8 +22,9 @@ def run(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
 
     Without a gradient to come, nothing is kept for it.
     """
-    if route(inputs.x) is Route.TRANSFORMS:
-        return run_pass(how, inputs)
+    taken = route(inputs.x)
+    if taken is not Route.EAGER:
+        return (run_pass if taken is Route.TRANSFORMS else run_operator)(how, inputs)
     flat = inputs.flat()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
         found: tuple[Tensor, ...] = _Differentiable.apply(how, *flat)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .composite import composite
 from .folding import Axes, unfold
-from .passes import WEIGHTS, Pass
+from .passes import WEIGHTS, Kept, Pass
 
 __all__ = ["Gradients", "outputs_of", "pull_back"]
 
@@ -64,6 +64,19 @@ class Gradients:
         pairs = zip(found, out_of, strict=True)
         return tuple(g if r is None else g.flatten(r, r + 1) for g, r in pairs)
 
+    def by_kernels(self, flat: Given, incoming: Given, kept: Kept) -> list[Tensor | None]:
+        """The same of a pass that was made, at the places of ``Inputs.flat``."""
+        how, (dy, *dlast) = self.how, incoming
+        if self.samples is None:
+            return list(how.backward(how.inputs(flat), kept, dy, dlast, self.needed))
+        whole = how.repeated(self.samples)
+        found = whole.backward(whole.inputs(flat), kept, dy, dlast, self.needed, "gradient")
+        axes = zip(found, Axes.of(how).flat, strict=True)
+        return [
+            g if g is None or axis is not None else _summed(unfold(g, self.samples, 0))
+            for g, axis in axes
+        ]
+
     def rows(self, x: Tensor) -> int:
         """How many rows of a batch each sample has."""
         batch = self.how.batch(x)
@@ -82,6 +95,11 @@ class Gradients:
     def of_needed(self, each: Iterable[Any]) -> list[Any]:
         """Of those, the ones whose gradients are needed."""
         return [item for item, is_ in zip(each, self.needed, strict=True) if is_]
+
+
+def _summed(rows: Tensor) -> Tensor:
+    """Over the first axis, of the rows of a sample: often one."""
+    return rows[0] if len(rows) == 1 else rows.sum(0)
 
 
 def pull_back(f: Function, at: Given, cotangents: Given, needed: Sequence[bool]) -> Any:

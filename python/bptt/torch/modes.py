@@ -20,6 +20,7 @@ __all__ = [
     "PLAIN",
     "TRACED",
     "Route",
+    "by_composite",
     "forward_mode",
     "legacy_batch",
     "route",
@@ -40,8 +41,6 @@ class Route(Enum):
 
 def route(x: Any) -> Route:
     """Which one a pass over `x` takes now."""
-    if torch.compiler.is_compiling():
-        return Route.OPERATORS
     if transforms() or forward_mode():
         return Route.TRANSFORMS
     return Route.OPERATORS if traced(x) else Route.EAGER
@@ -65,7 +64,13 @@ def forward_mode() -> bool:
     return torch.autograd.forward_ad._current_level >= 0
 
 
+def by_composite() -> bool:
+    """Whether the transforms that are active take the equations in PyTorch's own operations."""
+    return forward_mode() or (torch.compiler.is_compiling() and transforms())
+
+
 def traced(x: Any) -> bool:
     """Whether somebody watches the operators that are called, or `x` has no values to compute."""
-    watched = torch._C._len_torch_dispatch_stack() > 0
-    return watched or type(x) not in PLAIN or not x.is_cpu
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    return type(x) not in PLAIN or not x.is_cpu

@@ -125,10 +125,10 @@ class Pass:
             for g, is_ in zip(grads, needed, strict=True)
         )
 
-    def save(self, dtype: torch.dtype) -> str:
+    def save(self, dtype: torch.dtype, gates: bool = True) -> str:
         """What to save where others than the backend handle it: gates that lie as rows of y do, if
-        it has such, else nothing."""
-        return "gates" if self._of_dtype(_NUMPY[dtype]).packed else "minimal"
+        they are wanted and it has such, else nothing."""
+        return "gates" if gates and self._of_dtype(_NUMPY[dtype]).packed else "minimal"
 
     def repeated(self, times: int) -> Pass:
         """The pass of so many batches at once; of each row they lie side by side."""

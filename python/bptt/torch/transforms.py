@@ -2,7 +2,8 @@
 
 Two Functions, the way forward and the way back, each with a rule for ``vmap``. What is beyond the
 first derivative comes from `derivatives`; so does all of forward mode, since PyTorch loses the
-tangents of a Function's tangents without a word.
+tangents of a Function's tangents without a word, and transforms within torch.compile, which cannot
+trace a Function that calls another one.
 
 Passes that share their weights are one pass of a larger batch; so are the ways back, also where
 each has weight gradients of its own (``vmap(grad(...))``), which the kernels sum row by row. Passes
@@ -17,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import operators
 from .derivatives import Gradients, outputs_of, pull_back
 from .folding import Axes, each, fold, unfold
-from .modes import forward_mode
+from .modes import by_composite, traced
 from .passes import Inputs, Kept, Pass
 
 __all__ = ["pull_back_pass", "run_pass"]
@@ -34,10 +36,9 @@ _MOST_ROWS = 2
 
 def run_pass(how: Pass, inputs: Inputs) -> Tensors:
     """y of all steps, and each part of the state after the last step."""
-    if forward_mode():
+    if by_composite():
         return outputs_of(how, inputs.flat())
-    save = how.save(inputs.x.dtype) if torch.is_grad_enabled() else "minimal"
-    found = _Forward.apply(how, save, *inputs.flat())
+    found = _Forward.apply(how, torch.is_grad_enabled(), *inputs.flat())
     return (found[0], *found[how.parts : 2 * how.parts])
 
 
@@ -47,7 +48,7 @@ def pull_back_pass(
     """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at the state
     after the last step."""
     of = Gradients(how, tuple(needed))
-    if forward_mode():
+    if by_composite():
         found = iter(of(*inputs.flat(), *incoming))
         return tuple(next(found) if is_ else None for is_ in needed)
     read = (*inputs.flat(), *incoming, *kept.history, *kept.last, *kept.saved)
@@ -59,8 +60,12 @@ class _Forward(torch.autograd.Function):
     """``Inputs.flat`` to what a pass keeps: the history, the last state, and what is saved."""
 
     @staticmethod
-    def forward(how: Pass, save: str, *flat: Tensor | None) -> Tensors:
-        kept = how.forward(how.inputs(flat), save)
+    def forward(how: Pass, save: bool, *flat: Any) -> Tensors:
+        inputs = how.inputs(flat)
+        if traced(inputs.x):
+            kept = operators.forward(how, inputs, save)
+        else:
+            kept = how.forward(inputs, how.save(inputs.x.dtype, save))
         return (*kept.history, *kept.last, *kept.saved)
 
     @staticmethod
@@ -82,7 +87,7 @@ class _Forward(torch.autograd.Function):
         return (None, None, *pull_back_pass(how, inputs, kept, incoming, needed))
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, how: Pass, save: str, *flat: Tensor | None) -> Any:
+    def vmap(info: Any, in_dims: Any, how: Pass, save: bool, *flat: Tensor | None) -> Any:
         n, dims, axes = info.batch_size, in_dims[2:], Axes.of(how)
         if axes.differing_weights(dims):
             found = each(lambda own: _Forward.apply(how, save, *own), flat, dims, n)
@@ -100,17 +105,9 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(of: Gradients, *tensors: Tensor | None) -> Tensors:
-        how = of.how if of.samples is None else of.how.repeated(of.samples)
-        flat, (dy, *dlast), kept = of.split(tensors)
-        inputs, record = how.inputs(flat), how.kept(kept)
-        per_row = None if of.samples is None else "gradient"
-        found = how.backward(inputs, record, dy, dlast, of.needed, per_row)
-        rows = zip(found, Axes.of(how).flat, strict=True)
-        return tuple(
-            g if per_row is None or axis is not None else _of_samples(g, of.samples)
-            for g, axis in rows
-            if g is not None
-        )
+        flat, incoming, kept = of.split(tensors)
+        found = operators.backward if traced(flat[0]) else Gradients.by_kernels
+        return tuple(g for g in found(of, flat, incoming, of.how.kept(kept)) if g is not None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
@@ -148,10 +145,3 @@ class _Backward(torch.autograd.Function):
             apart.append(g if whole else unfold(g, n, axis or 0))
             at.append(0 if whole else (axis or 0) + 1)
         return tuple(apart), tuple(at)
-
-
-def _of_samples(rows: Tensor, samples: int | None) -> Tensor:
-    """The gradients of each sample, of those of each row of the batch."""
-    assert samples is not None
-    found = unfold(rows, samples, 0)
-    return found[0] if len(found) == 1 else found.sum(0)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import backends
-from .modes import forward_mode
+from .modes import by_composite
 from .modules import Fused
 from .reasons import why_torch
 
@@ -48,7 +48,7 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
     reason = why_torch(module, module._weights(), input, hx)
     if reason is not None:
         return f"torch: {reason}"
-    if forward_mode():
+    if by_composite():
         return "bptt composite"
     available = (name for name, status in backends().items() if status.available)
     return f"bptt {next(available)}"
