@@ -7,9 +7,10 @@
 """
 
 from .modules import GRU, LSTM, RNN
+from .monitor import LagMonitor
 from .one_layer import layer
 from .recurrent import Recurrent
 from .replacing import replace, restore
 from .who import why
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent", "layer", "replace", "restore", "why"]
+__all__ = ["GRU", "LSTM", "RNN", "LagMonitor", "Recurrent", "layer", "replace", "restore", "why"]

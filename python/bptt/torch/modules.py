@@ -19,9 +19,9 @@ from .directions import Rows, Stack, run_stack
 from .reasons import why_torch
 from .telling import tell_of_torch
 
-__all__ = ["GRU", "LSTM", "RNN", "Fused"]
+__all__ = ["GRU", "LSTM", "MODES", "RNN", "Fused"]
 
-_CELLS = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
+MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
 
 
 class Fused(torch.nn.RNNBase):
@@ -85,7 +85,7 @@ class Fused(torch.nn.RNNBase):
 
     @property
     def _cell(self) -> Cell:
-        return CELLS[_CELLS[self.mode]]
+        return CELLS[MODES[self.mode]]
 
     def _stack(self, weights: list[Tensor]) -> Stack:
         each = 4 if self.bias else 2
