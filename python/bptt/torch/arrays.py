@@ -13,18 +13,13 @@ from torch import Tensor
 from ..checks import Array
 from ..compiled import core
 
-__all__ = ["array_of", "dense", "tensor_of"]
-
-
-def dense(tensor: Tensor) -> Tensor:
-    """The values of `tensor` as they lie in memory: itself, or a copy."""
-    if tensor.is_neg():
-        tensor = tensor.resolve_neg()
-    return tensor if tensor.is_contiguous() else tensor.contiguous()
+__all__ = ["array_of", "tensor_of"]
 
 
 def array_of(tensor: Tensor) -> Array:
-    """The memory of a dense tensor of float32 or float64, for reading."""
+    """The values of a tensor of float32 or float64, dense, for reading: its memory, or a copy."""
+    if tensor.is_neg() or not tensor.is_contiguous():
+        tensor = tensor.resolve_neg().contiguous()
     if core is None:
         return np.from_dlpack(tensor.detach())
     wide = tensor.dtype is torch.float64

@@ -25,7 +25,7 @@ def composite(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
     NotImplementedError
         If the cell is one of the user's: its second derivatives are not known.
     """
-    x, state, (w_ih, w_hh, b_ih, b_hh) = inputs
+    x, given, (w_ih, w_hh, b_ih, b_hh) = inputs
     assert w_ih is not None
     assert w_hh is not None
     step = _STEPS.get(how.cell.name)
@@ -33,6 +33,8 @@ def composite(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
         raise NotImplementedError(
             f"cell {how.cell.name!r}: only first derivatives are known of a cell of one's own"
         )
+    zeros = x.new_zeros(how.batch(x), w_hh.shape[1])
+    state = tuple(zeros if part is None else part for part in given)
     from_x = torch.nn.functional.linear(x, w_ih, b_ih)
     if how.offsets is None:
         of_steps = from_x.unbind(0)

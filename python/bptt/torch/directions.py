@@ -54,26 +54,37 @@ class Stack(NamedTuple):
 
 
 def run_stack(
-    stack: Stack, x: Tensor, state: tuple[Tensor, ...], rows: Rows
+    stack: Stack, x: Tensor, state: tuple[Tensor, ...] | None, rows: Rows
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, D*H) of the top layer, and the final state, of each part (L*D, B, H).
 
-    `x` is (T, B, I), or (N, I) of packed rows; `state` has (L*D, B, H) of each part.
+    `x` is (T, B, I), or (N, I) of packed rows; `state` has (L*D, B, H) of each part, or is None for
+    zeros.
     """
     how = Pass(stack.cell, rows.offsets)
-    turn = rows.turn() if stack.directions > 1 else None
-    entering = list(zip(*(part.unbind(0) for part in state), strict=True))
+    entering = _entering(stack, state)
+    if len(entering) == 1:
+        y, *last = run(how, Inputs(x, entering[0], stack.weights[0]))
+        return y, tuple([part[None] for part in last])
+    turns = (None, rows.turn())[: stack.directions]
     leaving = []
-    for first in range(0, len(stack.weights), stack.directions):
+    for first in range(0, len(entering), stack.directions):
         outputs = []
-        for d in range(stack.directions):
-            seen = turn(x) if d and turn else x
-            y, *last = run(how, Inputs(seen, entering[first + d], stack.weights[first + d]))
-            outputs.append(turn(y) if d and turn else y)
+        for d, turn in enumerate(turns, start=first):
+            seen = x if turn is None else turn(x)
+            y, *last = run(how, Inputs(seen, entering[d], stack.weights[d]))
+            outputs.append(y if turn is None else turn(y))
             leaving.append(last)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
-        if stack.dropout and first + stack.directions < len(stack.weights):
+        if stack.dropout and first + stack.directions < len(entering):
             x = torch.nn.functional.dropout(x, stack.dropout)
-    if len(leaving) == 1:
-        return x, tuple(part[None] for part in leaving[0])
     return x, tuple(torch.stack(part) for part in zip(*leaving, strict=True))
+
+
+def _entering(
+    stack: Stack, state: tuple[Tensor, ...] | None
+) -> list[tuple[Tensor, ...]] | list[tuple[None, ...]]:
+    """The initial state of each direction."""
+    if state is None:
+        return [(None,) * len(stack.cell.states)] * len(stack.weights)
+    return list(zip(*(part.unbind(0) for part in state), strict=True))

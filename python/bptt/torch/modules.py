@@ -7,7 +7,6 @@ PyTorch, and so does what it refuses: the errors are its.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -32,38 +31,50 @@ class Fused(torch.nn.RNNBase):
 
         ``bptt.torch.why(module, input, hx)`` tells who computes a call.
         """
-        self._update_flat_weights()
-        if why_torch(self, input, hx) is not None or not _has_axes(input, hx):
+        weights = self._weights()
+        if why_torch(self, weights, input, hx) is not None or not _has_axes(input, hx):
             return super().forward(input, hx)
         if isinstance(input, PackedSequence):
-            return self._forward_packed(input, hx)
+            return self._forward_packed(weights, input, hx)
         batched, axis = input.dim() == 3, 0 if self.batch_first else 1
         if not batched:
             input = input.unsqueeze(axis)
             hx = _each(hx, lambda h: h.unsqueeze(1))
         state = self._checked(input, hx, None)
         x = input.transpose(0, 1) if self.batch_first else input
-        y, last = run_stack(self._stack(), x, state, Rows(None))
+        y, last = run_stack(self._stack(weights), x, state, Rows(None))
         y = y.transpose(0, 1) if self.batch_first else y
         if not batched:
             y, last = y.squeeze(axis), tuple(part.squeeze(1) for part in last)
         return y, self._given(last)
 
-    def _forward_packed(self, input: PackedSequence, hx: Any) -> Any:
+    def _forward_packed(self, weights: list[Tensor], input: PackedSequence, hx: Any) -> Any:
         x, batch_sizes, sorted_indices, unsorted_indices = input
         if hx is not None:
             hx = self.permute_hidden(hx, sorted_indices)
         state = self._checked(x, hx, batch_sizes)
-        y, last = run_stack(self._stack(), x, state, Rows.of_packed(batch_sizes))
+        y, last = run_stack(self._stack(weights), x, state, Rows.of_packed(batch_sizes))
         packed = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(self._given(last), unsorted_indices)
 
-    def _checked(self, input: Tensor, hx: Any, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
-        """Each part of the initial state (L*D, B, H), with PyTorch's own checks of all of it."""
+    def _weights(self) -> list[Tensor]:
+        """Those of all directions, whatever stands in their place now: a parametrization, or what
+        ``torch.func.functional_call`` put there."""
+        own = self._parameters
+        found = [own.get(name) for name in self._flat_weights_names]
+        if any(weight is None for weight in found):
+            return [getattr(self, name) for name in self._flat_weights_names]
+        return found
+
+    def _checked(
+        self, input: Tensor, hx: Any, batch_sizes: Tensor | None
+    ) -> tuple[Tensor, ...] | None:
+        """Each part of the initial state (L*D, B, H), or None for zeros, with PyTorch's own checks
+        of all of it."""
         if hx is None:
-            shape = self.get_expected_hidden_size(input, batch_sizes)
-            zeros = torch.zeros(shape, dtype=input.dtype)
-            hx = (zeros, zeros) if self._cell.states[1:] else zeros
+            if input.shape[-1] != self.input_size:
+                self.check_input(input, batch_sizes)
+            return None
         self.check_forward_args(input, hx, batch_sizes)
         return tuple(hx) if self._cell.states[1:] else (hx,)
 
@@ -71,13 +82,12 @@ class Fused(torch.nn.RNNBase):
     def _cell(self) -> Cell:
         return CELLS[_CELLS[self.mode]]
 
-    def _stack(self) -> Stack:
-        flat: Sequence[Any] = self._flat_weights
+    def _stack(self, weights: list[Tensor]) -> Stack:
         each = 4 if self.bias else 2
         absent = (None,) * (4 - each)
-        weights = [(*flat[i : i + each], *absent) for i in range(0, len(flat), each)]
+        of_directions = [(*weights[i : i + each], *absent) for i in range(0, len(weights), each)]
         dropout = self.dropout if self.training else 0.0
-        return Stack(self._cell, weights, 2 if self.bidirectional else 1, dropout)
+        return Stack(self._cell, of_directions, 2 if self.bidirectional else 1, dropout)
 
     def _given(self, state: tuple[Tensor, ...]) -> Any:
         """A state as PyTorch has it."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ..checks import Array
 from ..params import Params
 from ..states import as_tuple
 from ..threads import at_most
-from .arrays import array_of, dense, tensor_of
+from .arrays import array_of, tensor_of
 
 __all__ = ["WEIGHTS", "Inputs", "Kept", "Pass"]
 
@@ -30,14 +31,14 @@ class Inputs(NamedTuple):
     Attributes
     ----------
     x : (T, B, I), or (N, I) of packed rows
-    state : tuple of (B, H)
-        Each part of the initial state.
+    state : tuple of (B, H), or of None
+        Each part of the initial state; None stands for zeros.
     weights : tuple of tensors or None
         As `WEIGHTS` has them.
     """
 
     x: Tensor
-    state: tuple[Tensor, ...]
+    state: tuple[Tensor | None, ...]
     weights: tuple[Tensor | None, ...]
 
     def flat(self) -> tuple[Tensor | None, ...]:
@@ -76,15 +77,14 @@ class Pass:
         """`Inputs.flat`, named again."""
         x, *more = flat
         assert x is not None
-        state = tuple(s for s in more[: self.parts] if s is not None)
-        return Inputs(x, state, tuple(more[self.parts :]))
+        return Inputs(x, tuple(more[: self.parts]), tuple(more[self.parts :]))
 
     def forward(self, inputs: Inputs, save: str) -> Kept:
         """Run through x; `save` is one of ``protocol.SAVE``."""
         layer = self._layer(inputs)
         with at_most(torch.get_num_threads()):
             record = self._backend(layer).forward(layer, save)
-        return Kept(*(tuple(map(tensor_of, each)) for each in self._arrays(record)))
+        return Kept(*map(_tensors_of, (record.history, record.state, record.saved)))
 
     def backward(
         self,
@@ -115,19 +115,26 @@ class Pass:
             for g, is_ in zip(grads, needed, strict=True)
         )
 
+    def batch(self, x: Tensor) -> int:
+        """How many sequences there are."""
+        return x.shape[1] if self.offsets is None else int(self.offsets[1])
+
     def _layer(self, inputs: Inputs) -> Layer:
-        x, state, weights = inputs
-        params = Params(*map(_array_or_none, weights))  # type: ignore[arg-type]
-        of_state = tuple(array_of(dense(s)) for s in state)
-        return Layer(self.cell, params, array_of(dense(x)), of_state, self.offsets)
+        x = array_of(inputs.x)
+        params = Params.trusted(*map(_array_or_none, inputs.weights))  # type: ignore[arg-type]
+        state = tuple(map(_array_or_none, inputs.state))
+        if state[0] is None:
+            shape = (self.batch(inputs.x), params.hidden_size)
+            state = tuple(np.zeros(shape, x.dtype) for _ in state)
+        return Layer(self.cell, params, x, state, self.offsets)  # type: ignore[arg-type]
 
     def _backend(self, layer: Layer) -> Backend:
         return for_rows(resolve("auto", self.cell, layer.x.dtype), self.offsets)
 
-    @staticmethod
-    def _arrays(record: Record) -> tuple[tuple[Array, ...], ...]:
-        return record.history, record.state, record.saved
+
+def _tensors_of(arrays: tuple[Array, ...]) -> tuple[Tensor, ...]:
+    return tuple(map(tensor_of, arrays))
 
 
 def _array_or_none(tensor: Tensor | None) -> Array | None:
-    return None if tensor is None else array_of(dense(tensor))
+    return None if tensor is None else array_of(tensor)

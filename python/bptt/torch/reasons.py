@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,11 +16,15 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def why_torch(
-    module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
+    module: torch.nn.RNNBase,
+    weights: Sequence[Tensor],
+    input: Tensor | PackedSequence,
+    hx: Any = None,
 ) -> str | None:
-    """Why `bptt` does not compute this call; None if it does."""
+    """Why `bptt` does not compute this call with these weights; None if it does."""
     x = input.data if isinstance(input, PackedSequence) else input
-    return _mode() or _module(module) or _tensors(module, x, hx)
+    states = hx if isinstance(hx, (tuple, list)) else () if hx is None else (hx,)
+    return _mode() or _module(module) or _tensors(x, states, weights)
 
 
 def _mode() -> str | None:
@@ -45,22 +50,26 @@ def _module(module: torch.nn.RNNBase) -> str | None:
     return None
 
 
-def _tensors(module: torch.nn.RNNBase, x: Any, hx: Any) -> str | None:
-    weights = module._flat_weights
+def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> str | None:
     dtype = x.dtype if isinstance(x, Tensor) else None
-    states = hx if isinstance(hx, (tuple, list)) else () if hx is None else (hx,)
-    named = [("input", x), *(("hx", h) for h in states), *(("a weight", w) for w in weights)]
-    for name, tensor in named:
-        if type(tensor) not in _PLAIN:
-            return f"{name} is a {type(tensor).__name__}, not a plain tensor"
-        if tensor.device.type != "cpu":
-            return f"{name} is on {tensor.device}, and these kernels are for the CPU"
-        if tensor.dtype not in _DTYPES:
-            return f"{name} is of {tensor.dtype}; there are kernels for float32 and float64"
-        if tensor.dtype is not dtype:
-            return f"{name} is of {tensor.dtype} and input of {dtype}, which PyTorch has to judge"
-        if tensor.layout is not torch.strided:
-            return f"{name} is of layout {tensor.layout}"
-    if not x.numel():
-        return f"input is empty, of shape {tuple(x.shape)}"
+    for tensor in (x, *states, *weights):
+        plain = type(tensor) in _PLAIN and tensor.is_cpu and tensor.layout is torch.strided
+        if not plain or tensor.dtype is not dtype or dtype not in _DTYPES:
+            names = ["input", *["hx"] * len(states), *["a weight"] * len(weights)]
+            named = zip(names, (x, *states, *weights), strict=True)
+            return next(reason for name, t in named if (reason := _tensor(name, t, dtype)))
+    return None if x.numel() else f"input is empty, of shape {tuple(x.shape)}"
+
+
+def _tensor(name: str, tensor: Any, dtype: Any) -> str | None:
+    if type(tensor) not in _PLAIN:
+        return f"{name} is a {type(tensor).__name__}, not a plain tensor"
+    if not tensor.is_cpu:
+        return f"{name} is on {tensor.device}, and these kernels are for the CPU"
+    if tensor.layout is not torch.strided:
+        return f"{name} is of layout {tensor.layout}"
+    if tensor.dtype not in _DTYPES:
+        return f"{name} is of {tensor.dtype}; there are kernels for float32 and float64"
+    if tensor.dtype is not dtype:
+        return f"{name} is of {tensor.dtype} and input of {dtype}, which PyTorch has to judge"
     return None

@@ -42,7 +42,7 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
         return (
             f"torch: {type(module).__name__} is not a module of bptt.torch; see bptt.torch.replace"
         )
-    reason = why_torch(module, input, hx)
+    reason = why_torch(module, module._weights(), input, hx)
     if reason is not None:
         return f"torch: {reason}"
     available = (name for name, status in backends().items() if status.available)
