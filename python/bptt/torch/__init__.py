@@ -8,5 +8,8 @@
 from .modules import GRU, LSTM, RNN
 from .replacing import replace, restore
 from .who import why
+from .workers import share_workers
 
 __all__ = ["GRU", "LSTM", "RNN", "replace", "restore", "why"]
+
+share_workers()
