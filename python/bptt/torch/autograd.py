@@ -36,7 +36,8 @@ class _Differentiable(torch.autograd.Function):
         kept = how.forward(how.inputs(flat), "gates")
         ctx.set_materialize_grads(False)
         ctx.how, ctx.inputs = how, len(flat)
-        ctx.save_for_backward(*flat, *kept.history, *kept.last, *kept.saved)
+        # Not the last state: it may be changed in place, and BPTT does not read it.
+        ctx.save_for_backward(*flat, *kept.history, *kept.saved)
         return (kept.history[0], *kept.last)
 
     @staticmethod
@@ -54,8 +55,7 @@ class _Differentiable(torch.autograd.Function):
 
 def _kept(how: Pass, tensors: Sequence[Tensor]) -> Kept:
     parts = how.parts
-    history, last, saved = tensors[:parts], tensors[parts : 2 * parts], tensors[2 * parts :]
-    return Kept(tuple(history), tuple(last), tuple(saved))
+    return Kept(tuple(tensors[:parts]), (), tuple(tensors[parts:]))
 
 
 def _differentiable_gradients(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +21,6 @@ class Rows(NamedTuple):
     """How rows lie: packed ones have offsets (T + 1,)."""
 
     offsets: Array | None
-
-    @classmethod
-    def of_packed(cls, batch_sizes: Tensor) -> Rows:
-        return cls(np.concatenate([[0], np.cumsum(batch_sizes.numpy(), dtype=np.int64)]))
 
     def turn(self) -> Callable[[Tensor], Tensor]:
         """What turns each sequence round in time."""
