@@ -12,5 +12,8 @@ from .one_layer import layer
 from .recurrent import Recurrent
 from .replacing import replace, restore
 from .who import why
+from .workers import share_workers
 
 __all__ = ["GRU", "LSTM", "RNN", "LagMonitor", "Recurrent", "layer", "replace", "restore", "why"]
+
+share_workers()
