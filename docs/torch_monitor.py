@@ -3,8 +3,8 @@
     python docs/torch_monitor.py              # writes docs/images/torch-monitor.png
 
 The task is an echo: at each step, the sign that was seen `DELAY` steps ago. The loop is one that
-any program has; `bptt.torch.LagMonitor` is attached before it. ``--tensorboard DIR`` writes the same
-horizons for TensorBoard, if that is installed.
+any program has; `bptt.torch.LagMonitor` is attached before it. ``--tensorboard DIR`` writes the
+same horizons for TensorBoard, if that is installed.
 """
 
 from __future__ import annotations
