@@ -130,7 +130,7 @@ def test_derivatives_are_those_of_finite_differences(cell: str, kind: str, wante
         assert torch.autograd.gradgradcheck(call, inputs, fast_mode=True)
     else:
         y = call(*inputs)[0]
-        with pytest.raises(NotImplementedError, match=f"cell '{cell}': only first derivatives"):
+        with pytest.raises(NotImplementedError, match=f"cell '{cell}': "):
             torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
 
 
