@@ -2,62 +2,49 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import subprocess
-import sys
+import time
 
 import bptt
 import numpy as np
 import pytest
+from bptt import compiled
 from conftest import BACKENDS
 
 torch = pytest.importorskip("torch")
 import bptt.torch  # noqa: E402
-from bptt.torch.workers import share_workers  # noqa: E402
+from bptt.torch.workers import openmp_functions, share_workers  # noqa: E402
 
 needs_openmp = pytest.mark.skipif(
     "native" not in BACKENDS or not share_workers(),
     reason="needs the native backend, and PyTorch with OpenMP",
 )
 
-# Prints by how much CPU time of the team's own workers, which Python did not start, has grown.
-CALLS = """
-import glob, os, sys
-import bptt, numpy as np, torch
-import bptt.torch
-from bptt import compiled
-
-def cpu_times():
-    found = {}
-    for path in glob.glob("/proc/self/task/*/schedstat"):
-        found[path] = int(open(path).read().split()[0])
-    return found
-
-if sys.argv[1] == "own":
-    compiled.core.share_workers(0, 0, 0, 0)
-torch.set_num_threads(2)
-module = bptt.torch.GRU(64, 128)
-x = torch.ones(128, 32, 64)
-torch.ones(512, 512) @ torch.ones(512, 512)  # PyTorch starts its worker
-of_torch = set(cpu_times())
-module(x)  # the team starts its own
-before = cpu_times()
-for _ in range(5):
-    module(x)
-after = cpu_times()
-print(sum(t - before[path] for path, t in after.items() if path not in of_torch) * 1e-9)
-"""
-
 
 @needs_openmp
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_own_workers_sleep_where_those_of_pytorch_are_used() -> None:
-    def seconds(whose: str) -> float:
-        return float(subprocess.check_output([sys.executable, "-c", CALLS, whose], timeout=120))
+def test_calls_are_regions_of_the_runtime_of_pytorch(keep_num_threads: None) -> None:
+    bptt.set_num_threads(2)
+    runtime = openmp_functions()
+    assert runtime is not None
+    parallel, *others = runtime
+    regions = []
 
-    assert seconds("shared") < 0.001
-    assert seconds("own") > 0.001
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    def counted(job: int, context: int, threads: int, flags: int) -> None:
+        regions.append(threads)
+        parallel(ctypes.c_void_p(job), ctypes.c_void_p(context), threads, flags)
+
+    addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in (counted, *others))
+    compiled.core.share_workers(*addresses)
+    try:
+        time.sleep(0.06)  # so that it is measured anew what it costs two threads to meet
+        assert all(torch.equal(*pair) for pair in zip(gradients(2), gradients(1), strict=True))
+    finally:
+        share_workers()
+    assert regions
+    assert min(regions) >= 2
 
 
 def gradients(threads: int) -> list[torch.Tensor]:
