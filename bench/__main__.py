@@ -5,7 +5,10 @@ from importlib import import_module
 
 from .options import set_environment
 
-COMMANDS = ("run", "builds", "kernels", "ladder", "lags", "overhead", "report", "sequences")
+COMMANDS = (
+    *("run", "builds", "kernels", "ladder", "lags", "overhead", "report", "sequences"),
+    "torch",
+)
 
 if __name__ == "__main__":
     name, arguments = "run", sys.argv[1:]

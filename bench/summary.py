@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from .records import Quartiles, Results, Row
@@ -34,6 +34,8 @@ def conclusions(results: Results) -> Iterator[str]:
         yield "Quick: samples are too short and too few to judge anything."
     elif goals:
         yield f"{sum(goals)} of {len(goals)} goals are met, by the third quartile, unrounded."
+    if means := head.get("means"):
+        yield from _means(results.rows, {} if head["quick"] else means)
     compared = [(r.ratio, r.interval) for r in records if r.ratio and r.interval]
     if compared:
         widths = [most - least for _, (least, most) in compared]
@@ -47,6 +49,16 @@ def conclusions(results: Results) -> Iterator[str]:
 
 def _geomean(ratios: Iterable[Quartiles]) -> float:
     return statistics.geometric_mean(ratio.median for ratio in ratios)
+
+
+def _means(rows: Iterable[Row], goals: Mapping[str, float]) -> Iterator[str]:
+    """The geometric mean of the ratios of each block of `goals`, which that shall not exceed."""
+    for block in blocks(rows):
+        found = [r.ratio for row in block.rows for r in row.records.values() if r.ratio]
+        if found and block.work in goals:
+            mean, goal = _geomean(found), goals[block.work]
+            verdict = "met" if mean <= goal else "MISSED"
+            yield f"Geometric mean of {block.work}: {mean:.3f}, at most {goal:.3f}: {verdict}"
 
 
 def _comparison(results: Results) -> Iterator[str]:

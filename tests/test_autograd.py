@@ -43,6 +43,7 @@ class Call:
     wanted: Any
     per_row: str | None
     save: str
+    segments: int | None  # checkpoint_every
     seed: int
 
     @property
@@ -143,9 +144,11 @@ def calls(draw_one: st.DrawFn, *, readout: bool) -> Call:
     if not alone:
         names += ["layers[0]", f"layers[{len(shape) - 1}].w_hh", "layers[0].b_ih"]
     whole_rows = all(piece.first for piece in case.pieces())
+    # forward cuts one layer alone, value_and_grad a stack in one direction, too.
+    cut = set(shape) == {1} if readout else alone
     return Call(
         case,
-        draw_one(st.sampled_from(["tanh", "lstm", "gru"])),
+        draw_one(st.sampled_from(["tanh", "relu", "lstm", "gru"])),
         shape,
         alone,
         draw_one(st.booleans()),
@@ -153,6 +156,7 @@ def calls(draw_one: st.DrawFn, *, readout: bool) -> Call:
         draw_one(st.none() | st.sets(st.sampled_from(names), min_size=1, max_size=3)),
         draw_one(st.sampled_from([None, "gradient", "norm"])) if whole_rows else None,
         draw_one(st.sampled_from(["gates", "minimal"])),
+        draw_one(st.none() | st.integers(1, 5)) if cut else None,
         draw_one(st.integers(0, 99)),
     )
 
@@ -208,10 +212,12 @@ class Reference:
 
     def _module(self, params: bptt.Params, name: str) -> Any:
         """A module of one layer; its parameters, and those of the readout, are among the leaves."""
-        kinds = {"tanh": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-        module = kinds[self.call.cell](
-            params.input_size, H, bias=params.b_ih is not None, dtype=torch.float64
-        )
+        cell = self.call.cell
+        kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}.get(cell, torch.nn.RNN)
+        options: dict[str, Any] = {"bias": params.b_ih is not None, "dtype": torch.float64}
+        if kind is torch.nn.RNN:
+            options["nonlinearity"] = cell
+        module = kind(params.input_size, H, **options)
         arrays = params.arrays()
         for theirs, tensor in module.named_parameters():
             ours = theirs.replace("weight", "w").replace("bias", "b").removesuffix("_l0")
@@ -301,7 +307,9 @@ def check(call: Call, grads: Any, reference: dict[str, np.ndarray]) -> None:
 def check_tape(call: Call, backend: str) -> None:
     """Tape.backward against autograd of <dy, y> + <dstate, state>."""
     case, reference = call.case, Reference(call)
-    tape = bptt.forward(backend=backend, save=call.save, **call.arguments())
+    tape = bptt.forward(
+        backend=backend, save=call.save, checkpoint_every=call.segments, **call.arguments()
+    )
     dy, dstate = call.every_step("dy", call.shape[-1] * H), call.states("dstate")
     losses = []
     for b in range(case.batch):
@@ -330,6 +338,7 @@ def check_loss(call: Call, loss: Loss, backend: str) -> None:
         backend=backend,
         wanted=call.wanted,
         per_row=call.per_row,
+        checkpoint_every=call.segments,
         return_state=True,
         **call.arguments(),
         **loss.passed(call),

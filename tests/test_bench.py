@@ -270,6 +270,34 @@ def test_summary_compares_with_the_fastest_of_all_peers():
     ]
 
 
+def test_a_mean_has_a_goal_of_its_own_block():
+    def row(work, ratio):
+        return Row("a", work, "B1", {"ours": Record(ratio=Quartiles(*3 * [ratio]))})
+
+    rows = [row("step", 0.5), row("step", 2.0), row("step", 0.125), row("call", 9.0)]
+    head = {"quick": False, "rounds": 3, "means": {"step": 0.4}}
+    said = "Geometric mean of step: 0.500, at most 0.400: MISSED"
+    assert list(conclusions(Results(head, rows))) == [said]
+    assert list(conclusions(Results({**head, "quick": True}, rows))) == []
+
+
+def test_modules_that_do_other_work_are_not_timed():
+    torch = pytest.importorskip("torch")
+    from bench import torch as modules
+
+    pair = modules.Pair.make("gru", (2, 5, 3, 4), bidirectional=True).packed()
+    options = argparse.Namespace(rounds=1, min_time=0.0)
+
+    def measured():
+        return modules._contest(pair, "step", modules.Step, 1.0, options).measure().records
+
+    assert all(record.value.median > 0 for record in measured().values())
+    with torch.no_grad():
+        pair.ours.weight_hh_l0_reverse[0, 0] += 0.01
+    assert measured()["bptt.torch"].status == "wrong"
+    assert measured()["bptt.torch"].value is None
+
+
 def test_cases_span_the_families_that_the_design_names():
     families = load_families()
     assert set(families) == {"design", "deepbench", "benchdnn", "flashrnn", "sweep", "quick"}

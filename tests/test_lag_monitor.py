@@ -138,6 +138,38 @@ def test_history_of_a_long_training_stays_small() -> None:
     assert found.count("another") == 2
 
 
+def test_sequences_of_any_kind_are_measured_as_lag_gradients_measures_them() -> None:
+    params, x, ids = problem()
+    for how in (
+        {"lengths": [12, 3, 0, 7, 12, 1]},
+        {"reverse": True, "at": 0},
+        {"reset": np.arange(STEPS)[:, None] % 5 == np.arange(BATCH)},
+    ):
+        monitor = bptt.LagMonitor(max_lag=STEPS - 1)
+        options = {"loss": "cross_entropy", "at": "last", **how}
+        found = monitor.step("tanh", params, x, ids, **options)
+        expected = bptt.lag_gradients("tanh", params, x, ids, **options)
+        assert found is not None
+        at = found.lags
+        np.testing.assert_array_equal(found.norm["params"], expected.norm["params"][at])
+        assert len(at) > 4
+    with pytest.raises(TypeError, match=r"LagMonitor: unknown options: lengthz$"):
+        bptt.LagMonitor().step("tanh", params, x, ids, lengthz=[1])
+
+
+def test_arguments_are_made_only_if_a_measurement_is_due() -> None:
+    params, x, ids = problem()
+    monitor, made = bptt.LagMonitor(every=3), []
+
+    def arguments() -> dict[str, Any]:
+        made.append(monitor.steps)
+        return {"cell": "tanh", "params": params, "x": x, "target": ids, "at": -1}
+
+    for _ in range(7):
+        monitor.step_if_due(lambda: {**arguments(), "loss": "cross_entropy"})
+    assert made == [0, 3, 6] == [record.step for record in monitor.history]
+
+
 def test_records_are_what_lag_gradients_measures() -> None:
     params, x, ids = problem()
     monitor = bptt.LagMonitor(tolerance=0.1)

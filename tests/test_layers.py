@@ -101,7 +101,16 @@ FRONT = ("torch", "jax", "cli", "__main__")
 SHARED = ("checks", "files", "ticks")
 # A front end hands its framework's arrays to a backend, and what is saved to the framework.
 OF_FRONT_ENDS = {
-    "torch": ("backends", "cells", "compiled", "params", "row_map", "states", "threads"),
+    "torch": (
+        "backends",
+        "cells",
+        "compiled",
+        "params",
+        "row_map",
+        "sequence_options",
+        "states",
+        "threads",
+    ),
 }
 
 

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 #include "bindings/interruptible.h"
 #include "bindings/requests.h"
 #include "bindings/stepper.h"
 #include "engine/float_environment.h"
+#include "engine/openmp.h"
 #include "engine/row_copies.h"
 #include "engine/yardsticks.h"
 
@@ -316,6 +318,20 @@ double py_outer_seconds(const std::string& dtype, Index rows, Index units, Index
       dtype, [=](auto zero) { return outer_seconds<decltype(zero)>(rows, units, columns, calls); });
 }
 
+// Addresses of the functions of `OpenMp`, in its order.
+void py_share_workers(std::uintptr_t parallel, std::uintptr_t thread, std::uintptr_t threads,
+                      std::uintptr_t max_threads) {
+  OpenMp runtime{};
+  const auto point = [](auto& function, std::uintptr_t address) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(address);
+  };
+  point(runtime.parallel, parallel);
+  point(runtime.thread, thread);
+  point(runtime.threads, threads);
+  point(runtime.max_threads, max_threads);
+  share_workers(runtime);
+}
+
 }  // namespace
 
 // What threadpoolctl knows this library by among all that are loaded.
@@ -367,6 +383,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("backward_part", py_backward_part);
   m.def("lag_products", py_lag_products);
   m.def("array_at", py_array_at);
+  m.def("share_workers", py_share_workers);
   m.def("take_rows", py_take_rows);
   m.def("put_rows", py_put_rows);
   m.def("value_and_grad", py_value_and_grad);

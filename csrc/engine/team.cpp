@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/cpus.h"
+#include "engine/openmp.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -94,6 +95,10 @@ class Team {
     control_ = control;
     job_ = job;
     context_ = context;
+    const auto on_shared_worker = [](void* team, int member) noexcept {
+      static_cast<Team*>(team)->take_part(member);
+    };
+    if (run_on_shared_workers(size, on_shared_worker, this)) return;
     running_.store(size - 1, std::memory_order_relaxed);
     cpus_of_members_.settle(0);
     for (int i = 0; i < size - 1; ++i) {
@@ -140,13 +145,13 @@ class Team {
     unsigned seen = 0;
     for (;;) {
       wait_for_ticket(worker, seen++);
-      cpus_of_members_.settle(member);
-      run_job(member);
+      take_part(member);
       running_.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  void run_job(int member) {
+  void take_part(int member) {
+    cpus_of_members_.settle(member);
     const FloatEnvironment environment(control_);
     job_(context_, member);
   }

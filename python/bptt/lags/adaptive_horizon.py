@@ -149,7 +149,8 @@ class AdaptiveHorizon(Probe):
         KeyboardInterrupt
             Of a Ctrl-C while it measures; that measurement is lost.
         """
-        found = self._step(cell, params, x, target, loss)
+        expect_options("AdaptiveHorizon", loss, Loss)
+        found = self._step(lambda: Question(cell, params, x, target, **loss))
         if found is not None:
             self._choose(found, found.steps if found.step is None else found.step + 1)
         return self.K

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from ..cells import Cell
 from ..checks import Array
 from ..params import Params
 from ..stack import Layers
-from .options import Loss, Plan, expect_options, shows
+from .options import Plan, Training, expect_options, shows
 from .probe import Probe
 from .question import Question
 from .record import LagRecord
@@ -57,7 +57,7 @@ class LagMonitor(Probe):
         Measure on so many sequences of the batch, or on all if it has fewer, drawn anew each time;
         on all if not given. Fewer cost less, and so there are more measurements within the budget,
         but the gradient of few sequences scatters more. Sequences whose weights are all 0 are not
-        drawn.
+        drawn; pieces that a `reset` cuts count as sequences.
     max_lag : int, optional
         The largest lag that is computed; all up to the first step if not given, or if the sequence
         is shorter.
@@ -113,14 +113,14 @@ class LagMonitor(Probe):
         self._max_lag = None if max_lag is None else checks.size("max_lag", max_lag, least=0)
         self._lags = None if lags is None else tuple(checks.rising("lags", lags, 0, None, ""))
 
-    @shows(Loss, Question)
+    @shows(Training, Question)
     def step(
         self,
         cell: str | Cell,
         params: Params | Layers,
         x: Array,
         target: Array | None = None,
-        **loss: Unpack[Loss],
+        **training: Unpack[Training],
     ) -> LagGradients | None:
         """One step of training; its arguments are those of `lag_gradients`.
 
@@ -136,7 +136,15 @@ class LagMonitor(Probe):
         KeyboardInterrupt
             Of a Ctrl-C while it measures; that measurement is lost.
         """
-        found = self._step(cell, params, x, target, loss)
+        expect_options("LagMonitor", training, Training)
+        return self.step_if_due(
+            lambda: {"cell": cell, "params": params, "x": x, "target": target, **training}
+        )
+
+    def step_if_due(self, arguments: Callable[[], Mapping[str, Any]]) -> LagGradients | None:
+        """`step` where its arguments take time to make: `arguments` returns them by their names,
+        and is called if a measurement is due."""
+        found = self._step(lambda: Question(**arguments()))
         if found is not None:
             self._record(found)
         return found

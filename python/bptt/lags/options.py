@@ -16,7 +16,7 @@ from ..losses import At
 from ..sequence_options import Flags, Integers
 from ..states import GivenState
 
-__all__ = ["Loss", "Options", "Plan", "expect_options", "shows"]
+__all__ = ["Loss", "Options", "Plan", "Training", "expect_options", "shows"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -41,7 +41,11 @@ class Sequences(TypedDict, total=False):
     batch_first: bool
 
 
-class Options(Loss, Sequences, total=False):
+class Training(Loss, Sequences, total=False):
+    """What a step of training is about, beside its arrays."""
+
+
+class Options(Training, total=False):
     """All that `lag_gradients` hands on to a `Question`."""
 
     backend: str

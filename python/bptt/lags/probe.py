@@ -13,13 +13,9 @@ import numpy as np
 
 from .. import checks
 from ..backends import REGISTRY
-from ..cells import Cell
 from ..checks import Array
 from ..initial import Seed, generator_of
-from ..params import Params
-from ..stack import Layers
 from .gradients import measured
-from .options import Loss, expect_options
 from .question import Question
 from .result import LagGradients
 from .schedule import Schedule
@@ -70,14 +66,12 @@ class Probe(ABC):
     def _narrowed(self, question: Question) -> Question:
         """The question about the lags that are measured."""
 
-    def _step(
-        self, cell: str | Cell, params: Params | Layers, x: Array, target: Array | None, loss: Loss
-    ) -> LagGradients | None:
-        """One step of training: what was measured, or None."""
-        expect_options(type(self).__name__, loss, Loss)
-        return self._schedule.step(lambda: self._measure(Question(cell, params, x, target, **loss)))
+    def _step(self, ask: Callable[[], Question]) -> LagGradients | None:
+        """One step of training: what was measured, or None. `ask` is only called if that is due."""
+        return self._schedule.step(lambda: self._measure(ask()))
 
     def _measure(self, question: Question) -> LagGradients:
+        question = question.as_dense()
         x = checks.as_array("x", question.x)
         checks.expect_shape("x", x, ("T", "B", "I"))
         asked = self._narrowed(self._drawn(replace(question, x=x, backend=self._backend)))

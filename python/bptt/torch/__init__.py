@@ -3,11 +3,29 @@
 >>> import bptt.torch
 >>> lstm = bptt.torch.LSTM(64, 128, num_layers=2)   # in the place of torch.nn.LSTM
 >>> bptt.torch.replace(model)                       # or of every such layer of a model
+>>> y, state = bptt.torch.layer("linear", params, x, lengths=lengths)  # any cell, as a function
 """
 
 from .compiling import allow_compile
 from .modules import GRU, LSTM, RNN
+from .monitor import LagMonitor
+from .one_layer import layer
+from .recurrent import Recurrent
 from .replacing import replace, restore
 from .who import why
+from .workers import share_workers
 
-__all__ = ["GRU", "LSTM", "RNN", "allow_compile", "replace", "restore", "why"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "LagMonitor",
+    "Recurrent",
+    "allow_compile",
+    "layer",
+    "replace",
+    "restore",
+    "why",
+]
+
+share_workers()

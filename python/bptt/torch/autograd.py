@@ -42,7 +42,8 @@ class _Differentiable(torch.autograd.Function):
         kept = how.forward(how.inputs(flat), "gates")
         ctx.set_materialize_grads(False)
         ctx.how, ctx.inputs = how, len(flat)
-        ctx.save_for_backward(*flat, *kept.history, *kept.last, *kept.saved)
+        # Not the last state: it may be changed in place, and BPTT does not read it.
+        ctx.save_for_backward(*flat, *kept.history, *kept.saved)
         return (kept.history[0], *kept.last)
 
     @staticmethod

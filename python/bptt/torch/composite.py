@@ -53,6 +53,8 @@ def composite(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
             new if rows == len(old) else torch.cat([new, old[rows:]])
             for new, old in zip(after, state, strict=True)
         )
+    if not outputs:  # no steps: what depends on x and has H values
+        return (from_x[..., : w_hh.shape[1]], *state)
     y = torch.stack(outputs) if how.offsets is None else torch.cat(outputs)
     return (y, *state)
 

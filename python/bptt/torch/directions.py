@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,6 @@ from ..cells import Cell
 from ..checks import Array
 from ..row_map import mirrored_rows
 from .autograd import run
-from .modes import transforms
 from .passes import Inputs, Pass
 
 __all__ = ["Rows", "Stack", "run_stack"]
@@ -23,12 +21,6 @@ class Rows(NamedTuple):
     """How rows lie: packed ones have offsets (T + 1,)."""
 
     offsets: Array | None
-
-    @classmethod
-    def of_packed(cls, batch_sizes: Tensor) -> Rows:
-        # Transforms of torch.func let no tensor be an array.
-        sizes = batch_sizes.tolist() if transforms() else batch_sizes.numpy()
-        return cls(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]))
 
     def turn(self) -> Callable[[Tensor], Tensor]:
         """What turns each sequence round in time."""

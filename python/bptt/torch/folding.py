@@ -27,7 +27,7 @@ class Axes(NamedTuple):
     incoming : tuple
         Of y and each part of the last state.
     kept : callable
-        Of so many tensors of `Kept`.
+        Of so many tensors of a pass: its history, its last state, and what is saved.
     """
 
     flat: tuple[int | None, ...]

@@ -14,12 +14,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import CELLS, Cell
+from .arguments import fits, offsets_of
 from .directions import Rows, Stack, run_stack
 from .reasons import why_torch
+from .telling import tell_of_torch
 
-__all__ = ["GRU", "LSTM", "RNN", "Fused"]
+__all__ = ["GRU", "LSTM", "MODES", "RNN", "Fused"]
 
-_CELLS = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
+MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
 
 
 class Fused(torch.nn.RNNBase):
@@ -32,15 +34,23 @@ class Fused(torch.nn.RNNBase):
         ``bptt.torch.why(module, input, hx)`` tells who computes a call.
         """
         weights = self._weights()
-        if why_torch(self, weights, input, hx) is not None or not _has_axes(input, hx):
+        reason = why_torch(self, weights, input, hx)
+        if reason is not None:
+            found = super().forward(input, hx)
+            tell_of_torch(self, weights, reason)
+            return found
+        if not fits(self, self._cell, weights, input, hx):
             return super().forward(input, hx)
         if isinstance(input, PackedSequence):
-            return self._forward_packed(weights, input, hx)
+            offsets = offsets_of(input.batch_sizes, len(input.data))
+            if offsets is None:
+                return super().forward(input, hx)
+            return self._forward_packed(weights, input, hx, Rows(offsets))
         batched, axis = input.dim() == 3, 0 if self.batch_first else 1
+        state = self._parts(hx)
         if not batched:
             input = input.unsqueeze(axis)
-            hx = _each(hx, lambda h: h.unsqueeze(1))
-        state = self._checked(input, hx, None)
+            state = None if state is None else tuple(part.unsqueeze(1) for part in state)
         x = input.transpose(0, 1) if self.batch_first else input
         y, last = run_stack(self._stack(weights), x, state, Rows(None))
         y = y.transpose(0, 1) if self.batch_first else y
@@ -48,12 +58,13 @@ class Fused(torch.nn.RNNBase):
             y, last = y.squeeze(axis), tuple(part.squeeze(1) for part in last)
         return y, self._given(last)
 
-    def _forward_packed(self, weights: list[Tensor], input: PackedSequence, hx: Any) -> Any:
+    def _forward_packed(
+        self, weights: list[Tensor], input: PackedSequence, hx: Any, rows: Rows
+    ) -> Any:
         x, batch_sizes, sorted_indices, unsorted_indices = input
         if hx is not None:
             hx = self.permute_hidden(hx, sorted_indices)
-        state = self._checked(x, hx, batch_sizes)
-        y, last = run_stack(self._stack(weights), x, state, Rows.of_packed(batch_sizes))
+        y, last = run_stack(self._stack(weights), x, self._parts(hx), rows)
         packed = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(self._given(last), unsorted_indices)
 
@@ -66,21 +77,15 @@ class Fused(torch.nn.RNNBase):
             return [getattr(self, name) for name in self._flat_weights_names]
         return found
 
-    def _checked(
-        self, input: Tensor, hx: Any, batch_sizes: Tensor | None
-    ) -> tuple[Tensor, ...] | None:
-        """Each part of the initial state (L*D, B, H), or None for zeros, with PyTorch's own checks
-        of all of it."""
+    def _parts(self, hx: Any) -> tuple[Tensor, ...] | None:
+        """Each part of the initial state (L*D, B, H), or None for zeros."""
         if hx is None:
-            if input.shape[-1] != self.input_size:
-                self.check_input(input, batch_sizes)
             return None
-        self.check_forward_args(input, hx, batch_sizes)
         return tuple(hx) if self._cell.states[1:] else (hx,)
 
     @property
     def _cell(self) -> Cell:
-        return CELLS[_CELLS[self.mode]]
+        return CELLS[MODES[self.mode]]
 
     def _stack(self, weights: list[Tensor]) -> Stack:
         each = 4 if self.bias else 2
@@ -92,20 +97,6 @@ class Fused(torch.nn.RNNBase):
     def _given(self, state: tuple[Tensor, ...]) -> Any:
         """A state as PyTorch has it."""
         return state if self._cell.states[1:] else state[0]
-
-
-def _has_axes(input: Any, hx: Any) -> bool:
-    """Whether all have the numbers of axes that are wanted; PyTorch says what is wrong if not."""
-    if isinstance(input, PackedSequence):
-        return input.data.dim() == 2
-    states = hx if isinstance(hx, (tuple, list)) else () if hx is None else (hx,)
-    return input.dim() in (2, 3) and all(h.dim() == input.dim() for h in states)
-
-
-def _each(state: Any, f: Any) -> Any:
-    if state is None:
-        return None
-    return tuple(map(f, state)) if isinstance(state, (tuple, list)) else f(state)
 
 
 class RNN(Fused, torch.nn.RNN):

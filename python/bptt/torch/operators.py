@@ -4,7 +4,8 @@ What traces a program sees these, with the shapes of their results, and never th
 torch.compile, torch.export, make_fx, modes such as FakeTensorMode, tensors on the device "meta".
 
 An operator has the same arguments for every cell. The second part of the state is absent in cells
-with one; a result that is absent is empty. Packed rows have no operator.
+with one; a result that is absent is empty. Packed rows have no operator: they are traced as the
+steps of `composite`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from ..cells import get_cell
-from .derivatives import Gradients, pull_back
+from .derivatives import Gradients, outputs_of, pull_back
 from .passes import Inputs, Kept, Pass
 
 __all__ = ["backward", "forward", "run_operator"]
@@ -27,13 +28,15 @@ Given = Sequence[Tensor | None]
 
 _FLAT = "Tensor x, Tensor? h, Tensor? c, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh"
 _INCOMING = "Tensor? dy, Tensor? dh_n, Tensor? dc_n"
-_KEPT = "Tensor y, Tensor c_y, Tensor h_n, Tensor c_n, Tensor saved"
+_KEPT = "Tensor y, Tensor c_y, Tensor saved"
 _STATES = 2
 
 
 def run_operator(how: Pass, inputs: Inputs) -> Tensors:
     """y of all steps, and each part of the state after the last step."""
     flat = inputs.flat()
+    if how.offsets is not None:
+        return outputs_of(how, flat)
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat)
     y, _, *last, _ = torch.ops.bptt.layer(how.cell.name, *_widened(how, 1, flat), save)
     return (y, *last[: how.parts])
@@ -42,7 +45,8 @@ def run_operator(how: Pass, inputs: Inputs) -> Tensors:
 def forward(how: Pass, inputs: Inputs, save: bool) -> Kept:
     """``Pass.forward`` by the operator; `save`: gates, if they are for others than the backend."""
     flat = _widened(how, 1, inputs.flat())
-    return _kept(how, torch.ops.bptt.layer(how.cell.name, *flat, save))
+    y, c_y, *last, saved = torch.ops.bptt.layer(how.cell.name, *flat, save)
+    return _kept(how, (y, c_y, saved))._replace(last=tuple(last[: how.parts]))
 
 
 def backward(of: Gradients, flat: Given, incoming: Given, kept: Kept) -> list[Tensor | None]:
@@ -54,7 +58,7 @@ def backward(of: Gradients, flat: Given, incoming: Given, kept: Kept) -> list[Te
         of.samples,
         *_widened(how, 1, flat),
         *_widened(how, 1, incoming),
-        *_results(how, kept, flat[0]),
+        *_results(how, [kept.history], kept.saved, flat[0]),
     )
     return [g if is_ else None for g, is_ in zip(_narrowed(how, 1, found), of.needed, strict=True)]
 
@@ -72,19 +76,17 @@ def _narrowed(how: Pass, at: int, each: Sequence[Any]) -> list[Any]:
     return [*each[: at + how.parts], *each[at + _STATES :]]
 
 
-def _results(how: Pass, kept: Kept, like: Any) -> list[Tensor]:
-    """What is kept, as the operator returns it."""
+def _results(how: Pass, states: Sequence[Tensors], saved: Tensors, like: Any) -> list[Tensor]:
+    """States, and what is saved, as the operator has them."""
     absent = iter([like.new_empty(0) for _ in range(2 * _STATES + 1)])
-    history, last = (_widened(how, 0, each) for each in (kept.history, kept.last))
-    every = (*history, *last, *(kept.saved or (None,)))
-    return [next(absent) if each is None else each for each in every]
+    every = [each for parts in states for each in _widened(how, 0, parts)]
+    return [next(absent) if each is None else each for each in (*every, *(saved or (None,)))]
 
 
 def _kept(how: Pass, results: Sequence[Tensor]) -> Kept:
-    """The other way round."""
-    history, last, saved = results[:_STATES], results[_STATES : 2 * _STATES], results[-1:]
-    there = tuple(saved) if saved[0].dim() > 1 else ()
-    return Kept(tuple(history[: how.parts]), tuple(last[: how.parts]), there)
+    """The other way round, of the history."""
+    *history, saved = results
+    return Kept(tuple(history[: how.parts]), (), (saved,) if saved.dim() > 1 else ())
 
 
 # --- bptt::layer -------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ def _layer(cell: str, *arguments: Any) -> Tensors:
     how, (*flat, save) = Pass(get_cell(cell)), arguments
     x = flat[0]
     kept = how.forward(how.inputs(_narrowed(how, 1, flat)), how.save(x.dtype, save))
-    return tuple(_results(how, kept, x))
+    return tuple(_results(how, (kept.history, kept.last), kept.saved, x))
 
 
 torch.library.impl("bptt::layer", "cpu", _disable_dynamo(_layer))
@@ -125,7 +127,7 @@ def _keep_layer(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     ctx.cell, *flat, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1], output[4])
-    ctx.save_for_backward(*flat, *output)
+    ctx.save_for_backward(*flat, *output[:2], output[4])
 
 
 def _layer_backward(ctx: Any, dy: Any, _c: None, dh: Any, dc: Any, _saved: None) -> Any:

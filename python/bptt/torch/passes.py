@@ -82,10 +82,9 @@ class Pass:
         return Inputs(x, tuple(more[: self.parts]), tuple(more[self.parts :]))
 
     def kept(self, flat: Sequence[Tensor]) -> Kept:
-        """The parts of a `Kept` in a row, named again."""
-        parts = self.parts
-        history, last, saved = flat[:parts], flat[parts : 2 * parts], flat[2 * parts :]
-        return Kept(tuple(history), tuple(last), tuple(saved))
+        """The history and what is saved, named again: what BPTT reads, and not the last state,
+        which the caller may change in place."""
+        return Kept(tuple(flat[: self.parts]), (), tuple(flat[self.parts :]))
 
     def forward(self, inputs: Inputs, save: str) -> Kept:
         """Run through x; `save` is one of ``protocol.SAVE``."""

@@ -18,7 +18,7 @@ def replace(model: torch.nn.Module) -> list[str]:
 
     Each stays the object that it is, with its weights, hooks and settings, and becomes one of
     `bptt.torch`'s classes. A class of yours that is derived from PyTorch's and has a ``forward`` of
-    its own is left alone, and a warning says so.
+    its own is left alone, and a warning says so; so does one of a model without any such layer.
 
     Parameters
     ----------
@@ -47,6 +47,11 @@ def replace(model: torch.nn.Module) -> list[str]:
                 f"{type(module).__name__} is a class of its own",
                 stacklevel=2,
             )
+    if not found and not any(isinstance(module, tuple(_PAIRS)) for module in model.modules()):
+        warnings.warn(
+            f"bptt.torch.replace: {type(model).__name__} has no RNN, GRU or LSTM of torch.nn",
+            stacklevel=2,
+        )
     return found
 
 

@@ -36,7 +36,7 @@ _MOST_ROWS = 2
 
 def run_pass(how: Pass, inputs: Inputs) -> Tensors:
     """y of all steps, and each part of the state after the last step."""
-    if by_composite():
+    if _by_composite(how, inputs):
         return outputs_of(how, inputs.flat())
     found = _Forward.apply(how, torch.is_grad_enabled(), *inputs.flat())
     return (found[0], *found[how.parts : 2 * how.parts])
@@ -48,12 +48,16 @@ def pull_back_pass(
     """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at the state
     after the last step."""
     of = Gradients(how, tuple(needed))
-    if by_composite():
+    if _by_composite(how, inputs):
         found = iter(of(*inputs.flat(), *incoming))
         return tuple(next(found) if is_ else None for is_ in needed)
-    read = (*inputs.flat(), *incoming, *kept.history, *kept.last, *kept.saved)
+    read = (*inputs.flat(), *incoming, *kept.history, *kept.saved)
     found = iter(_Backward.apply(of, *read))
     return tuple(next(found) if is_ else None for is_ in needed)
+
+
+def _by_composite(how: Pass, inputs: Inputs) -> bool:
+    return by_composite() or (how.offsets is not None and traced(inputs.x))
 
 
 class _Forward(torch.autograd.Function):
@@ -74,7 +78,7 @@ class _Forward(torch.autograd.Function):
         parts = ctx.how.parts
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:parts], *output[2 * parts :])
-        ctx.save_for_backward(*flat, *output)
+        ctx.save_for_backward(*flat, *output[:parts], *output[2 * parts :])
 
     @staticmethod
     def backward(ctx: Any, *into: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -135,7 +139,7 @@ class _Backward(torch.autograd.Function):
             found = each(lambda own: _Backward.apply(of, *own), tensors, dims, n)
             return found, (0,) * len(found)
         kept = of.split(tensors)[2]
-        rows = (*axes.flat, *axes.incoming, *axes.kept(len(kept)))
+        rows = (*axes.flat, *axes.incoming, *axes.flat[:1] * len(kept))
         folded = [fold(t, d, n, r) for t, d, r in zip(tensors, dims, rows, strict=True)]
         found = _Backward.apply(of.repeated(n), *folded)
         apart, at = [], []

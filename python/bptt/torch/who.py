@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import backends
+from .arguments import fits
 from .modes import by_composite
 from .modules import Fused
 from .reasons import why_torch
@@ -45,7 +46,10 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
         return (
             f"torch: {type(module).__name__} is not a module of bptt.torch; see bptt.torch.replace"
         )
-    reason = why_torch(module, module._weights(), input, hx)
+    weights = module._weights()
+    reason = why_torch(module, weights, input, hx)
+    if reason is None and not fits(module, module._cell, weights, input, hx):
+        reason = "shapes do not fit together, and the error is PyTorch's"
     if reason is not None:
         return f"torch: {reason}"
     if by_composite():

@@ -1,0 +1,290 @@
+"""Modules of `bptt.torch` against torch.nn's with the same weights, each figure with a goal.
+
+- steps: a training step (forward, the loss sum(y * dy), backward, SGD) at the shapes of the family
+  `design`, of two layers, of both directions, and with the batch first
+- packed: the same of a PackedSequence, whose lengths rise evenly from 1 to T
+- calls: one call at T = B = 1, without gradients and with
+- beside: a call (forward, and the gradients of the weights) in alternation with a product of two
+  512 x 512 matrices by torch.matmul, each over its own time alone; torch.nn's beside it, without a
+  goal
+
+As in training, x is data, whose gradient nobody asks for. The two of a pair take turns, outputs and
+gradients are compared first. Some four minutes; needs PyTorch.
+"""
+
+import copy
+import itertools
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import session
+from .cases import Case, load_families
+from .options import choose, make_parser, names, parse
+from .peers import all_peers, versions
+from .problem import Outputs, make_problem, tolerance, worst_output
+from .records import Record, Row
+from .timing import Task, Timed, alternate, judged
+
+# Makes the call that is timed, of a module, x and dy.
+Kind = Callable[[Any, Any, Any], Callable[[], object]]
+
+_CELLS = ("lstm", "gru", "tanh")
+_VARIANTS = ({"num_layers": 2}, {"bidirectional": True}, {"batch_first": True})
+_OF_VARIANTS = (32, 128, 128, 128)  # B, T, I, H
+_RAGGED, _SMALL_LONG = (32, 128, 128, 128), (8, 2000, 64, 64)
+_SMALL, _SMALLER = (1, 1, 64, 64), (4, 40, 17, 33)  # the second with --quick
+_STEP_GOAL, _RAGGED_GOAL, _SMALL_LONG_GOAL = 1.0, 1 / 8, 1 / 20
+_CALL_GOALS = {"without gradients": 0.6, "with gradients": 0.7}
+_BESIDE_GOAL = 1.05
+_MEANS = {"lstm": 1 / 1.5, "gru": 1 / 3, "tanh": 1 / 2.5}  # of the steps of a cell
+_STEP = "a training step of bptt.torch over torch.nn's, {}"
+_RATE = 1e-9  # of learning: the next step finds the same weights
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = make_parser("torch", __doc__, rounds=(7, 1), min_time=(0.03, 0))
+    parser.add_argument("--part", type=names, default=(), metavar="LIST", help=", ".join(_PARTS))
+    parser.add_argument("--cell", type=names, default=(), metavar="LIST", help=", ".join(_CELLS))
+    options = parse(parser, arguments)
+    parts = choose(parser, "--part", options.part, _PARTS)
+    options.cell = tuple(choose(parser, "--cell", options.cell, dict.fromkeys(_CELLS)))
+    if reason := all_peers()["torch"].missing():
+        parser.error(reason)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    tasks = itertools.chain.from_iterable(part(options) for part in parts.values())
+    return session.run(
+        options,
+        tasks,
+        titles={"torch": "PyTorch's modules"},
+        versions=versions("native", "torch"),
+        means={_STEP.format(cell): goal for cell, goal in _MEANS.items()},
+    )
+
+
+def _steps(options: Namespace) -> Iterator[Task]:
+    shapes = [_SMALLER]
+    if not options.quick:
+        cases = load_families()["design"].cases
+        shapes = [(c.batch, c.steps, c.input_size, c.hidden_size) for c in cases]
+    of_variants = _SMALLER if options.quick else _OF_VARIANTS
+    for cell in options.cell:
+        pairs = [Pair.make(cell, shape) for shape in shapes]
+        pairs += [Pair.make(cell, of_variants, **how) for how in _VARIANTS]
+        for pair in pairs:
+            yield _contest(pair, _STEP.format(cell), Step, _STEP_GOAL, options)
+
+
+def _packed(options: Namespace) -> Iterator[Task]:
+    kinds = [(_RAGGED, _RAGGED_GOAL), (_SMALL_LONG, _SMALL_LONG_GOAL)]
+    for shape, goal in [(_SMALLER, _RAGGED_GOAL)] if options.quick else kinds:
+        for cell in options.cell:
+            pair = Pair.make(cell, shape)
+            work = "a training step of a PackedSequence over torch.nn's"
+            yield _contest(pair.packed(), work, Step, goal, options, most=3)
+
+
+def _calls(options: Namespace) -> Iterator[Task]:
+    kinds: dict[str, Kind] = {"without gradients": Inference, "with gradients": Gradients}
+    for (name, kind), cell in itertools.product(kinds.items(), options.cell):
+        pair = Pair.make(cell, _SMALL)
+        work = f"one call {name} over torch.nn's"
+        yield _contest(pair, work, kind, _CALL_GOALS[name], options, unit="us")
+
+
+def _beside(options: Namespace) -> Iterator[Task]:
+    import torch
+
+    square = torch.randn(2, 512, 512)
+    product = partial(torch.matmul, *square)
+    for cell in options.cell[: 1 if options.quick else None]:
+        pair = Pair.make(cell, _SMALLER if options.quick else _OF_VARIANTS)
+        for name, module in (("bptt.torch", pair.ours), ("torch.nn", pair.theirs)):
+            call = Gradients(module, pair.x, pair.dy)
+            goal = _BESIDE_GOAL if name == "bptt.torch" else None
+            for work, one, other in (
+                (f"a call of {name} beside torch.matmul, over alone", call, product),
+                (f"torch.matmul beside a call of {name}, over alone", product, call),
+            ):
+                turns = {
+                    "beside": Alternating(one, options.min_time, other=other),
+                    "alone": Alternating(one, options.min_time),
+                }
+                yield judged(Row("torch", work, pair.name), goal, turns, options.rounds)
+
+
+_PARTS = {"steps": _steps, "packed": _packed, "calls": _calls, "beside": _beside}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two modules with the same weights, and what they are to do.
+
+    Attributes
+    ----------
+    name : str
+        Of the row.
+    ours, theirs : torch.nn.Module
+        Of `bptt.torch`, and of torch.nn.
+    x : Tensor or PackedSequence
+    dy : Tensor
+        dL/dy, of the shape of y, or of its packed rows.
+    allowed : float
+        How far outputs may differ, as ||ours - theirs|| / ||theirs||.
+    """
+
+    name: str
+    ours: Any
+    theirs: Any
+    x: Any
+    dy: Any
+    allowed: float
+
+    @classmethod
+    def make(cls, cell: str, shape: tuple[int, int, int, int], **how: Any) -> "Pair":
+        """`how` is for the constructor of the modules."""
+        import bptt.torch
+        import torch
+
+        case = Case("torch", *shape)
+        kinds: dict[str, Any] = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "tanh": torch.nn.RNN}
+        theirs = kinds[cell](case.input_size, case.hidden_size, **how)
+        ours = copy.deepcopy(theirs)
+        bptt.torch.replace(ours)
+        first, second = (shape[0], shape[1]) if "batch_first" in how else (shape[1], shape[0])
+        x = torch.randn(first, second, case.input_size)
+        dy = torch.randn(first, second, case.hidden_size * (2 if "bidirectional" in how else 1))
+        options = (f"{k}={v}" if v is not True else k for k, v in how.items())
+        name = " ".join([cell, case.name, *options])
+        # Each of the two errs by as much at most, in each layer.
+        allowed = 2 * how.get("num_layers", 1) * tolerance(make_problem(case, cell, "float32"))
+        return cls(name, ours, theirs, x, dy, allowed)
+
+    def packed(self) -> "Pair":
+        """The same with rows of the lengths 1 ... T."""
+        from torch.nn.utils.rnn import pack_padded_sequence
+
+        steps, batch, _ = self.x.shape
+        lengths = np.linspace(steps, 1, batch).round().astype(int).tolist()
+        x, dy = (pack_padded_sequence(a, lengths) for a in (self.x, self.dy))
+        return Pair(self.name, self.ours, self.theirs, x, dy.data, self.allowed)
+
+
+@dataclass
+class Inference:
+    """The outputs alone."""
+
+    module: Any
+    x: Any
+    dy: Any
+
+    def __call__(self) -> object:
+        import torch
+
+        with torch.no_grad():
+            return self.module(self.x)
+
+
+@dataclass
+class Gradients:
+    """The outputs, and the gradients of the weights."""
+
+    module: Any
+    x: Any
+    dy: Any
+
+    def __post_init__(self) -> None:
+        self.weights = list(self.module.parameters())
+
+    def __call__(self) -> object:
+        import torch
+
+        return torch.autograd.grad(self.module(self.x)[0], self.weights, self.dy)
+
+
+@dataclass
+class Step:
+    """A training step."""
+
+    module: Any
+    x: Any
+    dy: Any
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=_RATE)
+
+    def __call__(self) -> object:
+        self.optimizer.zero_grad()
+        loss = (_values(self.module(self.x)[0]) * self.dy).sum()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+
+@dataclass
+class Alternating(Timed):
+    """A call that is timed alone, with another one that is not before each."""
+
+    other: Callable[[], object] = lambda: None
+
+    def _clock(self) -> tuple[float, float]:
+        wall = cpu = 0.0
+        for _ in range(self.calls):
+            self.other()
+            began, used = time.perf_counter(), time.process_time()
+            self.call()
+            wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - used
+        return wall / self.calls, cpu / self.calls
+
+
+def _contest(
+    pair: Pair,
+    work: str,
+    kind: Kind,
+    goal: float,
+    options: Namespace,
+    *,
+    most: int = sys.maxsize,  # rounds
+    unit: str = "ms",
+) -> Task:
+    """Ours over torch.nn's, if it does equal work."""
+    row = Row("torch", work, pair.name, unit=unit)
+    both = {"bptt.torch": pair.ours, "torch.nn": pair.theirs}
+    worst, error = worst_output(*(_outputs(module, pair) for module in both.values()))
+    if not error <= pair.allowed:
+        reason = f"{worst} is off by {error:.1e}, allowed is {pair.allowed:.1e}"
+        row.records["bptt.torch"] = Record("wrong", reason)
+        return Task(row, alternate({}, 0))
+    turns = {
+        name: Timed(kind(module, pair.x, pair.dy), options.min_time)
+        for name, module in both.items()
+    }
+    return judged(row, goal, turns, min(options.rounds, most))
+
+
+def _outputs(module: Any, pair: Pair) -> Outputs:
+    """y, and the gradients of the weights, in float64."""
+    import torch
+
+    weights = dict(module.named_parameters())
+    y = _values(module(pair.x)[0])
+    grads = torch.autograd.grad(y, [*weights.values()], pair.dy)
+    found = {"y": y.detach(), **dict(zip(weights, grads, strict=True))}
+    return {name: tensor.double().numpy() for name, tensor in found.items()}
+
+
+def _values(y: Any) -> Any:
+    """Of a tensor or a PackedSequence: its rows."""
+    return getattr(y, "data", y) if isinstance(y, tuple) else y

@@ -1,0 +1,49 @@
+#include "engine/openmp.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <atomic>
+
+namespace bptt {
+namespace {
+
+// What it points to is never freed: a call may be under way.
+std::atomic<const OpenMp*> shared{nullptr};
+
+struct Region {
+  const OpenMp& runtime;
+  const int members;
+  void (*const job)(void*, int) noexcept;
+  void* const context;
+  bool ran = false;  // written by the calling thread alone
+};
+
+void enter(void* argument) {
+  Region& region = *static_cast<Region*>(argument);
+  if (region.runtime.threads() < region.members) return;
+  const int member = region.runtime.thread();
+  if (member == 0) region.ran = true;
+  if (member < region.members) region.job(region.context, member);
+}
+
+}  // namespace
+
+void share_workers(const OpenMp& runtime) {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { shared.store(nullptr); });
+  static_cast<void>(registered);
+  shared.store(runtime.parallel ? new OpenMp(runtime) : nullptr, std::memory_order_release);
+}
+
+bool run_on_shared_workers(int members, void (*job)(void*, int) noexcept, void* context) {
+  const OpenMp* const runtime = shared.load(std::memory_order_acquire);
+  if (!runtime) return false;
+  Region region{*runtime, members, job, context};
+  // As many as the runtime's other regions have: libgomp ends the threads that a smaller one leaves
+  // out, and starts new ones for the next.
+  const int threads = std::max(members, runtime->max_threads());
+  runtime->parallel(enter, &region, static_cast<unsigned>(threads), 0);
+  return region.ran;
+}
+
+}  // namespace bptt

@@ -1,0 +1,81 @@
+"""Calls run on the workers of PyTorch's OpenMP runtime, with the same bits, and live with forks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+import bptt
+import numpy as np
+import pytest
+from bptt import compiled
+from conftest import BACKENDS
+
+torch = pytest.importorskip("torch")
+import bptt.torch  # noqa: E402
+from bptt.torch.workers import openmp_functions, share_workers  # noqa: E402
+
+needs_openmp = pytest.mark.skipif(
+    "native" not in BACKENDS or not share_workers(),
+    reason="needs the native backend, and PyTorch with OpenMP",
+)
+
+
+@needs_openmp
+def test_calls_are_regions_of_the_runtime_of_pytorch(keep_num_threads: None) -> None:
+    bptt.set_num_threads(2)
+    runtime = openmp_functions()
+    assert runtime is not None
+    parallel, *others = runtime
+    regions = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    def counted(job: int, context: int, threads: int, flags: int) -> None:
+        regions.append(threads)
+        parallel(ctypes.c_void_p(job), ctypes.c_void_p(context), threads, flags)
+
+    addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in (counted, *others))
+    compiled.core.share_workers(*addresses)
+    try:
+        time.sleep(0.06)  # so that it is measured anew what it costs two threads to meet
+        assert all(torch.equal(*pair) for pair in zip(gradients(2), gradients(1), strict=True))
+    finally:
+        share_workers()
+    assert regions
+    assert min(regions) >= 2
+
+
+def gradients(threads: int) -> list[torch.Tensor]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.manual_seed(0)
+        module = bptt.torch.LSTM(33, 129, bidirectional=True)
+        y, _ = module(torch.randn(20, 33, 33))
+        y.square().sum().backward()
+        return [y.detach(), *(p.grad for p in module.parameters())]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_no_bit(threads: int, keep_num_threads: None) -> None:
+    bptt.set_num_threads(4)
+    for one, other in zip(gradients(threads), gradients(1), strict=True):
+        assert torch.equal(one, other)
+
+
+@needs_openmp
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_does_not_wait_for_workers_that_it_has_not(keep_num_threads: None) -> None:
+    bptt.set_num_threads(2)
+    params = bptt.init_params("gru", input_size=64, hidden_size=128, rng=0)
+    x = np.ones((64, 32, 64), np.float32)
+    y = bptt.forward("gru", params, x).y
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)  # instead of waiting for ever
+        os._exit(int(not np.array_equal(bptt.forward("gru", params, x).y, y)))
+    assert os.waitpid(child, 0)[1] == 0
