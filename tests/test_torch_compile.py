@@ -103,6 +103,17 @@ def test_without_permission_the_error_says_what_to_do(allowed: None) -> None:
     torch.compile(model, backend="eager", fullgraph=True)(x)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layers_of_other_cells_are_compiled(batch_first: bool) -> None:
+    torch._dynamo.reset()
+    layer = bptt.torch.Recurrent("linear", I, H, batch_first=batch_first)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    same_gradients(compiled, layer, torch.randn(T, B, I), layer)
+    h = torch.randn(T if batch_first else B, H)
+    x = torch.randn(T, B, I)
+    torch.testing.assert_close(compiled(x, h), layer(x, h))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("nest", ["grad", "vmap of grad", "jvp", "jacrev"])
 def test_transforms_within_a_compiled_function(nest: str, allowed: None) -> None:

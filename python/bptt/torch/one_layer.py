@@ -13,6 +13,7 @@ from ..cells import Cell, get_cell
 from ..sequence_options import Flags, Integers, described, read_row_map
 from ..states import as_given, as_tuple, names
 from .autograd import run
+from .modes import traced
 from .moved_rows import MovedRows
 from .passes import WEIGHTS, Inputs, Pass
 
@@ -83,6 +84,12 @@ def layer(
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
     axes = ("N",) if batch_sizes is not None else ("B", "T") if batch_first is True else ("T", "B")
     _expect_shape("x", x, (*axes, w_ih.shape[1]), f"w_ih of shape {tuple(w_ih.shape)}")
+    if not how:
+        return _run_dense(kind, weights, x, state)
+    dense = not described(lengths, batch_sizes, reset, reverse, False)
+    if batch_first is True and dense and traced(x):
+        y, found = _run_dense(kind, weights, x.transpose(0, 1), state)
+        return y.transpose(0, 1), found
     rows = MovedRows(read_row_map(tuple(x.shape[:-1]), **how))
     given = None
     if state is not None:
@@ -90,6 +97,19 @@ def layer(
     entering = rows.gather_state(given, len(kind.states), w_hh)
     y, *last = run(Pass(kind, rows.map.offsets), Inputs(rows.gather(x), entering, weights))
     return rows.scatter(y), as_given(rows.scatter_state(tuple(last)))
+
+
+def _run_dense(
+    cell: Cell, weights: tuple[Tensor | None, ...], x: Tensor, state: Any
+) -> tuple[Tensor, Any]:
+    """Of sequences as a layer has them."""
+    w_hh = weights[1]
+    assert w_hh is not None
+    given: tuple[Tensor | None, ...] = (None,) * len(cell.states)
+    if state is not None:
+        given = _read_state(cell, state, (x.shape[1], w_hh.shape[1]), w_hh)
+    y, *last = run(Pass(cell), Inputs(x, given, weights))
+    return y, as_given(tuple(last))
 
 
 def _read_weights(cell: Cell, params: object) -> tuple[Tensor | None, ...]:

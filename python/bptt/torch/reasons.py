@@ -51,8 +51,9 @@ def _module(module: torch.nn.RNNBase) -> str | None:
 
 def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> str | None:
     dtype = x.dtype if isinstance(x, Tensor) else None
-    kinds = TRACED if traced(x) else PLAIN
-    device = "meta" if kinds is TRACED and x.device.type == "meta" else "cpu"
+    seen = isinstance(x, Tensor) and traced(x)
+    kinds = TRACED if seen else PLAIN
+    device = "meta" if seen and x.device.type == "meta" else "cpu"
     for tensor in (x, *states, *weights):
         plain = type(tensor) in kinds and tensor.layout is torch.strided
         if (
