@@ -6,6 +6,7 @@
 >>> y, state = bptt.torch.layer("linear", params, x, lengths=lengths)  # any cell, as a function
 """
 
+from .compiling import allow_compile
 from .modules import GRU, LSTM, RNN
 from .monitor import LagMonitor
 from .one_layer import layer
@@ -14,6 +15,17 @@ from .replacing import replace, restore
 from .who import why
 from .workers import share_workers
 
-__all__ = ["GRU", "LSTM", "RNN", "LagMonitor", "Recurrent", "layer", "replace", "restore", "why"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "LagMonitor",
+    "Recurrent",
+    "allow_compile",
+    "layer",
+    "replace",
+    "restore",
+    "why",
+]
 
 share_workers()

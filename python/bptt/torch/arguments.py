@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import Cell
 from ..checks import Array
+from .modes import transforms
 
 __all__ = ["fits", "offsets_of"]
 
@@ -64,7 +65,8 @@ def offsets_of(batch_sizes: Tensor, rows: int) -> Array | None:
     no sizes of packed steps, or add up to another number of rows."""
     if batch_sizes.dtype is not torch.int64:
         return None
-    sizes = batch_sizes.numpy()
+    # Transforms of torch.func let no tensor be an array.
+    sizes = np.array(batch_sizes.tolist()) if transforms() else batch_sizes.numpy()
     if sizes.ndim != 1 or not len(sizes) or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any():
         return None
     offsets: Array = np.concatenate([[0], np.cumsum(sizes)])

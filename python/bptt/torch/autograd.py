@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from .composite import composite
-from .passes import Inputs, Kept, Pass
+from .modes import Route, forward_mode, legacy_batch, route, transforms
+from .operators import run_operator
+from .passes import Inputs, Pass
+from .transforms import pull_back_pass, run_pass
 
 __all__ = ["run"]
 
@@ -19,6 +22,9 @@ def run(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
 
     Without a gradient to come, nothing is kept for it.
     """
+    taken = route(inputs.x)
+    if taken is not Route.EAGER:
+        return (run_pass if taken is Route.TRANSFORMS else run_operator)(how, inputs)
     flat = inputs.flat()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
         found: tuple[Tensor, ...] = _Differentiable.apply(how, *flat)
@@ -46,16 +52,18 @@ class _Differentiable(torch.autograd.Function):
         inputs = how.inputs(tensors[: ctx.inputs])
         if dy is None and all(d is None for d in dlast):
             return (None,) * (1 + ctx.inputs)
-        needed = ctx.needs_input_grad[1:]
-        if torch.is_grad_enabled():  # create_graph: this is to be differentiated in turn
+        needed, kept = ctx.needs_input_grad[1:], how.kept(tensors[ctx.inputs :], last=False)
+        if transforms() or forward_mode():  # which bring batches, or tangents
+            batch = how.batch(inputs.x)
+            unread = tuple(h.new_zeros(batch, h.shape[-1]) for h in kept.history)
+            kept = kept._replace(last=unread)
+            if how.save(inputs.x.dtype) == "minimal":
+                kept = kept._replace(saved=())
+            return (None, *pull_back_pass(how, inputs, kept, (dy, *dlast), needed))
+        if torch.is_grad_enabled() or legacy_batch(dy, *dlast):
+            # create_graph, so this is to be differentiated in turn; or torch.autograd.functional
             return (None, *_differentiable_gradients(how, inputs, (dy, *dlast), needed))
-        kept = _kept(how, tensors[ctx.inputs :])
         return (None, *how.backward(inputs, kept, dy, dlast, needed))
-
-
-def _kept(how: Pass, tensors: Sequence[Tensor]) -> Kept:
-    parts = how.parts
-    return Kept(tuple(tensors[:parts]), (), tuple(tensors[parts:]))
 
 
 def _differentiable_gradients(
@@ -63,7 +71,8 @@ def _differentiable_gradients(
 ) -> tuple[Tensor | None, ...]:
     """The same gradients by PyTorch's own operations, with a graph of theirs."""
     flat = inputs.flat()
-    outputs = composite(how, inputs)
+    with torch.enable_grad():
+        outputs = composite(how, inputs)
     given = [(o, d) for o, d in zip(outputs, incoming, strict=True) if d is not None]
     wanted = [t for t, is_ in zip(flat, needed, strict=True) if is_ and t is not None]
     of, into = [o for o, _ in given], [d for _, d in given]

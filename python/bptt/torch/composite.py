@@ -1,4 +1,5 @@
-"""The recurrences written in PyTorch's own operations, for derivatives beyond the first.
+"""The recurrences written in PyTorch's own operations, for forward mode and for derivatives
+beyond the first.
 
 The same equations as `docs/math.md` has, step by step: slow, and differentiable to any order.
 """
@@ -23,7 +24,7 @@ def composite(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
     Raises
     ------
     NotImplementedError
-        If the cell is one of the user's: its second derivatives are not known.
+        If the cell is one of the user's: neither its second derivatives nor its tangents are known.
     """
     x, given, (w_ih, w_hh, b_ih, b_hh) = inputs
     assert w_ih is not None
@@ -31,7 +32,8 @@ def composite(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
     step = _STEPS.get(how.cell.name)
     if step is None:
         raise NotImplementedError(
-            f"cell {how.cell.name!r}: only first derivatives are known of a cell of one's own"
+            f"cell {how.cell.name!r}: of a cell of one's own only gradients are known, neither "
+            "second derivatives nor forward mode"
         )
     zeros = x.new_zeros(how.batch(x), w_hh.shape[1])
     state = tuple(zeros if part is None else part for part in given)

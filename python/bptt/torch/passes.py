@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ __all__ = ["WEIGHTS", "Inputs", "Kept", "Pass"]
 
 # Of one direction, in the order of PyTorch's flat weights; biases may be None.
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+
+_NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class Inputs(NamedTuple):
@@ -75,9 +77,17 @@ class Pass:
 
     def inputs(self, flat: Sequence[Tensor | None]) -> Inputs:
         """`Inputs.flat`, named again."""
-        x, *more = flat
+        x, *more = flat[: 1 + self.parts + len(WEIGHTS)]
         assert x is not None
         return Inputs(x, tuple(more[: self.parts]), tuple(more[self.parts :]))
+
+    def kept(self, flat: Sequence[Tensor], *, last: bool = True) -> Kept:
+        """The parts of a `Kept` in a row, named again; without the `last`, which BPTT does not
+        read, where it may have been changed in place."""
+        parts = self.parts
+        behind = 2 * parts if last else parts
+        history, ends, saved = flat[:parts], flat[parts:behind], flat[behind:]
+        return Kept(tuple(history), tuple(ends), tuple(saved))
 
     def forward(self, inputs: Inputs, save: str) -> Kept:
         """Run through x; `save` is one of ``protocol.SAVE``."""
@@ -93,9 +103,10 @@ class Pass:
         dy: Tensor | None,
         dlast: Sequence[Tensor | None],
         needed: Sequence[bool],
+        per_row: str | None = None,
     ) -> tuple[Tensor | None, ...]:
         """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at the
-        state after the last step."""
+        state after the last step; `per_row` is that of ``protocol.Request``."""
         layer = self._layer(inputs)
         history, last, saved = (tuple(array_of(t) for t in each) for each in kept)
         record = Record(history, last, saved)
@@ -106,14 +117,24 @@ class Pass:
         incoming = Incoming((_array_or_none(dy), *nothing), into_state)
         names = ("x", *("state",) * self.parts, *WEIGHTS)
         wanted = frozenset(name for name, is_ in zip(names, needed, strict=True) if is_)
+        request = Request(wanted=wanted, per_row=per_row)
         with at_most(torch.get_num_threads()):
-            found = self._backend(layer).backward(layer, record, incoming, Request(wanted=wanted))
+            found = self._backend(layer).backward(layer, record, incoming, request)
         state = as_tuple(found.state) if "state" in wanted else (None,) * self.parts
         grads = (found.x, *state, *(getattr(found, name) for name in WEIGHTS))
         return tuple(
             tensor_of(g) if is_ and g is not None else None
             for g, is_ in zip(grads, needed, strict=True)
         )
+
+    def save(self, dtype: torch.dtype, gates: bool = True) -> str:
+        """What to save where others than the backend handle it: gates that lie as rows of y do, if
+        they are wanted and it has such, else nothing."""
+        return "gates" if gates and self._of_dtype(_NUMPY[dtype]).packed else "minimal"
+
+    def repeated(self, times: int) -> Pass:
+        """The pass of so many batches at once; of each row they lie side by side."""
+        return replace(self, offsets=None if self.offsets is None else times * self.offsets)
 
     def batch(self, x: Tensor) -> int:
         """How many sequences there are."""
@@ -129,7 +150,10 @@ class Pass:
         return Layer(self.cell, params, x, state, self.offsets)  # type: ignore[arg-type]
 
     def _backend(self, layer: Layer) -> Backend:
-        return for_rows(resolve("auto", self.cell, layer.x.dtype), self.offsets)
+        return for_rows(self._of_dtype(layer.x.dtype), self.offsets)
+
+    def _of_dtype(self, dtype: Any) -> Backend:
+        return resolve("auto", self.cell, dtype)
 
 
 def _tensors_of(arrays: tuple[Array, ...]) -> tuple[Tensor, ...]:

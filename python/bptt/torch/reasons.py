@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from .modes import PLAIN, TRACED, traced
+
 __all__ = ["why_torch"]
 
 _DTYPES = (torch.float32, torch.float64)
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def why_torch(
@@ -24,21 +25,19 @@ def why_torch(
     """Why `bptt` does not compute this call with these weights; None if it does."""
     x = input.data if isinstance(input, PackedSequence) else input
     states = hx if isinstance(hx, (tuple, list)) else () if hx is None else (hx,)
-    return _mode() or _module(module) or _tensors(x, states, weights)
+    return (
+        _mode(isinstance(input, PackedSequence), x)
+        or _module(module)
+        or _tensors(x, states, weights)
+    )
 
 
-def _mode() -> str | None:
+def _mode(packed: bool, x: Any) -> str | None:
     """What PyTorch is doing beside computing."""
-    if torch.compiler.is_compiling():
-        return "torch.compile and torch.export trace PyTorch's own operation"
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined, unused-ignore]
-        return "a transform of torch.func is active"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "forward-mode differentiation is active"
-    if torch._C._len_torch_dispatch_stack():
-        return "a dispatch mode is active"
     if torch.jit.is_scripting() or torch.jit.is_tracing():
         return "torch.jit traces PyTorch's own operation"
+    if packed and traced(x):
+        return "packed sequences are traced as PyTorch's own operation"
     return None
 
 
@@ -52,19 +51,28 @@ def _module(module: torch.nn.RNNBase) -> str | None:
 
 def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> str | None:
     dtype = x.dtype if isinstance(x, Tensor) else None
+    kinds = TRACED if traced(x) else PLAIN
+    device = "meta" if kinds is TRACED and x.device.type == "meta" else "cpu"
     for tensor in (x, *states, *weights):
-        plain = type(tensor) in _PLAIN and tensor.is_cpu and tensor.layout is torch.strided
-        if not plain or tensor.dtype is not dtype or dtype not in _DTYPES:
+        plain = type(tensor) in kinds and tensor.layout is torch.strided
+        if (
+            not plain
+            or tensor.device.type != device
+            or tensor.dtype is not dtype
+            or dtype not in _DTYPES
+        ):
             names = ["input", *["hx"] * len(states), *["a weight"] * len(weights)]
             named = zip(names, (x, *states, *weights), strict=True)
-            return next(reason for name, t in named if (reason := _tensor(name, t, dtype)))
+            return next(
+                reason for name, t in named if (reason := _tensor(name, t, kinds, device, dtype))
+            )
     return None if x.numel() else f"input is empty, of shape {tuple(x.shape)}"
 
 
-def _tensor(name: str, tensor: Any, dtype: Any) -> str | None:
-    if type(tensor) not in _PLAIN:
+def _tensor(name: str, tensor: Any, kinds: Any, device: str, dtype: Any) -> str | None:
+    if type(tensor) not in kinds:
         return f"{name} is a {type(tensor).__name__}, not a plain tensor"
-    if not tensor.is_cpu:
+    if tensor.device.type != device:
         return f"{name} is on {tensor.device}, and these kernels are for the CPU"
     if tensor.layout is not torch.strided:
         return f"{name} is of layout {tensor.layout}"

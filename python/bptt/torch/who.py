@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import backends
 from .arguments import fits
+from .modes import by_composite
 from .modules import Fused
 from .reasons import why_torch
 
@@ -28,7 +29,9 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
     Returns
     -------
     str
-        ``"bptt native"``, or another backend of `bptt`; else ``"torch: "`` and the reason.
+        ``"bptt native"``, or another backend of `bptt`; ``"bptt composite"`` under forward-mode
+        differentiation, which takes the same equations in PyTorch's operations; else ``"torch: "``
+        and the reason.
 
     Raises
     ------
@@ -49,5 +52,7 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
         reason = "shapes do not fit together, and the error is PyTorch's"
     if reason is not None:
         return f"torch: {reason}"
+    if by_composite():
+        return "bptt composite"
     available = (name for name, status in backends().items() if status.available)
     return f"bptt {next(available)}"

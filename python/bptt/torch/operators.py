@@ -1,0 +1,207 @@
+"""The pass of one direction as operators of PyTorch, ``bptt::layer`` and ``bptt::layer_backward``.
+
+What traces a program sees these, with the shapes of their results, and never the kernels:
+torch.compile, torch.export, make_fx, modes such as FakeTensorMode, tensors on the device "meta".
+
+An operator has the same arguments for every cell. The second part of the state is absent in cells
+with one; a result that is absent is empty. Packed rows have no operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+
+from ..cells import get_cell
+from .derivatives import Gradients, pull_back
+from .passes import Inputs, Kept, Pass
+
+__all__ = ["backward", "forward", "run_operator"]
+
+Tensors = tuple[Tensor, ...]
+Given = Sequence[Tensor | None]
+
+_FLAT = "Tensor x, Tensor? h, Tensor? c, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh"
+_INCOMING = "Tensor? dy, Tensor? dh_n, Tensor? dc_n"
+_KEPT = "Tensor y, Tensor c_y, Tensor h_n, Tensor c_n, Tensor saved"
+_STATES = 2
+
+
+def run_operator(how: Pass, inputs: Inputs) -> Tensors:
+    """y of all steps, and each part of the state after the last step."""
+    flat = inputs.flat()
+    save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat)
+    y, _, *last, _ = torch.ops.bptt.layer(how.cell.name, *_widened(how, 1, flat), save)
+    return (y, *last[: how.parts])
+
+
+def forward(how: Pass, inputs: Inputs, save: bool) -> Kept:
+    """``Pass.forward`` by the operator; `save`: gates, if they are for others than the backend."""
+    flat = _widened(how, 1, inputs.flat())
+    return _kept(how, torch.ops.bptt.layer(how.cell.name, *flat, save))
+
+
+def backward(of: Gradients, flat: Given, incoming: Given, kept: Kept) -> list[Tensor | None]:
+    """``Gradients.by_kernels`` by the operator."""
+    how = of.how
+    found = torch.ops.bptt.layer_backward(
+        how.cell.name,
+        _widened(how, 1, of.needed, False),
+        of.samples,
+        *_widened(how, 1, flat),
+        *_widened(how, 1, incoming),
+        *_results(how, kept, flat[0]),
+    )
+    return [g if is_ else None for g, is_ in zip(_narrowed(how, 1, found), of.needed, strict=True)]
+
+
+# --- one list of arguments for all cells -------------------------------------------------------
+
+
+def _widened(how: Pass, at: int, each: Sequence[Any], absent: Any = None) -> list[Any]:
+    """With a place for each state that a cell may have, of which the first is `at`."""
+    return [*each[: at + how.parts], *[absent] * (_STATES - how.parts), *each[at + how.parts :]]
+
+
+def _narrowed(how: Pass, at: int, each: Sequence[Any]) -> list[Any]:
+    """The other way round."""
+    return [*each[: at + how.parts], *each[at + _STATES :]]
+
+
+def _results(how: Pass, kept: Kept, like: Any) -> list[Tensor]:
+    """What is kept, as the operator returns it."""
+    absent = iter([like.new_empty(0) for _ in range(2 * _STATES + 1)])
+    history, last = (_widened(how, 0, each) for each in (kept.history, kept.last))
+    every = (*history, *last, *(kept.saved or (None,)))
+    return [next(absent) if each is None else each for each in every]
+
+
+def _kept(how: Pass, results: Sequence[Tensor]) -> Kept:
+    """The other way round."""
+    history, last, saved = results[:_STATES], results[_STATES : 2 * _STATES], results[-1:]
+    there = tuple(saved) if saved[0].dim() > 1 else ()
+    return Kept(tuple(history[: how.parts]), tuple(last[: how.parts]), there)
+
+
+# --- bptt::layer -------------------------------------------------------------------------------
+
+torch.library.define(
+    "bptt::layer",
+    f"(str cell, {_FLAT}, bool save) -> ({', '.join(['Tensor'] * 5)})",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+
+
+def _layer(cell: str, *arguments: Any) -> Tensors:
+    how, (*flat, save) = Pass(get_cell(cell)), arguments
+    x = flat[0]
+    kept = how.forward(how.inputs(_narrowed(how, 1, flat)), how.save(x.dtype, save))
+    return tuple(_results(how, kept, x))
+
+
+torch.library.impl("bptt::layer", "cpu", _disable_dynamo(_layer))
+
+
+def _layer_fake(cell: str, *arguments: Any) -> Tensors:
+    how, (*flat, save) = Pass(get_cell(cell)), arguments
+    x, w_hh = flat[0], flat[4]
+    (steps, batch), hidden = x.shape[:2], w_hh.shape[1]
+    absent = _STATES - how.parts
+    history = [(steps, batch, hidden)] * how.parts + [(0,)] * absent
+    last = [(batch, hidden)] * how.parts + [(0,)] * absent
+    gates = how.cell.saved if how.save(x.dtype, save) == "gates" else 0
+    saved = (steps, batch, gates, hidden) if gates else (0,)
+    return tuple(x.new_empty(shape) for shape in (*history, *last, saved))
+
+
+torch.library.register_fake("bptt::layer", _layer_fake)
+
+
+def _keep_layer(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+    ctx.cell, *flat, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1], output[4])
+    ctx.save_for_backward(*flat, *output)
+
+
+def _layer_backward(ctx: Any, dy: Any, _c: None, dh: Any, dc: Any, _saved: None) -> Any:
+    needed = list(ctx.needs_input_grad[1:-1])
+    if dy is None and dh is None and dc is None:
+        return (None,) * (2 + len(needed))
+    tensors = ctx.saved_tensors  # once: checkpointing lets nobody ask again
+    flat, kept = tensors[: len(needed)], tensors[len(needed) :]
+    found = torch.ops.bptt.layer_backward(ctx.cell, needed, None, *flat, dy, dh, dc, *kept)
+    return (None, *(g if is_ else None for g, is_ in zip(found, needed, strict=True)), None)
+
+
+torch.library.register_autograd("bptt::layer", _layer_backward, setup_context=_keep_layer)
+
+
+# --- bptt::layer_backward ----------------------------------------------------------------------
+
+torch.library.define(
+    "bptt::layer_backward",
+    f"(str cell, bool[] needed, int? samples, {_FLAT}, {_INCOMING}, {_KEPT})"
+    f" -> ({', '.join(['Tensor'] * 7)})",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+
+
+def _split(tensors: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """``Inputs.flat``, what comes in, and what was kept."""
+    return tensors[:7], tensors[7:10], tensors[10:]
+
+
+def _gradients(cell: str, needed: list[bool], samples: int | None, *tensors: Any) -> Tensors:
+    how, (flat, incoming, kept) = Pass(get_cell(cell)), _split(tensors)
+    of = Gradients(how, tuple(_narrowed(how, 1, needed)), samples)
+    read = _narrowed(how, 1, flat), _narrowed(how, 1, incoming), _kept(how, kept)
+    found = _widened(how, 1, of.by_kernels(*read))
+    return tuple(flat[0].new_empty(0) if g is None else g for g in found)
+
+
+torch.library.impl("bptt::layer_backward", "cpu", _disable_dynamo(_gradients))
+
+
+def _gradients_fake(cell: str, needed: list[bool], samples: int | None, *tensors: Any) -> Tensors:
+    x, _h, _c, *weights = _split(tensors)[0]
+    first = () if samples is None else (samples,)
+    state = (x.shape[1], weights[1].shape[1])
+    shapes = (x.shape, state, state, *(() if w is None else (*first, *w.shape) for w in weights))
+    return tuple(
+        x.new_empty(shape if is_ else (0,)) for shape, is_ in zip(shapes, needed, strict=True)
+    )
+
+
+torch.library.register_fake("bptt::layer_backward", _gradients_fake)
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
+    cell, needed, samples, *tensors = inputs
+    how, (flat, incoming, kept) = Pass(get_cell(cell)), _split(tensors)
+    ctx.of, ctx.kept = Gradients(how, tuple(_narrowed(how, 1, needed)), samples), len(kept)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*_narrowed(how, 1, flat), *_narrowed(how, 1, incoming))
+
+
+def _gradients_backward(ctx: Any, *into: Tensor | None) -> Any:
+    of, how, tensors = ctx.of, ctx.of.how, ctx.saved_tensors
+    flat, incoming, _ = _split(ctx.needs_input_grad[3:])
+    needed = (*_narrowed(how, 1, flat), *_narrowed(how, 1, incoming))
+    given = of.of_needed(_narrowed(how, 1, into))
+    found: list[Tensor | None] = [None] * len(needed)
+    if any(needed) and any(d is not None for d in given):
+        gradients = iter(pull_back(of, tensors, given, needed))
+        found = [next(gradients) if is_ else None for is_ in needed]
+    of_flat, of_incoming, _ = of.split(found)
+    wide = (*_widened(how, 1, of_flat), *_widened(how, 1, of_incoming))
+    return (None, None, None, *wide, *(None,) * ctx.kept)
+
+
+torch.library.register_autograd(
+    "bptt::layer_backward", _gradients_backward, setup_context=_keep_gradients
+)
