@@ -30,7 +30,9 @@ def fits(
         return False
     directions = 2 if module.bidirectional else 1
     sizes = (cell.gates, module.input_size, module.hidden_size, directions, module.bias)
-    if [w.shape for w in weights] != _shapes(module.num_layers, *sizes):
+    # Dynamo takes apart what is called, and warns of caches.
+    shapes = _shapes if torch.compiler.is_compiling() else _shapes_made_once
+    if [w.shape for w in weights] != shapes(module.num_layers, *sizes):
         return False
     if hx is None:
         return True
@@ -46,7 +48,6 @@ def fits(
     return all(isinstance(part, Tensor) and part.shape == shape for part in states)
 
 
-@lru_cache(maxsize=64)
 def _shapes(
     layers: int, gates: int, inputs: int, hidden: int, directions: int, bias: bool
 ) -> list[tuple[int, ...]]:
@@ -58,6 +59,9 @@ def _shapes(
         one += [(gates * hidden,)] * 2 if bias else []  # type: ignore[list-item]
         found += one * directions
     return found
+
+
+_shapes_made_once = lru_cache(maxsize=64)(_shapes)
 
 
 def offsets_of(batch_sizes: Tensor, rows: int) -> Array | None:
