@@ -103,6 +103,25 @@ def test_without_permission_the_error_says_what_to_do(allowed: None) -> None:
     torch.compile(model, backend="eager", fullgraph=True)(x)
 
 
+def test_the_last_state_may_be_changed_in_place(allowed: None) -> None:
+    ours, theirs = pair("GRU")
+    x = torch.randn(T, B, I)
+
+    def changed(module: Any, w: Any) -> Any:
+        y, h = func.functional_call(module, w, (x,))
+        return (y.sum() * h.mul_(2)).sum()
+
+    w = dict(theirs.named_parameters())
+    expected = torch.autograd.grad(changed(theirs, w), list(w.values()))
+    w = dict(ours.named_parameters())
+    compiled = torch.compile(partial(changed, ours), backend="aot_eager")
+    for found in (
+        torch.autograd.grad(compiled(w), list(w.values())),
+        tuple(func.grad(partial(changed, ours))(w).values()),
+    ):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_layers_of_other_cells_are_compiled(batch_first: bool) -> None:
     torch._dynamo.reset()

@@ -30,8 +30,8 @@ def fits(
         return False
     directions = 2 if module.bidirectional else 1
     sizes = (cell.gates, module.input_size, module.hidden_size, directions, module.bias)
-    # What is traced runs once, and torch.compile warns of what is remembered.
-    shapes = _shapes if torch.compiler.is_compiling() else _remembered_shapes
+    # Dynamo takes apart what is called, and warns of caches.
+    shapes = _shapes if torch.compiler.is_compiling() else _shapes_made_once
     if [w.shape for w in weights] != shapes(module.num_layers, *sizes):
         return False
     if hx is None:
@@ -61,7 +61,7 @@ def _shapes(
     return found
 
 
-_remembered_shapes = lru_cache(maxsize=64)(_shapes)
+_shapes_made_once = lru_cache(maxsize=64)(_shapes)
 
 
 def offsets_of(batch_sizes: Tensor, rows: int) -> Array | None:
@@ -70,7 +70,7 @@ def offsets_of(batch_sizes: Tensor, rows: int) -> Array | None:
     if batch_sizes.dtype is not torch.int64:
         return None
     # Transforms of torch.func let no tensor be an array.
-    sizes = np.asarray(batch_sizes.tolist()) if transforms() else batch_sizes.numpy()
+    sizes = np.array(batch_sizes.tolist()) if transforms() else batch_sizes.numpy()
     if sizes.ndim != 1 or not len(sizes) or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any():
         return None
     offsets: Array = np.concatenate([[0], np.cumsum(sizes)])
