@@ -206,7 +206,9 @@ struct IndexedRows {
   Index count, row_bytes;
 };
 
-IndexedRows indexed_rows(const py::array& many, const py::array& index, const py::array& few) {
+// `least` is the smallest index that may be.
+IndexedRows indexed_rows(const py::array& many, const py::array& index, const py::array& few,
+                         Index least) {
   const bool dense = (many.flags() & few.flags() & py::array::c_style) != 0;
   if (!dense || many.ndim() < 1 || few.ndim() != many.ndim() || index.ndim() != 1 ||
       many.itemsize() != few.itemsize() || few.shape(0) != index.shape(0)) {
@@ -219,14 +221,14 @@ IndexedRows indexed_rows(const py::array& many, const py::array& index, const py
   }
   const Index count = index.shape(0), most = many.shape(0);
   const Index* const begin = input<Index>("index", index, {count});
-  const auto outside = [most](Index i) { return i < 0 || i >= most; };
+  const auto outside = [=](Index i) { return i < least || i >= most; };
   if (std::any_of(begin, begin + count, outside)) throw py::index_error("index: out of range");
   return {begin, count, row_bytes};
 }
 
 void py_take_rows(int threads, bool flush, const py::array& rows, const py::array& index,
                   py::array& out) {
-  const IndexedRows asked = indexed_rows(rows, index, out);
+  const IndexedRows asked = indexed_rows(rows, index, out, -1);
   const auto* from = static_cast<const std::byte*>(rows.data());
   auto* const to = static_cast<std::byte*>(out.mutable_data());
   without_gil(
@@ -235,7 +237,7 @@ void py_take_rows(int threads, bool flush, const py::array& rows, const py::arra
 
 void py_put_rows(int threads, bool flush, const py::array& rows, const py::array& index,
                  py::array& out) {
-  const IndexedRows asked = indexed_rows(out, index, rows);
+  const IndexedRows asked = indexed_rows(out, index, rows, 0);
   const auto* from = static_cast<const std::byte*>(rows.data());
   auto* const to = static_cast<std::byte*>(out.mutable_data());
   without_gil(

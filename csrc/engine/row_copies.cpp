@@ -32,8 +32,14 @@ void copy(const std::byte* from, Index row_bytes, std::byte* to) {
 
 void take_rows(const std::byte* rows, const Index* index, Index count, Index row_bytes,
                std::byte* out, const Execution& execution) {
-  for_each_row(count, row_bytes, execution,
-               [=](Index i) { copy(rows + index[i] * row_bytes, row_bytes, out + i * row_bytes); });
+  for_each_row(count, row_bytes, execution, [=](Index i) {
+    std::byte* const to = out + i * row_bytes;
+    if (index[i] < 0) {
+      std::memset(to, 0, static_cast<std::size_t>(row_bytes));
+    } else {
+      copy(rows + index[i] * row_bytes, row_bytes, to);
+    }
+  });
 }
 
 void put_rows(const std::byte* rows, const Index* index, Index count, Index row_bytes,

@@ -8,7 +8,7 @@
 
 namespace bptt {
 
-// out[i] = rows[index[i]] for `count` rows of so many bytes.
+// out[i] = rows[index[i]] for `count` rows of so many bytes; zeros where the index is -1.
 void take_rows(const std::byte* rows, const Index* index, Index count, Index row_bytes,
                std::byte* out, const Execution& execution);
 

@@ -12,14 +12,20 @@ from .threads import get_num_threads
 __all__ = ["put_rows", "take_rows"]
 
 
-def take_rows(rows: Array, index: Array) -> Array:
-    """``rows[index]``, of rows (M, ...) and an index (N,): a new array (N, ...)."""
-    if core is None or not rows.flags.c_contiguous:
-        taken: Array = np.take(rows, index, axis=0)
-        return taken
-    taken = np.empty((len(index), *rows.shape[1:]), rows.dtype)
-    core.take_rows(get_num_threads(), get_flush_subnormals(), rows, index, taken)
-    return taken
+def take_rows(rows: Array, index: Array, out: Array | None = None) -> Array:
+    """``rows[index]``, of rows (M, ...) and an index (N,): an array (N, ...), new or `out`.
+
+    Where the index is -1, zeros.
+    """
+    if out is None:
+        out = np.empty((len(index), *rows.shape[1:]), rows.dtype)
+    dense = rows.flags.c_contiguous and out.flags.c_contiguous and rows.dtype == out.dtype
+    if core is None or not dense:
+        there = index >= 0
+        out[there], out[~there] = rows[index[there]], 0
+    else:
+        core.take_rows(get_num_threads(), get_flush_subnormals(), rows, index, out)
+    return out
 
 
 def put_rows(rows: Array, index: Array, out: Array) -> None:

@@ -155,13 +155,22 @@ class RowMap:
         if self.index is None:
             found = rows.reshape(*self.shape, *more)
             return _copied(found, out)
-        complete = len(self.index) == math.prod(self.shape)
         if out is None:
-            out = (np.empty if complete else np.zeros)((*self.shape, *more), array.dtype)
-        elif not complete and not keep:
-            out[...] = 0
-        put_rows(rows, self.index, out.reshape(math.prod(self.shape), *more))
+            out, keep = np.empty((*self.shape, *more), array.dtype), False
+        callers = out.reshape(math.prod(self.shape), *more)
+        if keep:
+            put_rows(rows, self.index, callers)
+        else:
+            take_rows(rows, self._places, callers)
         return out
+
+    @cached_property
+    def _places(self) -> Array:
+        """The layer's row that each of the caller's rows is, -1 where it is none."""
+        assert self.index is not None
+        places = np.full(math.prod(self.shape), -1)
+        places[self.index] = np.arange(len(self.index))
+        return places
 
     def gather_state(self, state: State) -> State:
         """The layer's initial state, (B', H) of each part: zeros where a reset stands before."""
@@ -218,11 +227,7 @@ class RowMap:
 
     def place(self, source: Array) -> Array:
         """Which of the layer's rows these rows of the caller's are; there has to be one of each."""
-        if self.index is None:
-            return source
-        places = np.empty(math.prod(self.shape), np.int64)
-        places[self.index] = np.arange(len(self.index))
-        return places[source]
+        return source if self.index is None else self._places[source]
 
     def rows_at(self, step: int | None) -> tuple[Array, Array]:
         """The sequences that have step `step`, or a last one if it is None, and the caller's rows

@@ -70,35 +70,53 @@ def read_row_map(
     turned = checks.boolean("reverse", reverse)
     batch_major = checks.boolean("batch_first", batch_first)
     expect_one_layout(lengths, batch_sizes, batch_major)
-    if lengths is None and batch_sizes is None and reset is None:
-        few = math.prod(shape) <= _FEW_ROWS
-        return (_whole_rows if few else _whole_rows.__wrapped__)(shape, turned, batch_major)
-    if batch_sizes is not None:
-        sizes = _read_batch_sizes(batch_sizes, shape[0])
-        steps, batch = len(sizes), int(sizes.max(initial=0))
-        # Sequence b has as many steps as there are with more than b rows.
-        of_sequence = np.searchsorted(-sizes, -np.arange(batch), side="left")
-        layout = Layout(("N",), begin=np.cumsum(sizes) - sizes)
-    else:
+    sizes = None if batch_sizes is None else _read_batch_sizes(batch_sizes, shape[0])
+    of_sequence = None
+    if lengths is not None:
         steps, batch = shape[::-1] if batch_major else shape
-        of_sequence = np.full(batch, steps)
-        if lengths is not None:
-            of_sequence = read_lengths(lengths, steps, shape, batch)
-        layout = _layout(steps, batch, batch_major)
-    flags = None if reset is None else _read_reset(reset, shape)
-    return _row_map(_Given(shape, steps, layout, of_sequence, turned), flags)
-
-
-def _layout(steps: int, batch: int, batch_major: bool) -> Layout:
-    return Layout(("B", "T"), 1, steps) if batch_major else Layout(("T", "B"), batch)
+        of_sequence = read_lengths(lengths, steps, shape, batch)
+    if reset is not None or math.prod(shape) > _FEW_ROWS:
+        flags = None if reset is None else _read_reset(reset, shape)
+        return _made(shape, of_sequence, sizes, turned, batch_major, flags)
+    given = (None if array is None else array.tobytes() for array in (of_sequence, sizes))
+    return _made_once(shape, *given, turned, batch_major)
 
 
 @lru_cache(maxsize=64)  # for few rows it takes longer to make than to use
-def _whole_rows(shape: tuple[int, ...], turned: bool, batch_major: bool) -> RowMap:
-    """The map of sequences that are all as long as x, without resets."""
-    steps, batch = shape[::-1] if batch_major else shape
-    layout = _layout(steps, batch, batch_major)
-    return _row_map(_Given(shape, steps, layout, np.full(batch, steps), turned), None)
+def _made_once(
+    shape: tuple[int, ...],
+    lengths: bytes | None,
+    sizes: bytes | None,
+    turned: bool,
+    batch_major: bool,
+) -> RowMap:
+    """`_made` without resets, of int64 arrays as they lie in memory."""
+    of_sequence, of_step = (
+        None if given is None else np.frombuffer(given, np.int64) for given in (lengths, sizes)
+    )
+    return _made(shape, of_sequence, of_step, turned, batch_major, None)
+
+
+def _made(
+    shape: tuple[int, ...],
+    lengths: Array | None,
+    sizes: Array | None,
+    turned: bool,
+    batch_major: bool,
+    flags: Array | None,
+) -> RowMap:
+    """The map of checked arguments."""
+    if sizes is not None:
+        steps, batch = len(sizes), int(sizes.max(initial=0))
+        # Sequence b has as many steps as there are with more than b rows.
+        lengths = np.searchsorted(-sizes, -np.arange(batch), side="left")
+        layout = Layout(("N",), begin=np.cumsum(sizes) - sizes)
+    else:
+        steps, batch = shape[::-1] if batch_major else shape
+        layout = Layout(("B", "T"), 1, steps) if batch_major else Layout(("T", "B"), batch)
+    if lengths is None:
+        lengths = np.full(batch, steps)
+    return _row_map(_Given(shape, steps, layout, lengths, turned), flags)
 
 
 class _Given(NamedTuple):
