@@ -188,3 +188,16 @@ def test_what_does_not_go_with_such_a_tape_says_so(backend: str) -> None:
     layers: Any = [bptt.init_params("gru", input_size=3, hidden_size=2, rng=0)]
     with pytest.raises(ValueError, match="memory_limit: expected None, as params are a stack"):
         bptt.forward("gru", layers, np.zeros((4, 2, 3), np.float32), memory_limit=1 << 20)
+
+
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("option", [{"reverse": True}, {"batch_first": True}])
+def test_the_limit_holds_with_rows_that_are_moved(cell: str, option: dict[str, bool]) -> None:
+    params = bptt.init_params(cell, input_size=8, hidden_size=16, rng=0)
+    x = np.ones((1000, 4, 8) if "reverse" in option else (4, 1000, 8), "float32")
+    limit = 3 << 18
+    tape = bptt.forward(cell, params, x, memory_limit=limit, **option)
+    assert tape.nbytes - tape.y.nbytes < limit
+    # x in the layer's rows, and y, are always held.
+    with pytest.raises(ValueError, match="memory_limit: expected at least"):
+        bptt.forward(cell, params, x, memory_limit=x.nbytes, **option)

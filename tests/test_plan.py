@@ -139,8 +139,8 @@ def test_the_plan_of_several_lengths_is_that_of_their_sum() -> None:
 def test_a_limit_of_several_lengths_is_kept_and_the_call_does_as_planned() -> None:
     lengths = np.arange(40)[::-1] * 100
     of = {"output_size": 10, "lengths": lengths}
-    plan = bptt.plan("lstm", 3900, 40, 16, 32, **of, memory_limit=8 << 20)
-    assert plan.scratch_nbytes <= 8 << 20
+    plan = bptt.plan("lstm", 3900, 40, 16, 32, **of, memory_limit=45 << 20)
+    assert plan.scratch_nbytes <= 45 << 20
     assert 0 < plan.segment_steps < 3900
     with pytest.raises(ValueError, match="memory_limit: expected at least") as error:
         bptt.plan("lstm", 3900, 40, 16, 32, **of, memory_limit=1)
@@ -151,7 +151,7 @@ def test_a_limit_of_several_lengths_is_kept_and_the_call_does_as_planned() -> No
     how = {"loss": "cross_entropy", "at": "all", "lengths": lengths}
     with pytest.raises(ValueError, match="memory_limit: expected at least") as error:
         bptt.value_and_grad("lstm", params, x, ids, **how, memory_limit=1)
-    assert int(str(error.value).split("at least ")[1].split()[0]) > least  # with copies of rows
+    assert int(str(error.value).split("at least ")[1].split()[0]) == least
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ torch = pytest.importorskip(
 )
 
 import bptt.torch  # noqa: E402
+from bptt.backends import REGISTRY  # noqa: E402
 from torch import func  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
@@ -286,3 +287,21 @@ def test_the_operators_have_second_derivatives(kind: str) -> None:
 
     assert torch.autograd.gradcheck(run, there, fast_mode=True)
     assert torch.autograd.gradgradcheck(run, there, fast_mode=True)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "mgu"])
+def test_the_operators_take_a_backend_that_saves_gates_in_several_arrays(
+    cell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bptt.torch.passes, "resolve", lambda *_: REGISTRY["numpy"])
+    gates = bptt.CELLS[cell].gates * 4
+    x, w_ih, w_hh = (
+        torch.randn(*shape, requires_grad=True) for shape in ((5, 2, 3), (gates, 3), (gates, 4))
+    )
+    y = torch.ops.bptt.layer(cell, x, None, None, w_ih, w_hh, None, None, True)[0]
+    expected, _ = bptt.torch.layer(cell, [w_ih, w_hh], x)
+    torch.testing.assert_close(y, expected)
+    read = [x, w_ih, w_hh]
+    found, wanted = (torch.autograd.grad(of.sum(), read) for of in (y, expected))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)

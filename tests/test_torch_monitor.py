@@ -322,3 +322,11 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="budget: expected a positive number"):
         LagMonitor(module, budget=0)
     assert not module._forward_hooks
+
+
+def test_a_batch_of_nothing_is_no_step() -> None:
+    layer = Recurrent("tanh", 3, H)
+    monitor = LagMonitor(layer, every=1)
+    y, _ = layer(torch.randn(T, 0, 3))
+    y.sum().backward()
+    assert monitor.steps == 0

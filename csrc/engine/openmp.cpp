@@ -4,12 +4,21 @@
 
 #include <algorithm>
 #include <atomic>
+#include <forward_list>
+#include <mutex>
 
 namespace bptt {
 namespace {
 
-// What it points to is never freed: a call may be under way.
+// What it points to is kept to the end of the process: a call may be under way.
 std::atomic<const OpenMp*> shared{nullptr};
+
+const OpenMp* kept(const OpenMp& runtime) {
+  static std::mutex mutex;
+  static auto& all = *new std::forward_list<OpenMp>;
+  const std::lock_guard lock(mutex);
+  return &all.emplace_front(runtime);
+}
 
 struct Region {
   const OpenMp& runtime;
@@ -32,7 +41,7 @@ void enter(void* argument) {
 void share_workers(const OpenMp& runtime) {
   static const int registered = pthread_atfork(nullptr, nullptr, [] { shared.store(nullptr); });
   static_cast<void>(registered);
-  shared.store(runtime.parallel ? new OpenMp(runtime) : nullptr, std::memory_order_release);
+  shared.store(runtime.parallel ? kept(runtime) : nullptr, std::memory_order_release);
 }
 
 bool run_on_shared_workers(int members, void (*job)(void*, int) noexcept, void* context) {

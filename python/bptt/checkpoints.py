@@ -18,6 +18,7 @@ from .budget import WHOLE, Budget, Segments, budget_for, segments_of
 from .cells import Cell
 from .checks import Array
 from .grads import Grads, grads_of
+from .holdings import moved_nbytes
 from .params import Params
 from .row_map import RowMap
 from .states import as_given
@@ -63,8 +64,9 @@ def read_kept(
     n = sizes.steps * sizes.batch if sizes.offsets is None else int(sizes.offsets[-1])
     unit = params.hidden_size * params.dtype.itemsize
     units = len(cell.states) - 1 + (cell.saved if save == "gates" else 0)
-    whole = Kept(None, units * n * unit)
-    if not whole.nbytes:
+    moved = moved_nbytes(params, rows, inputs=1, units=1)  # x, and y in the layer's rows
+    whole = Kept(None, units * n * unit + moved)
+    if not units and (limit is None or moved <= limit):
         return whole
     borders = backend.part_borders(sizes, None)
 
@@ -76,7 +78,7 @@ def read_kept(
         most_rows = segments.most_rows(sizes.batch, sizes.offsets)
         again, _ = backend.parts_nbytes(sizes, most_rows, most_steps, None)
         states = segments.count * len(cell.states) * sizes.batch * unit
-        return Kept(segments, states + again)
+        return Kept(segments, states + again + moved)
 
     if limit is not None:
         grain = int(borders[1]) if sizes.offsets is None else 1

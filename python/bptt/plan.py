@@ -13,7 +13,8 @@ from .backends import resolve
 from .budget import WHOLE, Budget, budget_for, read_budget
 from .cells import Cell, get_cell
 from .checks import Array
-from .sequence_options import Integers, read_lengths
+from .holdings import moved_rows_nbytes
+from .sequence_options import Integers, read_lengths, read_row_map
 from .threads import get_num_threads
 
 __all__ = ["Plan", "plan"]
@@ -197,7 +198,11 @@ def plan(
     if max(values, hidden_size * (input_size + hidden_size + (outputs or 0))) > _MOST_VALUES:
         raise ValueError(f"sizes: expected arrays of at most {_MOST_VALUES} values")
 
-    offsets = None if lengths is None else _offsets(lengths, steps, batch)
+    offsets, moved = None, 0
+    if lengths is not None:
+        offsets = _offsets(lengths, steps, batch)
+        rows_of_x = read_row_map((steps, batch), lengths=lengths)
+        moved = moved_rows_nbytes(rows_of_x, 3 * input_size * floats.itemsize)
     if offsets is not None:
         steps = len(offsets) - 1
         if (np.diff(offsets) == batch).all():  # as long as the longest
@@ -220,7 +225,9 @@ def plan(
 
     if limit is not None:
         grain = forecast(Budget(1))["block_steps"]
-        budget = budget_for(limit, steps, grain, lambda b: int(forecast(b)["scratch_nbytes"]))
+        budget = budget_for(
+            limit, steps, grain, lambda b: int(forecast(b)["scratch_nbytes"]) + moved
+        )
     found = forecast(budget)
     del found["begins"], found["slices"]
     kept = min(steps, budget.segment_steps or steps)

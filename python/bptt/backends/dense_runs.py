@@ -76,6 +76,7 @@ class DenseRuns:
 
     backend: Backend
     packed: bool = True
+    one_saved: bool = False
 
     @property
     def name(self) -> str:

@@ -35,6 +35,7 @@ class NativeBackend:
     name: str = "native"
     error: type[Exception] = RuntimeError
     packed: bool = True
+    one_saved: bool = True
 
     def missing(self) -> str | None:
         if _core is not None:

@@ -111,6 +111,8 @@ class Backend(Protocol):
         The exception for "not available": ImportError where a missing package is the reason.
     packed : bool
         Whether it takes layers with offsets; if not, `dense_runs` computes these with it.
+    one_saved : bool
+        Whether ``Record.saved`` of a gated cell is one array, (T, B, saved, H).
     """
 
     @property
@@ -121,6 +123,9 @@ class Backend(Protocol):
 
     @property
     def packed(self) -> bool: ...
+
+    @property
+    def one_saved(self) -> bool: ...
 
     def missing(self) -> str | None:
         """Why the backend cannot be used here and what to do about it; None if it can.

@@ -131,6 +131,8 @@ class LagMonitor:
         if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined, unused-ignore]
             return
         call = read_call(module, args, kwargs, output)
+        if not call.x.numel():  # of no step or no sequence there is no lag
+            return
         _Waiting(self, call).attach()
 
     def _measure(self, call: Call, grads: Sequence[Tensor | None]) -> None:

@@ -78,6 +78,7 @@ def _narrowed(how: Pass, at: int, each: Sequence[Any]) -> list[Any]:
 
 def _results(how: Pass, states: Sequence[Tensors], saved: Tensors, like: Any) -> list[Tensor]:
     """States, and what is saved, as the operator has them."""
+    assert len(saved) <= 1, "more arrays than the operator has places for"
     absent = iter([like.new_empty(0) for _ in range(2 * _STATES + 1)])
     every = [each for parts in states for each in _widened(how, 0, parts)]
     return [next(absent) if each is None else each for each in (*every, *(saved or (None,)))]

@@ -125,9 +125,9 @@ class Pass:
         )
 
     def save(self, dtype: torch.dtype, gates: bool = True) -> str:
-        """What to save where others than the backend handle it: gates that lie as rows of y do, if
-        they are wanted and it has such, else nothing."""
-        return "gates" if gates and self._of_dtype(_NUMPY[dtype]).packed else "minimal"
+        """What to save where others than the backend handle it: gates that are one array with the
+        rows of y, if they are wanted and it has such, else nothing."""
+        return "gates" if gates and self._of_dtype(_NUMPY[dtype]).one_saved else "minimal"
 
     def repeated(self, times: int) -> Pass:
         """The pass of so many batches at once; of each row they lie side by side."""
