@@ -19,6 +19,8 @@ import bptt.torch  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence  # noqa: E402
 from torch_modules import tensors  # noqa: E402
 
+pytestmark = pytest.mark.pairs  # of cells, kinds of sequences and what is wanted
+
 T, B, INPUTS, H = 6, 4, 3, 5
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 RESET = np.random.default_rng(5).random((T, B)) < 0.3

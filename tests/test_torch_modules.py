@@ -16,6 +16,8 @@ import bptt.torch  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_sequence  # noqa: E402
 from torch_modules import KINDS, PAIRS, SHAPE, error, pair, same, state_of, tensors  # noqa: E402
 
+pytestmark = pytest.mark.pairs  # of modules, dtypes, shapes and options
+
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 # --- PyTorch's own cases ------------------------------------------------------------------------
