@@ -5,6 +5,7 @@
 - `batch_first=True` and `reverse=True` over the plain call
 - `value_and_grad` under a limit of 64 MiB: its time over that without a limit, and its memory over
   PyTorch's
+- memory of a whole process that takes the gradient of a recording of a million steps in a file
 - a step of `Stepper`, in microseconds
 
 The two of a pair take turns, outputs are compared first. Some four minutes.
@@ -13,6 +14,7 @@ The two of a pair take turns, outputs are compared first. Some four minutes.
 import itertools
 import subprocess
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,6 +29,7 @@ from .cases import Case
 from .peers import all_peers
 from .peers.torch import layer
 from .problem import Array, Problem, make_problem
+from .records import Row
 from .timing import Sample, Task, Timed, judged
 
 _CELLS = ("tanh", "lstm", "gru")
@@ -37,6 +40,8 @@ _LONG = (4, 49_152, 96, 224)
 _RAGGED_GOAL, _PACKED_GOAL, _SMALL_LONG_GOAL = 1 / 0.8, 1 / 8, 1 / 20
 _LAYOUT_GOAL, _LIMIT_GOAL, _MEMORY_GOAL, _STEP_GOAL = 1.1, 1.35, 1 / 10, 4e-6
 _LIMIT = 64 << 20
+_RECORDING = (1, 1_000_000, 16, 64)
+_RECORDING_LIMIT, _RECORDING_GOAL = 32 << 20, 256 << 20
 
 
 def _tasks(options: Namespace) -> Iterator[Task]:
@@ -54,6 +59,7 @@ def _tasks(options: Namespace) -> Iterator[Task]:
     yield limited(*_shorter(_LONG, quick), rounds=min(rounds, 3))
     if all_peers()["torch"].missing() is None:
         yield memory(*_shorter(_LONG, quick))
+    yield recording(*_shorter(_RECORDING, quick))
     yield step(rounds)
 
 
@@ -175,6 +181,14 @@ def memory(*shape: int) -> Task:
     return judged(row, _MEMORY_GOAL, turns, 1)
 
 
+def recording(*shape: int) -> Task:
+    """Peak of a whole process whose x is a file of so many steps, with a loss at every step."""
+    turn = {"bptt": partial(_peak, "recording", shape)}
+    case = Case("sequences", *shape)
+    row = Row(case.family, "memory of a process with a recording", f"lstm {case.name}", unit="MB")
+    return judged(row, _RECORDING_GOAL, turn, 1)
+
+
 def _peak(who: str, shape: tuple[int, ...]) -> Sample:
     command = [sys.executable, "-m", "bench.sequences", who, *map(str, shape)]
     return Sample(float(subprocess.check_output(command)))
@@ -190,6 +204,19 @@ def _print_peak(who: str, *shape: int) -> None:
     results = call()
     print(max(_status("VmHWM") - before - problem.x.nbytes, 0))
     del results  # held until then
+
+
+def _print_recording_peak(batch: int, steps: int, inputs: int, hidden: int) -> None:
+    """What this process holds at most, in bytes, the pages of the file among it."""
+    params = bptt.init_params("lstm", input_size=inputs, hidden_size=hidden, output_size=10, rng=0)
+    ids = np.zeros((steps, batch), np.int64)
+    with tempfile.NamedTemporaryFile() as file:
+        file.truncate(steps * batch * inputs * 4)
+        x = np.memmap(file.name, np.float32, "r", shape=(steps, batch, inputs))
+        call = partial(bptt.value_and_grad, "lstm", params, x, ids, loss="cross_entropy", at="all")
+        results = call(memory_limit=_RECORDING_LIMIT)
+        print(_status("VmHWM"))
+        del results  # held until then
 
 
 def _torch_with_loss(problem: Problem) -> Callable[[], Any]:
@@ -222,4 +249,6 @@ def step(rounds: int) -> Task:
 
 
 if __name__ == "__main__":
-    _print_peak(sys.argv[1], *map(int, sys.argv[2:]))
+    who, *sizes = sys.argv[1:]
+    of_recording = who == "recording"
+    (_print_recording_peak if of_recording else partial(_print_peak, who))(*map(int, sizes))
