@@ -155,3 +155,16 @@ NAMED = {
     "no rows": Case(7, 0, [], reverse=True, reset=np.zeros((7, 0), bool)),
     "no packed rows": Case(0, 0, [], packed=True),
 }
+
+
+# Long enough for the sums of a call to have several pieces, with slices of the batch and without.
+_LENGTHS = [100 * (7 * b % 40) // 39 for b in range(40)]
+_RESETS = np.random.default_rng(0).random((100, 40)) < 0.02
+LONG_CASES = {
+    "few rows": Case(140, 2),
+    "many rows": Case(60, 130),
+    "lengths": Case(100, 40, _LENGTHS),
+    "packed": Case(100, 39, sorted(_LENGTHS, reverse=True)[:39], packed=True),
+    "reset": Case(100, 40, reset=_RESETS, batch_first=True),
+    "reverse": Case(100, 40, _LENGTHS, reverse=True),
+}

@@ -10,21 +10,11 @@ import bptt
 import numpy as np
 import pytest
 from bptt.states import as_given, as_tuple, by_part
-from sequences import Case
+from sequences import LONG_CASES as CASES
 
 # Beneath them are backends whose full products are tested elsewhere.
 pytestmark = pytest.mark.pairs
 
-LENGTHS = [100 * (7 * b % 40) // 39 for b in range(40)]
-RESETS = np.random.default_rng(0).random((100, 40)) < 0.02
-CASES = {
-    "few rows": Case(140, 2),
-    "many rows": Case(60, 130),
-    "lengths": Case(100, 40, LENGTHS),
-    "packed": Case(100, 39, sorted(LENGTHS, reverse=True)[:39], packed=True),
-    "reset": Case(100, 40, reset=RESETS, batch_first=True),
-    "reverse": Case(100, 40, LENGTHS, reverse=True),
-}
 GATED = [name for name, cell in bptt.CELLS.items() if cell.saved]
 EACH_CASE = pytest.mark.parametrize("name", CASES)
 EACH_GATED = pytest.mark.parametrize("cell", GATED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 
 import bptt
 import numpy as np
@@ -165,3 +166,17 @@ def test_a_limit_of_several_lengths_is_kept_and_the_call_does_as_planned() -> No
 def test_lengths_that_are_none_are_refused(lengths: list, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         bptt.plan("gru", 10, 3, 4, 5, lengths=lengths)
+
+
+def test_the_plan_of_very_many_rows_makes_none_of_them() -> None:
+    lengths = np.full(100_000, 99)
+    tracemalloc.start()
+    try:
+        plan = bptt.plan(
+            "gru", 100, 100_000, 4, 8, output_size=2, lengths=lengths, memory_limit=1 << 40
+        )
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert plan.rows == 9_900_000
+    assert peak < plan.rows  # less than a byte of each

@@ -12,6 +12,7 @@ import pytest
 from bptt.backends.native import NativeBackend
 from bptt.stacked import segments
 from bptt.states import as_tuple
+from sequences import LONG_CASES as CASES
 from sequences import Case
 from test_stack_sequences import call_of
 from test_stack_wanted import arrays_of, target_of
@@ -21,17 +22,6 @@ pytestmark = pytest.mark.pairs
 
 native = pytest.mark.skipif(NativeBackend().missing() is not None, reason="no compiled module")
 
-# Long enough for the sums of a call to have several pieces, with slices of the batch and without.
-LENGTHS = [100 * (7 * b % 40) // 39 for b in range(40)]
-RESETS = np.random.default_rng(0).random((100, 40)) < 0.02
-CASES = {
-    "few rows": Case(140, 2),
-    "many rows": Case(60, 130),
-    "lengths": Case(100, 40, LENGTHS),
-    "packed": Case(100, 39, sorted(LENGTHS, reverse=True)[:39], packed=True),
-    "reset": Case(100, 40, reset=RESETS, batch_first=True),
-    "reverse": Case(100, 40, LENGTHS, reverse=True),
-}
 SHAPES = {"one": (1,), "three": (1, 1, 1)}
 EACH_CASE = pytest.mark.parametrize("name", CASES)
 EACH_SHAPE = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -164,15 +164,16 @@ def value_and_grad_nbytes(
 def moved_nbytes(params: Params, rows: RowMap, *, inputs: int = 0, units: int = 0) -> int:
     """So many copies of a value for each feature, and for each unit, in the order of a layer's rows
     or back in the caller's; and the index. Nothing where rows are the same."""
-    width = inputs * params.input_size + units * params.hidden_size
-    return moved_rows_nbytes(rows, width * params.dtype.itemsize)
-
-
-def moved_rows_nbytes(rows: RowMap, row_nbytes: int) -> int:
-    """The same of so many bytes a row."""
     if rows.same_rows:
         return 0
-    return max(math.prod(rows.inner), math.prod(rows.shape)) * (row_nbytes + 8)
+    width = inputs * params.input_size + units * params.hidden_size
+    count = max(math.prod(rows.inner), math.prod(rows.shape))
+    return moved_rows_nbytes(count, width * params.dtype.itemsize)
+
+
+def moved_rows_nbytes(count: int, row_nbytes: int) -> int:
+    """Copies of so many rows, and the index."""
+    return count * (row_nbytes + 8)
 
 
 def prediction_nbytes(

@@ -14,7 +14,7 @@ from .budget import WHOLE, Budget, budget_for, read_budget
 from .cells import Cell, get_cell
 from .checks import Array
 from .holdings import moved_rows_nbytes
-from .sequence_options import Integers, read_lengths, read_row_map
+from .sequence_options import Integers, read_lengths
 from .threads import get_num_threads
 
 __all__ = ["Plan", "plan"]
@@ -198,11 +198,10 @@ def plan(
     if max(values, hidden_size * (input_size + hidden_size + (outputs or 0))) > _MOST_VALUES:
         raise ValueError(f"sizes: expected arrays of at most {_MOST_VALUES} values")
 
-    offsets, moved = None, 0
-    if lengths is not None:
-        offsets = _offsets(lengths, steps, batch)
-        rows_of_x = read_row_map((steps, batch), lengths=lengths)
-        moved = moved_rows_nbytes(rows_of_x, 3 * input_size * floats.itemsize)
+    offsets = None if lengths is None else _offsets(lengths, steps, batch)
+    moved = 0
+    if offsets is not None and offsets[-1] < steps * batch:  # else rows are those of x
+        moved = moved_rows_nbytes(steps * batch, 3 * input_size * floats.itemsize)
     if offsets is not None:
         steps = len(offsets) - 1
         if (np.diff(offsets) == batch).all():  # as long as the longest

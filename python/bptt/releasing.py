@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TypeVar
 
@@ -10,12 +11,12 @@ __all__ = ["Releasing"]
 Self = TypeVar("Self", bound="Releasing")
 
 
-class Releasing:
+class Releasing(ABC):
     """A context manager whose end is `release`."""
 
+    @abstractmethod
     def release(self) -> None:
         """Let go of everything that is held."""
-        raise NotImplementedError
 
     def __enter__(self: Self) -> Self:
         return self

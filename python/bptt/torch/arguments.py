@@ -32,7 +32,7 @@ def fits(
     sizes = (cell.gates, module.input_size, module.hidden_size, directions, module.bias)
     # Dynamo takes apart what is called, and warns of caches.
     shapes = _shapes if torch.compiler.is_compiling() else _shapes_made_once
-    if [w.shape for w in weights] != shapes(module.num_layers, *sizes):
+    if tuple(w.shape for w in weights) != shapes(module.num_layers, *sizes):
         return False
     if hx is None:
         return True
@@ -50,7 +50,7 @@ def fits(
 
 def _shapes(
     layers: int, gates: int, inputs: int, hidden: int, directions: int, bias: bool
-) -> list[tuple[int, ...]]:
+) -> tuple[tuple[int, ...], ...]:
     """Of the weights of all directions of all layers."""
     found: list[tuple[int, ...]] = []
     for layer in range(layers):
@@ -58,7 +58,7 @@ def _shapes(
         one = [(gates * hidden, of_x), (gates * hidden, hidden)]
         one += [(gates * hidden,)] * 2 if bias else []  # type: ignore[list-item]
         found += one * directions
-    return found
+    return tuple(found)
 
 
 _shapes_made_once = lru_cache(maxsize=64)(_shapes)

@@ -6,6 +6,8 @@ as FSDP does with weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,7 +15,13 @@ from torch import Tensor
 from ..checks import Array
 from ..compiled import core
 
-__all__ = ["array_of", "tensor_of"]
+__all__ = ["DTYPES", "array_of", "tensor_of"]
+
+# Those that there are kernels for, and NumPy's.
+DTYPES: dict[Any, np.dtype[Any]] = {
+    torch.float32: np.dtype("float32"),
+    torch.float64: np.dtype("float64"),
+}
 
 
 def array_of(tensor: Tensor) -> Array:

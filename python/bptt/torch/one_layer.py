@@ -12,6 +12,7 @@ from .. import checks
 from ..cells import Cell, get_cell
 from ..sequence_options import Flags, Integers, described, read_row_map
 from ..states import as_given, as_tuple, names
+from .arrays import DTYPES
 from .autograd import run
 from .modes import traced
 from .moved_rows import MovedRows
@@ -20,7 +21,6 @@ from .passes import WEIGHTS, Inputs, Pass
 __all__ = ["Weights", "layer"]
 
 Weights = Union[Mapping[str, Union[Tensor, None]], Sequence[Union[Tensor, None]]]
-_DTYPES = (torch.float32, torch.float64)
 
 
 def layer(
@@ -178,7 +178,7 @@ def _expect_tensor(name: str, value: object, like: Tensor | None) -> None:
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
-    if value.dtype not in _DTYPES:
+    if value.dtype not in DTYPES:
         raise TypeError(
             f"{name}: expected a tensor of float32 or float64, got {value.dtype}; "
             "convert it with .to(...)"

@@ -19,7 +19,7 @@ from torch._compile import _disable_dynamo
 
 from ..cells import get_cell
 from .derivatives import Gradients, outputs_of, pull_back
-from .passes import Inputs, Kept, Pass
+from .passes import WEIGHTS, Inputs, Kept, Pass
 
 __all__ = ["backward", "forward", "run_operator"]
 
@@ -30,6 +30,7 @@ _FLAT = "Tensor x, Tensor? h, Tensor? c, Tensor w_ih, Tensor w_hh, Tensor? b_ih,
 _INCOMING = "Tensor? dy, Tensor? dh_n, Tensor? dc_n"
 _KEPT = "Tensor y, Tensor c_y, Tensor saved"
 _STATES = 2
+_IN_FLAT, _INTO = 1 + _STATES + len(WEIGHTS), 1 + _STATES  # places of `_FLAT` and of `_INCOMING`
 
 
 def run_operator(how: Pass, inputs: Inputs) -> Tensors:
@@ -149,14 +150,15 @@ torch.library.register_autograd("bptt::layer", _layer_backward, setup_context=_k
 torch.library.define(
     "bptt::layer_backward",
     f"(str cell, bool[] needed, int? samples, {_FLAT}, {_INCOMING}, {_KEPT})"
-    f" -> ({', '.join(['Tensor'] * 7)})",
+    f" -> ({', '.join(['Tensor'] * _IN_FLAT)})",
     tags=torch.Tag.pt2_compliant_tag,
 )
 
 
 def _split(tensors: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
     """``Inputs.flat``, what comes in, and what was kept."""
-    return tensors[:7], tensors[7:10], tensors[10:]
+    behind = _IN_FLAT + _INTO
+    return tensors[:_IN_FLAT], tensors[_IN_FLAT:behind], tensors[behind:]
 
 
 def _gradients(cell: str, needed: list[bool], samples: int | None, *tensors: Any) -> Tensors:

@@ -17,14 +17,12 @@ from ..checks import Array
 from ..params import Params
 from ..states import as_tuple
 from ..threads import at_most
-from .arrays import array_of, tensor_of
+from .arrays import DTYPES, array_of, tensor_of
 
 __all__ = ["WEIGHTS", "Inputs", "Kept", "Pass"]
 
 # Of one direction, in the order of PyTorch's flat weights; biases may be None.
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
-
-_NUMPY = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 class Inputs(NamedTuple):
@@ -127,7 +125,7 @@ class Pass:
     def save(self, dtype: torch.dtype, gates: bool = True) -> str:
         """What to save where others than the backend handle it: gates that are one array with the
         rows of y, if they are wanted and it has such, else nothing."""
-        return "gates" if gates and self._of_dtype(_NUMPY[dtype]).one_saved else "minimal"
+        return "gates" if gates and self._of_dtype(DTYPES[dtype]).one_saved else "minimal"
 
     def repeated(self, times: int) -> Pass:
         """The pass of so many batches at once; of each row they lie side by side."""

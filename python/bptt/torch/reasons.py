@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from .arrays import DTYPES
 from .modes import PLAIN, TRACED, traced
 
 __all__ = ["why_torch"]
-
-_DTYPES = (torch.float32, torch.float64)
 
 
 def why_torch(
@@ -60,7 +59,7 @@ def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> str | Non
             not plain
             or tensor.device.type != device
             or tensor.dtype is not dtype
-            or dtype not in _DTYPES
+            or dtype not in DTYPES
         ):
             names = ["input", *["hx"] * len(states), *["a weight"] * len(weights)]
             named = zip(names, (x, *states, *weights), strict=True)
@@ -77,7 +76,7 @@ def _tensor(name: str, tensor: Any, kinds: Any, device: str, dtype: Any) -> str 
         return f"{name} is on {tensor.device}, and these kernels are for the CPU"
     if tensor.layout is not torch.strided:
         return f"{name} is of layout {tensor.layout}"
-    if tensor.dtype not in _DTYPES:
+    if tensor.dtype not in DTYPES:
         return f"{name} is of {tensor.dtype}; there are kernels for float32 and float64"
     if tensor.dtype is not dtype:
         return f"{name} is of {tensor.dtype} and input of {dtype}, which PyTorch has to judge"

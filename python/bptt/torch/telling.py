@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .arrays import DTYPES
+
 __all__ = ["tell_of_torch"]
 
-_KERNELS = (torch.float32, torch.float64)
 _told: set[str] = set()
 
 
@@ -35,4 +36,4 @@ def _lasts(module: torch.nn.RNNBase, weights: Sequence[Tensor]) -> bool:
     one = weights[0]
     if not isinstance(one, Tensor) or one.device.type == "meta":  # which computes nothing at all
         return False
-    return one.dtype not in _KERNELS or not one.is_cpu
+    return one.dtype not in DTYPES or not one.is_cpu

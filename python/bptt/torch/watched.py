@@ -17,7 +17,7 @@ from ..cells import CELLS, Cell
 from ..checks import Array
 from ..row_map import RowMap
 from ..sequence_options import described, read_row_map
-from .arrays import array_of
+from .arrays import DTYPES, array_of
 from .modules import MODES, Fused
 from .recurrent import NAMES, Recurrent
 
@@ -166,8 +166,7 @@ def _network(module: torch.nn.Module) -> tuple[Cell, list[Params]]:
     else:
         cell, names = CELLS[MODES[module.mode]], module._all_weights
     weights = _undisturbed(module, lambda: [[getattr(module, n) for n in each] for each in names])
-    double = weights[0][0].dtype is torch.float64
-    dtype = np.dtype(np.float64 if double else np.float32)
+    dtype = DTYPES.get(weights[0][0].dtype, DTYPES[torch.float32])
     return cell, [Params(*(_array(w, dtype) for w in each)) for each in weights]
 
 
