@@ -11,6 +11,7 @@ import bptt
 import numpy as np
 import pytest
 from bptt import compiled
+from bptt.backends import native
 from conftest import BACKENDS
 
 torch = pytest.importorskip("torch")
@@ -79,3 +80,30 @@ def test_a_forked_child_does_not_wait_for_workers_that_it_has_not(keep_num_threa
         signal.alarm(60)  # instead of waiting for ever
         os._exit(int(not np.array_equal(bptt.forward("gru", params, x).y, y)))
     assert os.waitpid(child, 0)[1] == 0
+
+
+@needs_openmp
+@pytest.mark.parametrize(("theirs", "ours", "used"), [(1, 3, 1), (3, 2, 2), (2, 2, 2)])
+def test_a_call_takes_as_many_threads_as_both_allow(
+    theirs: int,
+    ours: int,
+    used: int,
+    monkeypatch: pytest.MonkeyPatch,
+    keep_num_threads: None,
+) -> None:
+    of_torch, seen = torch.get_num_threads(), []
+
+    def count() -> int:
+        seen.append(bptt.get_num_threads())
+        return seen[-1]
+
+    monkeypatch.setattr(native, "get_num_threads", count)
+    try:
+        bptt.set_num_threads(ours)
+        torch.set_num_threads(theirs)
+        y, _ = bptt.torch.GRU(3, 4)(torch.randn(5, 2, 3))
+        y.sum().backward()
+        assert seen == [used, used]
+        assert bptt.get_num_threads() == ours  # outside of such calls
+    finally:
+        torch.set_num_threads(of_torch)
