@@ -7,10 +7,7 @@
 // through it, written in S = f(a) so that nothing but S is saved.
 #pragma once
 
-#include "cells/pointwise.h"
-#include "contract/kernels.h"
 #include "simd/math.h"
-#include "simd/vec.h"
 
 namespace bptt::BPTT_ISA {
 
@@ -38,29 +35,5 @@ struct Relu {
   static BPTT_INLINE Vec<T> activate(Vec<T> a) { return max(Vec<T>{}, a) + T(0); }
   static BPTT_INLINE Vec<T> chain(Vec<T> ds, Vec<T> s) { return s <= T(0) ? Vec<T>{} : ds; }
 };
-
-// a_t -> S_t
-template <class T, class Cell>
-void elman_forward(const Pointwise<T>& p) {
-  for_each_vector(p, [](T* value, const T*, Index exist) {
-    if constexpr (Cell::kIdentity) return;
-    store_up_to<T>(value, Cell::activate(load_up_to(value, exist)), exist);
-  });
-}
-
-// dS_t -> da_t
-template <class T, class Cell>
-void elman_backward(const Pointwise<T>& p) {
-  for_each_vector(p, [](T* value, const T* y, Index exist) {
-    if constexpr (Cell::kIdentity) return;
-    store_up_to<T>(value, Cell::chain(load_up_to(value, exist), load_up_to(y, exist)), exist);
-  });
-}
-
-template <class T, class Cell>
-constexpr bptt::Cell<T> elman_cell() {
-  return {Cell::kName, kElmanShape, elman_forward<T, Cell>, elman_backward<T, Cell>,
-          nullptr,     nullptr};
-}
 
 }  // namespace bptt::BPTT_ISA

@@ -1,4 +1,5 @@
-// The walk over the units of a gated cell's step, and where they find what they read and write.
+// The walk over the units of a gated cell's step, and where they find what they read and write. The
+// cell itself, of one vector of units, is a policy as in lstm.h.
 #pragma once
 
 #include "contract/kernels.h"
@@ -6,16 +7,6 @@
 #include "simd/vec.h"
 
 namespace bptt::BPTT_ISA {
-
-// σ' and tanh', written in the value of the function.
-template <class T>
-BPTT_INLINE Vec<T> slope_of_sigmoid(Vec<T> s) {
-  return fma(-s, s, s);
-}
-template <class T>
-BPTT_INLINE Vec<T> slope_of_tanh(Vec<T> s) {
-  return fma(-s, s, broadcast(T(1)));
-}
 
 // A vector of units of a row; the last one of a row may be partial.
 template <class T, class Call>
@@ -85,13 +76,56 @@ BPTT_INLINE void walk(const Call& p, F&& f) {
   }
 }
 
-template <class T, class F>
-BPTT_INLINE void for_each_unit_vector(const GatesForward<T>& p, F&& f) {
-  walk<T>(p, [&](Index row, Index unit) { f(ForwardUnits<T>{{p, row, unit}}); });
+// What adds nothing to any value, -0 included.
+template <class T>
+BPTT_INLINE Vec<T> nothing() {
+  return broadcast(T(-0.0));
 }
-template <class T, class F>
-BPTT_INLINE void for_each_unit_vector(const GatesBackward<T>& p, F&& f) {
-  walk<T>(p, [&](Index row, Index unit) { f(BackwardUnits<T>{{p, row, unit}}); });
+
+template <class T, class Cell>
+void gates_forward(const GatesForward<T>& p) {
+  constexpr int kGates = Cell::kGates, kSaved = Cell::kSaved;
+  walk<T>(p, [&](Index row, Index unit) {
+    const ForwardUnits<T> at{{p, row, unit}};
+    Vec<T> sums[kGates], recurrent[kGates], saved[kSaved], c, s;
+    BPTT_UNROLL for (int g = 0; g < kGates; ++g) {
+      sums[g] = at.sum(p.sums, kGates, g);
+      recurrent[g] = Cell::kApart ? at.sum(p.recurrent, kGates, g) : Vec<T>{};
+    }
+    Cell::forward(sums, recurrent, at.load(p.previous), saved, c, s);
+    BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) at.save(kSaved, plane, saved[plane]);
+    if constexpr (Cell::kStates == 2) at.store(p.c, c);
+    at.store(p.y, s);
+  });
+}
+
+template <class T, class Cell>
+void gates_backward(const GatesBackward<T>& p) {
+  constexpr int kSaved = Cell::kSaved, kDeltas = Cell::kGates + (Cell::kApart ? 1 : 0);
+  const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
+  walk<T>(p, [&](Index row, Index unit) __attribute__((always_inline)) {
+    const BackwardUnits<T> at{{p, row, unit}};
+    at.fetch(next_saved, kSaved);
+    Vec<T> saved[kSaved], c = {}, dc = nothing<T>(), carry = at.carry(), delta[kDeltas];
+    BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) saved[plane] = at.saved(kSaved, plane);
+    if constexpr (Cell::kStates == 2) {
+      c = at.load(p.c);
+      if (p.dc) dc = at.load(p.dc);
+    }
+    Cell::backward(saved, at.load(p.previous), c, at.ds(), dc, carry, delta);
+    BPTT_UNROLL for (int plane = 0; plane < kDeltas; ++plane) at.delta(plane, delta[plane]);
+    at.carry(carry);
+  });
+}
+
+template <class T, class Cell>
+constexpr bptt::Cell<T> gated_cell() {
+  return {Cell::kName,
+          {Cell::kGates, Cell::kStates, Cell::kSaved, Cell::kApart},
+          nullptr,
+          nullptr,
+          gates_forward<T, Cell>,
+          gates_backward<T, Cell>};
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -13,42 +13,38 @@
 // The last gate has two deltas: da_n for W_x, r da_n for W_s. r, z, n and h_n are saved.
 #pragma once
 
-#include "cells/gates.h"
+#include "cells/slopes.h"
 #include "simd/math.h"
 
 namespace bptt::BPTT_ISA {
 
 template <class T>
-void gru_forward(const GatesForward<T>& p) {
-  for_each_unit_vector(p, [&](const ForwardUnits<T>& at) {
-    const Vec<T> r = sigmoid<T>(at.sum(p.sums, 3, 0) + at.sum(p.recurrent, 3, 0));
-    const Vec<T> z = sigmoid<T>(at.sum(p.sums, 3, 1) + at.sum(p.recurrent, 3, 1));
-    const Vec<T> h_n = at.sum(p.recurrent, 3, 2);
-    const Vec<T> n = tanh<T>(fma(r, h_n, at.sum(p.sums, 3, 2)));
-    at.save(4, 0, r), at.save(4, 1, z), at.save(4, 2, n), at.save(4, 3, h_n);
-    at.store(p.y, fma(z, at.load(p.previous), (broadcast(T(1)) - z) * n));
-  });
-}
+struct Gru {
+  static constexpr const char* kName = "gru";
+  static constexpr int kGates = 3, kStates = 1, kSaved = 4;
+  static constexpr bool kApart = true;
 
-template <class T>
-void gru_backward(const GatesBackward<T>& p) {
-  const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
-  for_each_unit_vector(p, [&](const BackwardUnits<T>& at) {
-    at.fetch(next_saved, 4);
-    const Vec<T> r = at.saved(4, 0), z = at.saved(4, 1), n = at.saved(4, 2), h_n = at.saved(4, 3);
-    const Vec<T> ds = at.ds() + at.carry();
+  // W_x x_t + b_ih, W_s S_{t-1} + b_hh and S_{t-1} -> (r, z, n, h_n), S_t
+  static BPTT_INLINE void forward(const Vec<T> (&i)[3], const Vec<T> (&h)[3], Vec<T> previous,
+                                  Vec<T> (&saved)[4], Vec<T>&, Vec<T>& s) {
+    const Vec<T> r = sigmoid<T>(i[0] + h[0]), z = sigmoid<T>(i[1] + h[1]);
+    const Vec<T> n = tanh<T>(fma(r, h[2], i[2]));
+    saved[0] = r, saved[1] = z, saved[2] = n, saved[3] = h[2];
+    s = fma(z, previous, (broadcast(T(1)) - z) * n);
+  }
+
+  // (r, z, n, h_n), S_{t-1}, dS_t -> (da_r, da_z, da_n, r da_n), and what is carried
+  static BPTT_INLINE void backward(const Vec<T> (&saved)[4], Vec<T> previous, Vec<T>, Vec<T> ds,
+                                   Vec<T>, Vec<T>& carry, Vec<T> (&delta)[4]) {
+    const Vec<T> r = saved[0], z = saved[1], n = saved[2], h_n = saved[3];
+    ds += carry;
     const Vec<T> da_n = ds * (broadcast(T(1)) - z) * slope_of_tanh<T>(n);
-    at.delta(0, da_n * h_n * slope_of_sigmoid<T>(r));
-    at.delta(1, ds * (at.load(p.previous) - n) * slope_of_sigmoid<T>(z));
-    at.delta(2, da_n);
-    at.delta(3, r * da_n);
-    at.carry(z * ds);
-  });
-}
-
-template <class T>
-constexpr Cell<T> gru_cell() {
-  return {"gru", {3, 1, 4, true}, nullptr, nullptr, gru_forward<T>, gru_backward<T>};
-}
+    delta[0] = da_n * h_n * slope_of_sigmoid<T>(r);
+    delta[1] = ds * (previous - n) * slope_of_sigmoid<T>(z);
+    delta[2] = da_n;
+    delta[3] = r * da_n;
+    carry = z * ds;
+  }
+};
 
 }  // namespace bptt::BPTT_ISA

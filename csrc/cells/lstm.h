@@ -13,43 +13,40 @@
 // The gates are saved; tanh(c_t) is computed again.
 #pragma once
 
-#include "cells/gates.h"
+#include "cells/slopes.h"
 #include "simd/math.h"
 
 namespace bptt::BPTT_ISA {
 
 template <class T>
-void lstm_forward(const GatesForward<T>& p) {
-  for_each_unit_vector(p, [&](const ForwardUnits<T>& at) {
-    const Vec<T> i = sigmoid<T>(at.sum(p.sums, 4, 0)), f = sigmoid<T>(at.sum(p.sums, 4, 1));
-    const Vec<T> g = tanh<T>(at.sum(p.sums, 4, 2)), o = sigmoid<T>(at.sum(p.sums, 4, 3));
-    const Vec<T> c = fma(f, at.load(p.previous), i * g);
-    at.save(4, 0, i), at.save(4, 1, f), at.save(4, 2, g), at.save(4, 3, o);
-    at.store(p.c, c);
-    at.store(p.y, o * tanh<T>(c));
-  });
-}
+struct Lstm {
+  static constexpr const char* kName = "lstm";
+  static constexpr int kGates = 4, kStates = 2, kSaved = 4;
+  static constexpr bool kApart = false;
 
-template <class T>
-void lstm_backward(const GatesBackward<T>& p) {
-  const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
-  for_each_unit_vector(p, [&](const BackwardUnits<T>& at) {
-    at.fetch(next_saved, 4);
-    const Vec<T> i = at.saved(4, 0), f = at.saved(4, 1), g = at.saved(4, 2), o = at.saved(4, 3);
-    const Vec<T> tanh_c = tanh<T>(at.load(p.c)), ds = at.ds();
-    Vec<T> dc = fma(ds * o, slope_of_tanh<T>(tanh_c), at.carry());
-    if (p.dc) dc += at.load(p.dc);
-    at.delta(0, dc * g * slope_of_sigmoid<T>(i));
-    at.delta(1, dc * at.load(p.previous) * slope_of_sigmoid<T>(f));
-    at.delta(2, dc * i * slope_of_tanh<T>(g));
-    at.delta(3, ds * tanh_c * slope_of_sigmoid<T>(o));
-    at.carry(f * dc);
-  });
-}
+  // a_t and c_{t-1} -> (i, f, g, o), c_t, S_t
+  static BPTT_INLINE void forward(const Vec<T> (&a)[4], const Vec<T> (&)[4], Vec<T> previous,
+                                  Vec<T> (&saved)[4], Vec<T>& c, Vec<T>& s) {
+    const Vec<T> i = sigmoid<T>(a[0]), f = sigmoid<T>(a[1]);
+    const Vec<T> g = tanh<T>(a[2]), o = sigmoid<T>(a[3]);
+    saved[0] = i, saved[1] = f, saved[2] = g, saved[3] = o;
+    c = fma(f, previous, i * g);
+    s = o * tanh<T>(c);
+  }
 
-template <class T>
-constexpr Cell<T> lstm_cell() {
-  return {"lstm", {4, 2, 4, false}, nullptr, nullptr, lstm_forward<T>, lstm_backward<T>};
-}
+  // (i, f, g, o), c_{t-1}, c_t, dS_t, dc_t from outside -> (da_i, da_f, da_g, da_o), and what is
+  // carried
+  static BPTT_INLINE void backward(const Vec<T> (&saved)[4], Vec<T> previous, Vec<T> c, Vec<T> ds,
+                                   Vec<T> dc_outside, Vec<T>& carry, Vec<T> (&delta)[4]) {
+    const Vec<T> i = saved[0], f = saved[1], g = saved[2], o = saved[3];
+    const Vec<T> tanh_c = tanh<T>(c);
+    const Vec<T> dc = fma(ds * o, slope_of_tanh<T>(tanh_c), carry) + dc_outside;
+    delta[0] = dc * g * slope_of_sigmoid<T>(i);
+    delta[1] = dc * previous * slope_of_sigmoid<T>(f);
+    delta[2] = dc * i * slope_of_tanh<T>(g);
+    delta[3] = ds * tanh_c * slope_of_sigmoid<T>(o);
+    carry = f * dc;
+  }
+};
 
 }  // namespace bptt::BPTT_ISA

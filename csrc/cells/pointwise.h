@@ -1,4 +1,4 @@
-// The walk over the block of a pointwise call, shared by all cells.
+// The walk over the block of an Elman cell's step.
 #pragma once
 
 #include "contract/kernels.h"
@@ -40,6 +40,30 @@ BPTT_INLINE void for_each_vector(const Pointwise<T>& p, F&& f) {
       value.advance(), next_value.advance(), s.advance(), next_s.advance(), next_d.advance();
     }
   }
+}
+
+// a_t -> S_t
+template <class T, class Cell>
+void elman_forward(const Pointwise<T>& p) {
+  for_each_vector(p, [](T* value, const T*, Index exist) {
+    if constexpr (Cell::kIdentity) return;
+    store_up_to<T>(value, Cell::activate(load_up_to(value, exist)), exist);
+  });
+}
+
+// dS_t -> da_t
+template <class T, class Cell>
+void elman_backward(const Pointwise<T>& p) {
+  for_each_vector(p, [](T* value, const T* y, Index exist) {
+    if constexpr (Cell::kIdentity) return;
+    store_up_to<T>(value, Cell::chain(load_up_to(value, exist), load_up_to(y, exist)), exist);
+  });
+}
+
+template <class T, class Cell>
+constexpr bptt::Cell<T> elman_cell() {
+  return {Cell::kName, kElmanShape, elman_forward<T, Cell>, elman_backward<T, Cell>,
+          nullptr,     nullptr};
 }
 
 }  // namespace bptt::BPTT_ISA

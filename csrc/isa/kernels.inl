@@ -3,8 +3,10 @@
 // An isa/<name>.cpp includes its simd/vec_<name>.h and then this file, and is compiled with the
 // flags of its ISA.
 #include "cells/elman.h"
+#include "cells/gates.h"
 #include "cells/gru.h"
 #include "cells/lstm.h"
+#include "cells/pointwise.h"
 #include "contract/kernels.h"
 #include "gemm/outer.h"
 #include "gemm/pack.h"
@@ -76,11 +78,8 @@ double fma_tile(Index iterations) {
 // The registry of cells: one line each. Their place here is their id.
 template <class T>
 constexpr Cell<T> kCells[] = {
-    elman_cell<T, Linear<T>>(),
-    elman_cell<T, Tanh<T>>(),
-    elman_cell<T, Relu<T>>(),
-    lstm_cell<T>(),
-    gru_cell<T>(),
+    elman_cell<T, Linear<T>>(), elman_cell<T, Tanh<T>>(), elman_cell<T, Relu<T>>(),
+    gated_cell<T, Lstm<T>>(),   gated_cell<T, Gru<T>>(),
 };
 
 template <class T>

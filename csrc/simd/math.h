@@ -55,8 +55,7 @@ template <class T, int N>
 BPTT_INLINE Vec<T> polynomial(const T (&c)[N], Vec<T> x) {
   const Vec<T> x2 = x * x;
   Vec<T> high = broadcast(c[N - 1]), low = broadcast(c[N - 2]);
-#pragma GCC unroll 16
-  for (int i = N - 3; i >= 1; i -= 2) {
+  BPTT_UNROLL for (int i = N - 3; i >= 1; i -= 2) {
     high = fma(high, x2, broadcast(c[i]));
     low = fma(low, x2, broadcast(c[i - 1]));
   }
@@ -71,7 +70,7 @@ BPTT_INLINE Vec<T> polynomial(const T (&c)[N], Vec<T> x) {
 // 2^n from m = n + MAGIC, for n within the normal exponents.
 template <class T>
 BPTT_INLINE Vec<T> power_of_two(Vec<T> m) {
-  return (Vec<T>)((Bits<T>)m << MathConstants<T>::kMantissaBits);
+  return of_bits<T>(bits_of<T>(m) << MathConstants<T>::kMantissaBits);
 }
 
 // e^x; 0 below and infinity above the range of T, NaN for NaN.
@@ -95,8 +94,8 @@ BPTT_INLINE Vec<T> exp(Vec<T> x) {
 template <class T>
 BPTT_INLINE Vec<T> tanh(Vec<T> x) {
   using C = MathConstants<T>;
-  const Bits<T> sign = (Bits<T>)x & (Bits<T>)broadcast(T(-0.0));
-  const Vec<T> a = min(broadcast(C::kTanhLimit), (Vec<T>)((Bits<T>)x ^ sign));
+  const Bits<T> sign = bits_of<T>(x) & bits_of<T>(broadcast(T(-0.0)));
+  const Vec<T> a = min(broadcast(C::kTanhLimit), of_bits<T>(bits_of<T>(x) ^ sign));
   const Vec<T> m = fma(a, broadcast(T(-2) * C::kLog2E), broadcast(C::kMagic));
   const Vec<T> n = m - broadcast(C::kMagic);
   const Vec<T> h = fma(n, broadcast(C::kLn2 / 2), a);
@@ -106,7 +105,7 @@ BPTT_INLINE Vec<T> tanh(Vec<T> x) {
   const Vec<T> half = broadcast(T(0.5));
   const Vec<T> half_s = T(0.5) * s;
   const Vec<T> y = fma(s, q, half - half_s) / fma(-s, q, half + half_s);
-  return (Vec<T>)((Bits<T>)y | sign);
+  return of_bits<T>(bits_of<T>(y) | sign);
 }
 
 // 1 / (1 + e), e = exp(-x) = s (1 + q), s = 2^n, q = expm1(r). What 1 + s drops is put back; it

@@ -14,17 +14,21 @@
 // and the shape of the register tiles: kRegisters of the ISA, and the vectors of a tile's row in a
 // product (kProductVectors) and in an outer product (kOuterVectors); gemm/tile.h does the rest.
 //
+// simd/one_lane.h does without vectors: what is written for `Vec<T>`, a thread of a GPU computes
+// too.
+//
 // Everything lives in a namespace named after the ISA: the linker must never merge two
 // instantiations that were compiled with different flags. For the same reason nothing below isa/
 // uses inline functions of the standard library.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
-#if !defined(BPTT_ISA) || !defined(BPTT_VECTOR_BYTES)
+#if !defined(BPTT_ISA) || !(defined(BPTT_VECTOR_BYTES) || defined(BPTT_ONE_LANE))
 #error "include a simd/vec_<isa>.h first"
 #endif
+
+#ifndef BPTT_ONE_LANE
+#include <cstddef>
+#include <cstdint>
 
 #define BPTT_INLINE inline __attribute__((always_inline))
 #define BPTT_UNROLL _Pragma("GCC unroll 16")
@@ -52,12 +56,17 @@ struct VecTypes<double> {
 };
 
 template <class T>
+inline constexpr int kLanes = BPTT_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+}  // namespace bptt::BPTT_ISA
+#endif
+
+namespace bptt::BPTT_ISA {
+
+template <class T>
 using Vec = typename VecTypes<T>::Value;
 template <class T>
 using Bits = typename VecTypes<T>::Bits;
-
-template <class T>
-inline constexpr int kLanes = BPTT_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
 template <class T>
 BPTT_INLINE Vec<T> load(const T* p) {
@@ -72,6 +81,16 @@ BPTT_INLINE void store(T* p, Vec<T> v) {
 template <class T>
 BPTT_INLINE Vec<T> broadcast(T value) {
   return value - Vec<T>{};  // v - 0 is v for every v, -0 and NaN included; compilers know
+}
+
+// The bits of a vector's values, and the values of bits.
+template <class T>
+BPTT_INLINE Bits<T> bits_of(Vec<T> v) {
+  return __builtin_bit_cast(Bits<T>, v);
+}
+template <class T>
+BPTT_INLINE Vec<T> of_bits(Bits<T> bits) {
+  return __builtin_bit_cast(Vec<T>, bits);
 }
 
 }  // namespace bptt::BPTT_ISA
