@@ -204,7 +204,7 @@ void product_panels(const Product<T>& p, Index column, Index count, Index step) 
 }
 
 template <class T>
-void product(const Product<T>& p) {
+void add_up(const Product<T>& p) {
   constexpr Index kWidth = kProductVectors * kLanes<T>;
   const Index full = (p.end - p.begin) / kWidth;  // panels
   const Index pairs = p.rows == 1 ? full / 2 : 0, singles = full - 2 * pairs;
@@ -217,6 +217,38 @@ void product(const Product<T>& p) {
     for (Index i = 0; i < pairs; ++i) product_row(p, p.begin + i * 2 * kWidth);
     product_panels(p, after_pairs, singles, kWidth);
     if (rest < p.end) product_panel(p, rest);
+  }
+}
+
+// Whether the sums are better added up one after the other, in the output: of weights from afar, a
+// panel of all of them, the next one and the rows that they meet would not fit a second-level cache
+// of 2 MiB. What is added in the end must not be where the sums are.
+template <class T>
+bool one_by_one(const Product<T>& p) {
+  constexpr Index kLargePanel = 1 << 19;
+  Index count = 0, values = 0;
+  for (const auto& s : p.segments) {
+    count += s.k > 0;
+    values += s.k * kProductVectors * kLanes<T>;
+  }
+  return p.far && p.rows > kProductRows<kProductVectors> && p.added.data != p.out.data &&
+         count > 1 && values * static_cast<Index>(sizeof(T)) >= kLargePanel;
+}
+
+template <class T>
+void product(const Product<T>& p) {
+  if (!one_by_one(p)) return add_up(p);
+  Product<T> one = p;
+  one.added = {};
+  Index last = kMostGates - 1;
+  while (p.segments[last].k == 0) --last;
+  for (Index i = 0; i <= last; ++i) {
+    if (p.segments[i].k == 0) continue;
+    for (auto& s : one.segments) s.k = 0;
+    one.segments[i] = p.segments[i];
+    if (i == last) one.added = p.added;
+    add_up(one);
+    one.init = {p.out.data, p.out.strip_stride, p.out.row_stride};
   }
 }
 

@@ -174,6 +174,49 @@ void long_sums() {
   }
 }
 
+// Of weights from afar large sums are added up one after the other, in the output, unless what is
+// added in the end is there. The bits are those of all at once.
+template <class T>
+void large_sums_from_afar() {
+  Random random(6);
+  const Kernels<T>& k = kernels<T>();
+  const Index rows = 8, columns = 2 * k.product_width + k.lanes;
+  const Case c{rows,
+               columns,
+               {4000, 4200},
+               {Storage::strips, Storage::row_major},
+               Init::zero,
+               Storage::row_major,
+               Storage::row_major,
+               0,
+               0,
+               false,
+               false,
+               false};
+  const Factors<T> first(c, 0, random), second(c, 1, random);
+  const Matrix<T> terms = random_matrix<T>(c, rows, columns, Storage::row_major, random);
+  for (const bool initial : {false, true}) {
+    for (const bool in_place : {false, true}) {
+      Matrix<T> outs[2] = {Matrix<T>(rows, columns, k.lanes, Storage::row_major, 0),
+                           Matrix<T>(rows, columns, k.lanes, Storage::row_major, 0)};
+      for (const bool far : {false, true}) {
+        Matrix<T>& out = outs[far];
+        out.for_each([&](Index row, Index column, T& value) { value = terms(row, column); });
+        Product<T> product{rows, columns, 0, columns, {}, {}, out.view()};
+        product.segments[1] = first.segment();
+        product.segments[3] = second.segment();
+        if (initial) product.init = terms.view();
+        product.added = in_place ? std::as_const(out).view() : terms.view();
+        product.far = far;
+        k.product(product);
+      }
+      outs[0].for_each([&](Index row, Index column, T& value) {
+        if (!same_bits(value, outs[1](row, column))) CHECK_EQUAL(value, outs[1](row, column));
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bptt::test
 
@@ -185,6 +228,8 @@ int main(int argc, char** argv) {
        {"float64: every count of rows and columns", every_count_of_rows_and_columns<double>},
        {"float32: every count of rows and k", every_count_of_rows_and_k<float>},
        {"float64: every count of rows and k", every_count_of_rows_and_k<double>},
+       {"float32: large sums from afar", large_sums_from_afar<float>},
+       {"float64: large sums from afar", large_sums_from_afar<double>},
        {"float32: every count of columns and k", every_count_of_columns_and_k<float>},
        {"float64: every count of columns and k", every_count_of_columns_and_k<double>},
        {"float32: long sums", long_sums<float>},
