@@ -105,6 +105,9 @@ struct Outer {
   Index columns;
   T* out;  // (units, columns) row-major
   Index out_stride;
+  // Whether the rows of `right` come from beyond the second-level cache, and are better fetched
+  // into it ahead, to be used by many units at once.
+  bool far = false;
 };
 
 // Each out[u] += sum over rows of left[row][u], by partial sums of kRowsOfPartialSum rows: there

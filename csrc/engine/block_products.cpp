@@ -102,10 +102,11 @@ void BlockProducts<T>::add_weight_gradients(const Block& block, Range batch, Ran
   // One gate's rows of a weight gradient, from its deltas at some steps and what they meet.
   const auto add = [&](Index plane, Range some, const Operand<T>& right, Index columns, T* out) {
     if (some.size() <= 0) return;
-    call_.kernels.outer({groups_of(block, batch, some),
-                         deltas_of(block, plane, some.begin, batch.begin), block.batch.size(),
+    const RowGroups sum = groups_of(block, batch, some);
+    const Index read = sum.groups * sum.rows * columns * static_cast<Index>(sizeof(T));
+    call_.kernels.outer({sum, deltas_of(block, plane, some.begin, batch.begin), block.batch.size(),
                          units.begin, units.end, right.matrix, right.first, right.step, columns,
-                         out, columns});
+                         out, columns, call_.plan.far_bytes(read)});
   };
   const bool initial = steps.begin == 0 && p.sequence.dense();
   const Range later{initial ? 1 : steps.begin, steps.end};

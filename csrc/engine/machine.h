@@ -15,7 +15,7 @@ struct Machine {
   double memory_rate;      // bytes a second of all threads together
   Index l2_bytes;          // of one thread
   Index near_bytes;        // of weights that every thread can as well read whole at each step
-  Index fetch_bytes;       // of a step's weights, from which on each panel is better fetched ahead
+  Index fetch_bytes;       // of what is read again and again, above which it is better fetched ahead
   bool packs_split;        // rows whose vectors each lie in two cache lines are better packed
   double step_seconds;     // of a step beside its arithmetic: calls, latencies
   double unit_seconds;     // of the pointwise part, each unit of a row, float32

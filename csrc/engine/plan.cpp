@@ -238,6 +238,7 @@ struct Model {
     const bool by_rows = split == Split::slices || split == Split::rows;
     p.project_first = (few || streamed()) && (threads == 1 || !by_rows);
     p.packs_split = machine.packs_split;
+    p.fetch_bytes = machine.fetch_bytes;
     p.near_k =
         machine.fetch_bytes / std::max<Index>(1, units_of_member(p) * s.cell.gates * item_size);
     p.cost = cost(p);

@@ -87,9 +87,12 @@ struct Plan {
   Range rows_of(int member) const;
   // Units of a step that are this member's.
   Range units_of(int member, Index panel) const;
-  bool packs_split;  // as the machine
+  bool packs_split;   // as the machine
+  Index fetch_bytes;  // the same
   // Whether the weights of sums over so many k are better fetched ahead (contract: `Product`).
   bool far(Index k) const { return k > near_k; }
+  // Whether so much that is read again and again is better fetched ahead.
+  bool far_bytes(Index bytes) const { return bytes > fetch_bytes; }
   bool recurs(int member) const { return split != Split::pipeline || member == 0; }
 };
 

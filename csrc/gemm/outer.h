@@ -18,23 +18,67 @@ constexpr int outer_units() {
   return units;
 }
 
-// How many rows ahead the first tile of a panel fetches it: x was last read in the forward pass.
-constexpr Index kRowsAhead = 16;
+// What a tile fetches beside its sum, of panels N vectors wide: nothing; the rows that it will come
+// to, since x was last read in the forward pass; or rows of the panel that comes next, one for
+// every kUnrolled of its own.
+template <class T, int N>
+struct FetchNothing {
+  BPTT_INLINE void at(const T*) {}
+  BPTT_INLINE void after_some() {}
+};
 
-template <class T, int M, int N>
-void outer_tile(const Outer<T>& p, Index unit, Index column) {
-  const Index row_stride = p.right.row_stride ? p.right.row_stride : N * kLanes<T>;
+template <class T, int N>
+struct FetchAhead : FetchNothing<T, N> {
+  static constexpr Index kRows = 16;
+  Index values;
+
+  BPTT_INLINE explicit FetchAhead(Index row_stride) : values(kRows * row_stride) {}
+  BPTT_INLINE void at(const T* row) {
+    BPTT_UNROLL for (int v = 0; v < N; ++v) prefetch(row + values + v * kLanes<T>);
+  }
+};
+
+template <class T, int N>
+struct FetchNext : FetchNothing<T, N> {
+  const T* row;
+  Index rows;
+
+  BPTT_INLINE FetchNext(const T* first, Index count) : row(first), rows(count) {}
+  BPTT_INLINE void after_some() {
+    if (rows-- <= 0) return;
+    BPTT_UNROLL for (int v = 0; v < N; ++v) prefetch_nearby(row + v * kLanes<T>);
+    row += N * kLanes<T>;
+  }
+};
+
+template <class T, int N>
+BPTT_INLINE Index row_stride_of(const Columns<T>& right) {
+  return right.row_stride ? right.row_stride : N * kLanes<T>;
+}
+
+template <class T, int M, int N, class Fetch>
+void outer_tile(const Outer<T>& p, Index unit, Index column, Fetch fetch) {
+  const Index row_stride = row_stride_of<T, N>(p.right);
   const T* left = p.left.data + unit / kLanes<T> * p.left.strip_stride + unit % kLanes<T>;
   const T* right = p.right.data + column * p.right.panel_stride + p.right_first * row_stride;
   const Index left_step = p.left_step * kLanes<T>, right_step = p.right_step * row_stride;
   const Strips<T> out{p.out, kLanes<T>, p.out_stride};
   prefetch_tile<M, N>(out, unit, column);  // read at the end
-  const Index ahead = unit == p.begin ? kRowsAhead * row_stride : 0;
   Vec<T> acc[M][N] = {};
   for (Index group = 0; group < p.sum.groups; ++group, left += left_step, right += right_step) {
     const T *l = left, *r = right;
-    for (Index row = 0; row < p.sum.rows; ++row, l += kLanes<T>, r += row_stride) {
-      BPTT_UNROLL for (int v = 0; v < N; ++v) prefetch(r + ahead + v * kLanes<T>);
+    Index rows = p.sum.rows;
+    if constexpr (kUnrolls<T, M, N>) {
+      for (; rows >= kUnrolled; rows -= kUnrolled, l += kUnrolled * kLanes<T>) {
+        BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, r += row_stride) {
+          fetch.at(r);
+          update_in_place<T, M, N>(acc, r, [=](int m) { return l[j * kLanes<T> + m]; });
+        }
+        fetch.after_some();
+      }
+    }
+    for (; rows > 0; --rows, l += kLanes<T>, r += row_stride) {
+      fetch.at(r);
       rank_one_update<T, M, N>(acc, r, [=](int m) { return l[m]; });
     }
   }
@@ -42,13 +86,29 @@ void outer_tile(const Outer<T>& p, Index unit, Index column) {
   store_tile<T, M, N>(acc, out, unit, column, p.columns);
 }
 
-// The units [begin, end) of one strip, in tiles.
+// All units of a panel. The tiles behind the first one share out the rows of a full panel that
+// comes `next`, or null.
 template <class T, int N>
-void outer_strip(const Outer<T>& p, Index begin, Index end, Index column) {
+void outer_panel(const Outer<T>& p, Index column, const T* next) {
   constexpr int kUnits = outer_units<T, N>();
-  for (Index unit = begin; unit < end; unit += kUnits) {
-    const Index units = end - unit < kUnits ? end - unit : kUnits;
-    with_constant<kUnits>(units, [&]<int M>() { outer_tile<T, M, N>(p, unit, column); });
+  const Index tiles = (p.end - p.begin + kUnits - 1) / kUnits;
+  for (Index tile = 0; tile < tiles; ++tile) {
+    const Index unit = p.begin + tile * kUnits;
+    const Index units = p.end - unit < kUnits ? p.end - unit : kUnits;
+    with_constant<kUnits>(units, [&]<int M>() {
+      if (tile == 0 && (column == 0 || !next)) {
+        return outer_tile<T, M, N>(p, unit, column, FetchAhead<T, N>(row_stride_of<T, N>(p.right)));
+      }
+      if constexpr (M == kUnits && N == kOuterVectors) {
+        if (next) {
+          const Index rows = p.sum.rows * p.sum.groups;
+          const Index first = rows * tile / tiles, end = rows * (tile + 1) / tiles;
+          const T* const row = next + first * N * kLanes<T>;
+          return outer_tile<T, M, N>(p, unit, column, FetchNext<T, N>(row, end - first));
+        }
+      }
+      outer_tile<T, M, N>(p, unit, column, FetchNothing<T, N>());
+    });
   }
 }
 
@@ -59,13 +119,24 @@ BPTT_INLINE RowGroups joined(const RowGroups& sum, Index left_step, Index right_
 }
 
 // Strips that go through the panels together. One stays in the first-level cache; but where a sum's
-// rows of `right` would fill a second-level cache of 2 MiB, several share what comes from beyond
-// it.
+// rows of `right` come from afar, or would fill a second-level cache of 2 MiB, several share what
+// comes from beyond it.
 template <class T>
 BPTT_INLINE Index strips_at_once(const Outer<T>& p) {
   constexpr Index kMostRead = 3 << 19;
   const Index read = p.sum.groups * p.sum.rows * p.columns * static_cast<Index>(sizeof(T));
-  return read > kMostRead ? 8 : 1;
+  return p.far ? 16 : read > kMostRead ? 8 : 1;
+}
+
+// The panel at `column` from the first row of the sum on, or null if it is not a full one from
+// afar.
+template <class T>
+BPTT_INLINE const T* far_panel(const Outer<T>& p, Index column) {
+  constexpr Index kWidth = kOuterVectors * kLanes<T>;
+  constexpr bool kFetches = kUnrolls<T, outer_units<T, kOuterVectors>(), kOuterVectors>;
+  const bool contiguous = p.right.row_stride == 0 && p.sum.groups == 1;
+  if (!kFetches || !p.far || !contiguous || column + kWidth > p.columns) return nullptr;
+  return p.right.data + column * p.right.panel_stride + p.right_first * kWidth;
 }
 
 template <class T>
@@ -78,12 +149,8 @@ void outer(const Outer<T>& call) {
     p.end = call.end - p.begin < units ? call.end : p.begin + units;
     for (Index column = 0; column < p.columns; column += kWidth) {
       const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
-      with_constant<kOuterVectors>(vectors, [&]<int N>() {
-        for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
-          const Index end = p.end - unit < kLanes<T> ? p.end : unit + kLanes<T>;
-          outer_strip<T, N>(p, unit, end, column);
-        }
-      });
+      with_constant<kOuterVectors>(
+          vectors, [&]<int N>() { outer_panel<T, N>(p, column, far_panel(p, column + kWidth)); });
     }
   }
 }

@@ -41,22 +41,6 @@ struct RowOffsets {
   }
 };
 
-// Values of a strip between which there is no branch: what counts and jumps shares its ports with
-// multiply-adds on some CPUs.
-constexpr int kUnrolled = 4;
-
-// acc[m][v] += a(m) · row[v] as in `rank_one_update`, each sum where it is: without the moves that
-// GCC makes between the steps of an unrolled loop.
-template <class T, int M, int N, class A>
-BPTT_INLINE void update_in_place(Vec<T> (&acc)[M][N], const T* row, A a) {
-  Vec<T> b[N];
-  BPTT_UNROLL for (int v = 0; v < N; ++v) b[v] = load(row + v * kLanes<T>);
-  BPTT_UNROLL for (int m = 0; m < M; ++m) {
-    const Vec<T> scalar = broadcast(a(m));
-    BPTT_UNROLL for (int v = 0; v < N; ++v) fma_into(acc[m][v], scalar, b[v]);
-  }
-}
-
 // Adds a whole strip of a.
 template <class T, int M, int N, int kAhead>
 BPTT_INLINE void add_strip(Vec<T> (&acc)[M][N], const T* a, const RowOffsets<T, M>& rows,
@@ -69,10 +53,7 @@ BPTT_INLINE void add_strip(Vec<T> (&acc)[M][N], const T* a, const RowOffsets<T, 
   }
 }
 
-// Whether a tile is bound by its ports, not by the latency of few chains; and the shortest sum that
-// is worth the offsets.
-template <class T, int M, int N>
-inline constexpr bool kUnrolls = M * N >= 20 && kLanes<T> >= 2 * kUnrolled;
+// The shortest sum that is worth the offsets.
 constexpr Index kLeastUnrolled = 256;
 
 // Adds rows [row, row + M) of a · panel to the tile, and fetches the rows below: of a matrix that

@@ -17,12 +17,14 @@ struct Case {
   Index cut;                       // the units [cut, units) are computed by another call
   Index gap;
   Storage out;
+  bool far;
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << "rows " << c.rows << ", units " << c.units << ", columns " << c.columns
              << ", rows_before " << c.rows_before << ", rows_behind " << c.rows_behind << ", cut "
-             << c.cut << ", gap " << c.gap << ", out " << kStorageNames[static_cast<int>(c.out)];
+             << c.cut << ", gap " << c.gap << ", out " << kStorageNames[static_cast<int>(c.out)]
+             << ", far " << c.far;
 }
 
 template <class T>
@@ -56,7 +58,8 @@ void check_outer(const Case& c, Random& random) {
              0,
              c.columns,
              out.view().data,
-             out.view().row_stride});
+             out.view().row_stride,
+             c.far});
   };
   outer(c.cut, c.units);
   for (Index u = 0; u < c.cut; ++u) {
@@ -170,8 +173,15 @@ Case any_case(Index rows, Index units, Index columns, Random& random) {
   const Index lanes = kernels<T>().lanes;
   const Storage out = random.below(2) ? Storage::row_major : Storage::padded_row_major;
   const Index cut = std::min(units, random.below(3) * lanes);
-  return {rows, units, columns, random.below(4), random.below(4), cut, random.below(lanes + 1),
-          out};
+  return {rows,
+          units,
+          columns,
+          random.below(4),
+          random.below(4),
+          cut,
+          random.below(lanes + 1),
+          out,
+          random.below(2) == 0};
 }
 
 template <class T>
@@ -190,7 +200,11 @@ template <class T>
 void large_right_operand() {
   Random random(10);
   constexpr Index kColumns = 1604 / static_cast<Index>(sizeof(T));
-  check_outer<T>(any_case<T>(1001, 9 * kernels<T>().lanes + 3, kColumns, random), random);
+  for (const bool far : {false, true}) {
+    Case c = any_case<T>(1001, 17 * kernels<T>().lanes + 3, kColumns, random);
+    c.far = far;
+    check_outer<T>(c, random);
+  }
 }
 
 template <class T>
