@@ -147,10 +147,15 @@ def test_a_call_refuses_budgets_that_are_none(backend, keywords, message):
 @native
 def test_a_limit_counts_the_copies_of_rows_that_are_moved() -> None:
     params = bptt.init_params("gru", input_size=32, hidden_size=16, output_size=3, rng=0)
-    x, ids = np.ones((2, 2000, 32), params.dtype), np.zeros((2, 2000), int)
+    x, ids = np.ones((2, 9000, 32), params.dtype), np.zeros((2, 9000), int)
     how = {"loss": "cross_entropy", "at": "all", "batch_first": True}
-    with pytest.raises(ValueError, match=r"expected at least \d+ bytes") as error:
-        bptt.value_and_grad("gru", params, x, ids, **how, memory_limit=2 * x.nbytes)
-    least = int(str(error.value).split("at least ")[1].split()[0])
-    assert least > 3 * x.nbytes
-    bptt.value_and_grad("gru", params, x, ids, **how, memory_limit=least)
+
+    def least(backend: str) -> int:
+        with pytest.raises(ValueError, match=r"expected at least \d+ bytes") as error:
+            bptt.value_and_grad("gru", params, x, ids, **how, memory_limit=1, backend=backend)
+        return int(str(error.value).split("at least ")[1].split()[0])
+
+    assert least("numpy") > 3 * x.nbytes
+    if bptt.backends()["native"].available:  # which has their index alone
+        assert 8 * 2 * 9000 < least("native") < x.nbytes
+        bptt.value_and_grad("gru", params, x, ids, **how, memory_limit=least("native"))

@@ -431,7 +431,8 @@ def test_released_tapes_hold_nothing(backend: str) -> None:
     tape = call.forward(backend)
     held = tape.nbytes
     assert tape.y.shape == (T, B, 9)
-    assert tape.nbytes == held + tape.y.nbytes
+    shown = 0 if backend == "native" else tape.y.nbytes  # which was written in the pass
+    assert tape.nbytes == held + shown
     tape.release()
     assert tape.nbytes == 0
     with pytest.raises(RuntimeError, match="released"):

@@ -24,6 +24,11 @@ class Dimensions {
     for (Index size : first) sizes_[count_++] = size;
     for (Index size : rest) sizes_[count_++] = size;
   }
+  Dimensions(const py::ssize_t* first, py::ssize_t count, Index last) {
+    if (count >= kMost) throw py::value_error("unexpected rank");
+    for (py::ssize_t i = 0; i < count; ++i) sizes_[count_++] = first[i];
+    sizes_[count_++] = last;
+  }
 
   py::ssize_t count() const { return count_; }
   Index operator[](py::ssize_t axis) const { return sizes_[axis]; }
@@ -38,6 +43,13 @@ inline void expect_shape(const char* name, const py::array& array, const Dimensi
   bool fits = array.ndim() == shape.count();
   for (py::ssize_t i = 0; fits && i < shape.count(); ++i) fits = array.shape(i) == shape[i];
   if (!fits) throw py::value_error(std::string(name) + ": unexpected shape");
+}
+
+// Rows of all axes but the last one.
+inline Index rows_in(const py::array& array) {
+  Index rows = 1;
+  for (py::ssize_t axis = 0; axis + 1 < array.ndim(); ++axis) rows *= array.shape(axis);
+  return rows;
 }
 
 // What is an array, as one; nothing is converted.

@@ -269,13 +269,16 @@ py::array map_array(const py::array& x, bool flush, Choose choose) {
 // The forecast as plain numbers; python/bptt/plan.py names them.
 py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index inputs, Index hidden,
                      Index outputs, const std::string& dtype, int threads, Index segment_steps,
-                     Index group_segments, py::handle offsets, Index part_steps, bool rows_apart) {
+                     Index group_segments, py::handle offsets, Index part_steps, bool rows_apart,
+                     bool moved) {
   const CellId id = cell_of(cell);
   if (dtype != "float32" && dtype != "float64") throw py::value_error("dtype: unknown " + dtype);
   Sequence sequence{steps, batch};
   if (!offsets.is_none()) sequence.offsets = input<Index>("offsets", offsets, {steps + 1});
   Shape shape{sequence, inputs, hidden, outputs, shape_of(id)};
   shape.rows_apart = rows_apart;
+  const Index anywhere = 0;  // it is the scratch alone that counts
+  if (moved) shape.places.rows = &anywhere;
   if (part_steps > 0) shape.part = {0, std::min(part_steps, steps)};
   const Cut cut{segment_steps, group_segments};
   const Forecast f = dtype == "float32" ? forecast<float>(id, shape, cut, threads)
@@ -370,7 +373,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("inputs"), py::arg("hidden"), py::arg("outputs"), py::arg("dtype"),
         py::arg("threads"), py::arg("segment_steps") = 0, py::arg("group_segments") = 0,
         py::arg("offsets") = py::none(), py::arg("part_steps") = 0, py::arg("rows_apart") = false,
-        "How a call would be done, and what it takes.");
+        py::arg("moved") = false, "How a call would be done, and what it takes.");
   const auto publish = [&](const char* name, auto choose) {
     m.def(
         name, [choose](const py::array& x, bool flush) { return map_array(x, flush, choose); },

@@ -91,8 +91,43 @@ auto with_dtype_of(py::handle layer, F&& f) {
   return with_dtype(array_of("x", held.get<"x">(layer)), f);
 }
 
+// The Places of a layer's rows among so many of x, which are held; or None.
+inline Places read_places(Held& held, py::handle places, Index rows_of_x) {
+  if (places.is_none()) return {};
+  const auto read = [&](const char* name, py::handle array) {
+    const Index count = array_of(name, array).size();
+    const Index* const rows = input<Index>(name, array, {count});
+    const auto outside = [=](Index row) { return row < 0 || row >= rows_of_x; };
+    if (std::any_of(rows, rows + count, outside)) throw py::value_error("places: out of range");
+    return std::pair{rows, count};
+  };
+  const auto [rows, count] = read("rows", held.get<"rows">(places));
+  const auto [padding, paddings] = read("padding", held.get<"padding">(places));
+  if (count + paddings != rows_of_x) throw py::value_error("places: expected all rows of x");
+  return {rows, padding, paddings, held.get<"spacing">(places).template cast<Index>()};
+}
+
+// Throws unless the rows of each step are spaced as the places say.
+inline void expect_spacing(const Places& places, const Sequence& sequence) {
+  for (Index t = 0; places.spacing != 0 && t < sequence.steps; ++t) {
+    const Index first = places.of(sequence.row(t)), last = places.of(sequence.row(t + 1) - 1);
+    if (last - first != (sequence.active(t) - 1) * places.spacing) {
+      throw py::value_error("spacing: unexpected");
+    }
+  }
+}
+
 // What runs through a layer: as many rows at every step, or as the offsets say, which are held.
-inline Sequence read_sequence(const py::array& x, py::handle state, py::handle offsets) {
+inline Sequence read_sequence(const py::array& x, py::handle state, py::handle offsets,
+                              const Places& places) {
+  if (offsets.is_none() && places.moved()) {
+    const auto first = array_of("state", py::cast<py::tuple>(state)[0]);
+    const Index rows = rows_in(x) - places.paddings;
+    if (first.ndim() != 2 || first.shape(0) < 1 || rows % first.shape(0) != 0) {
+      throw py::value_error("places: expected as many rows at every step");
+    }
+    return {rows / first.shape(0), first.shape(0)};
+  }
   if (offsets.is_none()) {
     if (x.ndim() != 3) throw py::value_error("x: unexpected rank");
     return {x.shape(0), x.shape(1)};
@@ -111,6 +146,9 @@ inline Sequence read_sequence(const py::array& x, py::handle state, py::handle o
     before = active;
   }
   if (sequence.offsets[0] != 0) throw py::value_error("offsets: expected 0 first");
+  if (places.moved() && sequence.rows() != rows_in(x) - places.paddings) {
+    throw py::value_error("places: expected one of each row");
+  }
   return sequence;
 }
 
@@ -128,6 +166,15 @@ inline Dimensions rows_of(const Shape& s, std::initializer_list<Index> rest) {
 inline Dimensions planes_of(Index planes, const Shape& s, Index hidden) {
   return s.sequence.dense() ? Dimensions({planes, s.steps_there().size(), s.sequence.batch, hidden})
                             : Dimensions({planes, rows_there(s), hidden});
+}
+
+// The same of an array that the caller may have in other rows: of so many columns, and any axes
+// before.
+inline Dimensions callers_rows(const Shape& s, py::handle array, Index columns) {
+  if (!s.places.moved() || !py::isinstance<py::array>(array)) return rows_of(s, {columns});
+  const auto found = py::reinterpret_borrow<py::array>(array);
+  if (rows_in(found) != s.sequence.rows() + s.places.paddings) return rows_of(s, {columns});
+  return Dimensions(found.shape(), found.ndim() - 1, columns);
 }
 
 // Where step 0 would be of such an array, whose rows have so many values.
@@ -163,15 +210,18 @@ Problem<T> read_layer(Held& held, py::handle layer, py::handle place = py::none(
              w_hh = array_of("w_hh", held.get<"w_hh">(params));
   if (x.ndim() < 2 || w_hh.ndim() != 2) throw py::value_error("x, w_hh: unexpected rank");
   const py::handle state = held.get<"state">(layer);
-  Shape shape{read_sequence(x, state, held.get<"offsets">(layer)), x.shape(x.ndim() - 1),
+  const Places places = read_places(held, held.get<"places">(layer), rows_in(x));
+  Shape shape{read_sequence(x, state, held.get<"offsets">(layer), places), x.shape(x.ndim() - 1),
               w_hh.shape(1), 0, cell};
+  shape.places = places;
+  expect_spacing(places, shape.sequence);
   if (!place.is_none()) shape.sequence = read_whole(held, place, shape.sequence, shape.part);
   const Index b = shape.sequence.batch, i = shape.inputs, h = shape.hidden;
   const Index sums = cell.gates * h;
   const State<const T> initial = input_parts<T>("state", state, cell, {b, h});
   return {shape,
           id,
-          from_step_0(shape, input<T>("x", x, rows_of(shape, {i})), i),
+          from_step_0(shape, input<T>("x", x, callers_rows(shape, x, i)), i),
           initial.s,
           initial.c,
           input<T>("w_ih", held.get<"w_ih">(params), {sums, i}),
@@ -191,9 +241,10 @@ template <class T>
 Record<T> read_record(Held& held, const Problem<T>& p, py::handle record) {
   const auto all =
       output_parts<T>("history", held.get<"history">(record), p.cell, rows_of(p, {p.hidden}));
-  return {
-      all.s, all.c,
-      optional_output<T>("saved", saved_of(held, record), rows_of(p, {p.cell.saved, p.hidden}))};
+  const py::handle shown = held.get<"shown">(record);
+  return {all.s, all.c,
+          optional_output<T>("saved", saved_of(held, record), rows_of(p, {p.cell.saved, p.hidden})),
+          optional_output<T>("shown", shown, callers_rows(p, shown, p.hidden))};
 }
 
 // That of a part: its states, and in front of them those before it, in a Place.
@@ -220,8 +271,13 @@ Record<const T> read_only_record(Held& held, const Problem<T>& p, py::handle rec
 // An Incoming.
 template <class T>
 StateGradients<T> read_incoming(Held& held, const Problem<T>& p, py::handle incoming) {
-  auto dy =
-      optional_parts<T>("history", held.get<"history">(incoming), p.cell, rows_of(p, {p.hidden}));
+  const auto parts = py::cast<py::tuple>(held.get<"history">(incoming));
+  if (static_cast<Index>(parts.size()) != p.cell.states) {
+    throw py::value_error("history: expected as many arrays as the state has parts");
+  }
+  State<const T> dy{optional_input<T>("dy", parts[0], callers_rows(p, parts[0], p.hidden)),
+                    nullptr};
+  if (parts.size() > 1) dy.c = optional_input<T>("dc", parts[1], rows_of(p, {p.hidden}));
   dy = {from_step_0(p, dy.s, p.hidden), from_step_0(p, dy.c, p.hidden)};
   const py::handle state = held.get<"state">(incoming);
   if (state.is_none()) return {dy.s, dy.c, nullptr, nullptr, nullptr};
@@ -260,7 +316,8 @@ Gradients<T> read_gradients(Held& held, const Problem<T>& p, py::handle request,
     if (p.cell.states == 1) state = py::make_tuple(state);
     initial = output_parts<T>("dstate", state, p.cell, {p.sequence.batch, p.hidden});
   }
-  T* const x = optional_output<T>("x", held.get<"x">(grads), rows_of(p, {p.inputs}));
+  const py::handle dx = held.get<"x">(grads);
+  T* const x = optional_output<T>("x", dx, callers_rows(p, dx, p.inputs));
   return {from_step_0(p, x, p.inputs),
           initial.s,
           initial.c,

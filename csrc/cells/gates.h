@@ -2,6 +2,7 @@
 // cell itself, of one vector of units, is a policy as in lstm.h.
 #pragma once
 
+#include "cells/shown.h"
 #include "contract/kernels.h"
 #include "simd/partial.h"
 #include "simd/vec.h"
@@ -69,10 +70,12 @@ struct BackwardUnits : Units<T, GatesBackward<T>> {
   }
 };
 
-template <class T, class Call, class F>
-BPTT_INLINE void walk(const Call& p, F&& f) {
+// f(row, unit) for every vector, and end(row) behind each row.
+template <class T, class Call, class F, class End>
+BPTT_INLINE void walk(const Call& p, F&& f, End&& end) {
   for (Index row = 0; row < p.rows; ++row) {
     for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) f(row, unit);
+    end(row);
   }
 }
 
@@ -85,7 +88,7 @@ BPTT_INLINE Vec<T> nothing() {
 template <class T, class Cell>
 void gates_forward(const GatesForward<T>& p) {
   constexpr int kGates = Cell::kGates, kSaved = Cell::kSaved;
-  walk<T>(p, [&](Index row, Index unit) {
+  const auto step = [&](Index row, Index unit) {
     const ForwardUnits<T> at{{p, row, unit}};
     Vec<T> sums[kGates], recurrent[kGates], saved[kSaved], c, s;
     BPTT_UNROLL for (int g = 0; g < kGates; ++g) {
@@ -96,6 +99,9 @@ void gates_forward(const GatesForward<T>& p) {
     BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) at.save(kSaved, plane, saved[plane]);
     if constexpr (Cell::kStates == 2) at.store(p.c, c);
     at.store(p.y, s);
+  };
+  walk<T>(p, step, [&](Index row) {
+    if (p.shown.data) show(p.shown, row, p.y + row * p.hidden + p.begin, p.begin, p.end);
   });
 }
 
@@ -103,7 +109,7 @@ template <class T, class Cell>
 void gates_backward(const GatesBackward<T>& p) {
   constexpr int kSaved = Cell::kSaved, kDeltas = Cell::kGates + (Cell::kApart ? 1 : 0);
   const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
-  walk<T>(p, [&](Index row, Index unit) __attribute__((always_inline)) {
+  const auto step = [&](Index row, Index unit) __attribute__((always_inline)) {
     const BackwardUnits<T> at{{p, row, unit}};
     at.fetch(next_saved, kSaved);
     Vec<T> saved[kSaved], c = {}, dc = nothing<T>(), carry = at.carry(), delta[kDeltas];
@@ -115,7 +121,8 @@ void gates_backward(const GatesBackward<T>& p) {
     Cell::backward(saved, at.load(p.previous), c, at.ds(), dc, carry, delta);
     BPTT_UNROLL for (int plane = 0; plane < kDeltas; ++plane) at.delta(plane, delta[plane]);
     at.carry(carry);
-  });
+  };
+  walk<T>(p, step, [](Index) {});
 }
 
 template <class T, class Cell>

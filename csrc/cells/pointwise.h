@@ -1,6 +1,7 @@
 // The walk over the block of an Elman cell's step.
 #pragma once
 
+#include "cells/shown.h"
 #include "contract/kernels.h"
 #include "simd/partial.h"
 #include "simd/vec.h"
@@ -39,6 +40,7 @@ BPTT_INLINE void for_each_vector(const Pointwise<T>& p, F&& f) {
       f(value.at, s.at, left);
       value.advance(), next_value.advance(), s.advance(), next_s.advance(), next_d.advance();
     }
+    if (p.shown.data) show(p.shown, row, Cursor<T>(p.values, first, row).at, p.begin, p.end);
   }
 }
 

@@ -74,6 +74,8 @@ struct Product {
   // Whether the last panel comes first: of weights that are read again and again, each time the
   // other way round, some are still in a cache that cannot hold all of them.
   bool downward = false;
+  // (rows) which row of `out`, and of `added`, each one is; null if they are in that order.
+  const Index* out_rows = nullptr;
 };
 
 // What `outer` reads by panels of `outer_width` columns: a packed matrix, or a row-major one as it
@@ -136,6 +138,14 @@ struct ScalarProducts {
   double* sums;  // (kScalarProducts)
 };
 
+// Rows of S_t that are written once more, to an array of `row_stride`: row r to its row rows[r].
+template <class T>
+struct Shown {
+  T* data = nullptr;  // null: nowhere
+  Index row_stride = 0;
+  const Index* rows = nullptr;
+};
+
 // The part of an Elman cell's step that acts on each unit by itself, in place.
 template <class T>
 struct Pointwise {
@@ -147,6 +157,7 @@ struct Pointwise {
   Strips<T> next_values = {};
   Strips<const T> next_y = {};
   Strips<const T> next_ds = {};  // what its values will be added to
+  Shown<T> shown = {};           // forward only
 };
 
 // A gated cell's step, from the sums of its gates to its state. Arrays have `hidden` columns a row,
@@ -167,6 +178,7 @@ struct GatesForward {
   T* saved;  // (rows, saved, hidden)
   // Rows to the same of the next step, whose lines are fetched meanwhile; 0 if there is none.
   Index next_rows;
+  Shown<T> shown = {};
 };
 
 // Its adjoint: da = dL/d(sums) of each gate, in strips like Elman's, one plane a gate.

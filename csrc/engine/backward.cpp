@@ -48,6 +48,9 @@ template <class T>
 bool BackwardPass<T>::begin(int index) {
   const Member member{index, call_.plan.threads};
   slices_.clear(member);
+  if (gradients_.x && gradients_.write == Write::overwrite) {
+    clear_padding(call_.problem.places, gradients_.x, call_.problem.inputs, member);
+  }
   if (index == 0) join_dstate();
   weights_.pack(member);
   if (sums_) sums_->pack(member);
@@ -136,12 +139,13 @@ void BackwardPass<T>::join_dstate() {
 template <class T>
 void BackwardPass<T>::add_last(Index t, Range rows) {
   const Problem<T>& p = call_.problem;
-  const T* const dy = incoming_.dy ? incoming_.dy + p.sequence.row(t) * p.hidden : nullptr;
   const Index padded = call_.padded(p.hidden);
   for (Index b = rows.begin; b < rows.end; ++b) {
+    const Index row = p.places.of(p.sequence.row(t) + b);
+    const T* const dy = incoming_.dy ? incoming_.dy + row * p.hidden : nullptr;
     for (Index h = 0; h < p.hidden; ++h) {
-      const Index i = b * p.hidden + h;
-      last_.get()[b * padded + h] = incoming_.dstate[i] + (dy ? dy[i] : T(0));
+      const T into_state = incoming_.dstate[b * p.hidden + h];
+      last_.get()[b * padded + h] = into_state + (dy ? dy[h] : T(0));
     }
   }
 }

@@ -21,15 +21,17 @@ bool aligned(const void* array, Index bytes) {
 
 template <class T>
 BlockInputs<T>::BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y,
-                            Index block_rows, Index batch, const InputsRead& read, bool packs_split)
+                            Index block_rows, Index batch, const InputsRead& read, bool packs_split,
+                            const BlockRows<T>* copied)
     : problem_(problem),
       kernels_(kernels),
+      copied_(copied),
       states_(problem.states(y)),
       ragged_(!problem.sequence.dense()),
       whole_(batch == problem.sequence.batch),
       read_(read),
       packs_split_(packs_split),
-      packed_inputs_(has_to_pack(problem.x, problem.inputs)),
+      packed_inputs_(copied ? too_long(problem.inputs) : has_to_pack(problem.x, problem.inputs)),
       packed_units_(has_to_pack(y, problem.hidden)) {
   const Index width = kernels.outer_width;
   if (packs_x()) {
@@ -50,6 +52,12 @@ bool BlockInputs<T>::has_to_pack(const T* array, Index columns) const {
   if (packs_split_ && reused && !aligned(array, kernels_.lanes * static_cast<Index>(sizeof(T)))) {
     return true;
   }
+  return too_long(columns);
+}
+
+// Whether the rows of an array are longer than is good, or no whole vectors.
+template <class T>
+bool BlockInputs<T>::too_long(Index columns) const {
   return columns % kernels_.lanes != 0 || columns * static_cast<Index>(sizeof(T)) > kLongestRow;
 }
 
@@ -59,10 +67,14 @@ void BlockInputs<T>::pack(const Block& block, Member member) {
   const Index batch = block.batch.size();
   const Range all{0, block.rows()};
   if (packs_x()) {
-    for_each_run(block, p.sequence, all, [&](Index row, Index array_row, Index rows) {
-      const T* x = p.x + array_row * p.inputs;
-      x_[block.number % 2].pack({x, 1, p.inputs, rows}, row, member);
-    });
+    Panels<T>& panels = x_[block.number % 2];
+    if (copied_) {
+      panels.pack({copied_->copied(block), 1, p.inputs, block.rows()}, 0, member);
+    } else {
+      for_each_run(block, p.sequence, all, [&](Index row, Index array_row, Index rows) {
+        panels.pack({p.x + array_row * p.inputs, 1, p.inputs, rows}, row, member);
+      });
+    }
   }
   if (ragged_) return pack_ragged_states(block, member);
   if (packs_previous() || packs_states()) {
@@ -104,9 +116,13 @@ Operand<T> BlockInputs<T>::as_it_lies(const T* array, Index columns, Index row) 
 
 template <class T>
 Operand<T> BlockInputs<T>::x(const Block& block, Index t, Index b) const {
-  const Index columns = problem_.inputs;
-  return packed_inputs_ ? packed(x_[block.number % 2], block, block.row_of(t), b)
-                        : as_it_lies(problem_.x, columns, problem_.sequence.row(t) + b);
+  if (packed_inputs_) return packed(x_[block.number % 2], block, block.row_of(t), b);
+  if (copied_) {
+    return {{copied_->copied(block), 1, problem_.inputs},
+            copied_->row_of_copy(block, t, b),
+            block.batch.size()};
+  }
+  return as_it_lies(problem_.x, problem_.inputs, problem_.sequence.row(t) + b);
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 // lie one after the other: those of a slice, and S_{t-1} always.
 #pragma once
 
-#include "engine/block.h"
+#include "engine/block_rows.h"
 #include "engine/panels.h"
 
 namespace bptt {
@@ -27,9 +27,11 @@ template <class T>
 class BlockInputs {
  public:
   // `y` (N, H) are all states; a block has at most so many rows, and rows of the batch. What is not
-  // read must not be asked for.
+  // read must not be asked for. `copied` has x of each block before that is packed, or is null:
+  // then it is the problem's.
   BlockInputs(const Problem<T>& problem, const Kernels<T>& kernels, const T* y, Index block_rows,
-              Index batch, const InputsRead& read, bool packs_split);
+              Index batch, const InputsRead& read, bool packs_split,
+              const BlockRows<T>* copied = nullptr);
 
   // Other states, from the next block on.
   void bind(const T* y) { states_ = problem_.states(y); }
@@ -45,6 +47,7 @@ class BlockInputs {
 
  private:
   bool has_to_pack(const T* array, Index columns) const;
+  bool too_long(Index columns) const;
   bool packs_x() const { return read_.x && packed_inputs_; }
   bool packs_previous() const { return read_.previous && (packed_units_ || ragged_); }
   bool packs_states() const { return read_.states && packed_units_; }
@@ -54,6 +57,7 @@ class BlockInputs {
 
   const Problem<T>& problem_;
   const Kernels<T>& kernels_;
+  const BlockRows<T>* const copied_;
   States<T> states_;
   const bool ragged_;
   const bool whole_;  // a block has all rows of the batch

@@ -3,12 +3,11 @@
 #include <algorithm>
 
 namespace bptt {
-
 template <class T>
 BlockProducts<T>::BlockProducts(const Call<T>& call, const BackwardWeights<T>& weights, const T* y,
                                 const Deltas<T>& deltas, Readout<T>* readout,
                                 const Gradients<T>& gradients, const Trace<T>& trace,
-                                SliceGradients<T>& slices, Index block_rows)
+                                SliceGradients<T>& slices, const BlockRows<T>& x, Index block_rows)
     : call_(call),
       weights_(weights),
       deltas_(deltas),
@@ -18,7 +17,7 @@ BlockProducts<T>::BlockProducts(const Call<T>& call, const BackwardWeights<T>& w
       slices_(slices),
       inputs_(call.problem, call.kernels, y, block_rows, call.plan.rows_at_once,
               {gradients.w_ih != nullptr, gradients.w_hh != nullptr, gradients.w_ho != nullptr},
-              call.plan.packs_split) {}
+              call.plan.packs_split, x.copies() ? &x : nullptr) {}
 
 template <class T>
 void BlockProducts<T>::pack(const Block& block, Member member) {
@@ -40,10 +39,11 @@ void BlockProducts<T>::input_gradient(const Block& block, Member member) {
   const Problem<T>& p = call_.problem;
   const Range mine = member.share(block.rows(), kRowGrain);
   for_each_run(block, p.sequence, mine, [&](Index row, Index array_row, Index rows) {
-    T* dx = gradients_.x + array_row * p.inputs;
+    T* dx = gradients_.x + (p.places.moved() ? 0 : array_row * p.inputs);
     const T* before = gradients_.write == Write::add ? dx : nullptr;
     Product<T> product{rows, p.inputs, 0, p.inputs, {}, {}, call_.rows(dx, p.inputs), {}};
     product.added = call_.rows(before, p.inputs);
+    product.out_rows = p.places.moved() ? p.places.rows + array_row : nullptr;
     product.far = call_.plan.far(p.inputs);
     for (Index g = 0; g < p.cell.gates; ++g) {
       product.segments[g] = {deltas_.rows(block.number, g, row), p.hidden,

@@ -12,10 +12,12 @@ namespace bptt {
 template <class T>
 class BlockProducts {
  public:
-  // `readout` is null if there is none. A block has at most `block_rows` rows.
+  // `readout` is null if there is none; `x` are copied before `pack`, where they are. A block has
+  // at most `block_rows` rows.
   BlockProducts(const Call<T>& call, const BackwardWeights<T>& weights, const T* y,
                 const Deltas<T>& deltas, Readout<T>* readout, const Gradients<T>& gradients,
-                const Trace<T>& trace, SliceGradients<T>& slices, Index block_rows);
+                const Trace<T>& trace, SliceGradients<T>& slices, const BlockRows<T>& x,
+                Index block_rows);
 
   // Other states, from the next block on.
   void bind(const T* y) { inputs_.bind(y); }

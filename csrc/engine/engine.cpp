@@ -167,8 +167,9 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
   Crew<T> crew(problem, both_passes(cut), execution, interrupt);
   BothPasses<T> passes(crew.call(), objective, gradients, cut);
   if (gradients.x && gradients.write == Write::overwrite) {
-    std::fill(gradients.x + problem.sequence.rows() * problem.inputs,
-              gradients.x + whole.sequence.rows() * whole.inputs, T(0));
+    for (Index row = problem.sequence.rows(); row < whole.sequence.rows(); ++row) {
+      std::fill_n(gradients.x + whole.places.of(row) * whole.inputs, whole.inputs, T(0));
+    }
   }
   crew.run([&](int member) { passes.run(member, last); });
   return passes.loss() * objective.scale;
@@ -178,14 +179,15 @@ double value_and_grad(const Problem<T>& whole, const Objective<T>& objective,
 template <class T>
 Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
   const Kernels<T>& k = kernel_table().of<T>();
-  const Problem<T> problem{s, cell, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  T value{};  // as if all gradients were wanted, dstate given and the gates saved
+  const T* const copied = s.places.moved() ? &value : nullptr;
+  const Problem<T> problem{s, cell, copied, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   const Plan plan = plan_of(s, k, threads, both_passes(cut));
   Interrupt interrupt([] { return false; });
   Barrier barrier(plan.threads, interrupt);
   const Call<T> call{problem, k, plan, barrier, interrupt};
   const Objective<T> objective{
       LossId::squared_error, s.outputs, nullptr, nullptr, nullptr, nullptr, nullptr, -1, 1.0};
-  T value{};  // as if all gradients were wanted, dstate given and the gates saved
   const Gradients<T> all{&value,
                          &value,
                          &value,
@@ -204,7 +206,7 @@ Forecast forecast(CellId cell, const Shape& s, const Cut& cut, int threads) {
   const Objective<T>* const loss = s.in_parts() && s.outputs ? &objective : nullptr;
   const auto behind = [&] {
     const BackwardPass<T> pass(call, {nullptr, nullptr, &value},
-                               {nullptr, nullptr, &value, nullptr, loss}, all, {}, s.in_parts());
+                               {copied, nullptr, &value, nullptr, loss}, all, {}, s.in_parts());
   };
   const auto fused = [&] { const BothPasses<T> passes(call, objective, all, cut); };
   const Index rows = s.sequence.rows();

@@ -4,8 +4,9 @@
 
 #include <optional>
 #include <variant>
+#include <vector>
 
-#include "engine/block.h"
+#include "engine/block_rows.h"
 #include "engine/steps_forward.h"
 
 namespace bptt {
@@ -31,17 +32,22 @@ class ForwardPass {
   using Steps = std::variant<ElmanForward<T>, GatedForward<T>>;
 
   bool run_pipeline(int member);
-  bool recur(const Block& block, Range rows, Range units);
+  BlockRows<T>& inputs_of(int member);
+  bool copy_inputs(BlockRows<T>& x, const Block& block, Range rows, int member);
+  bool recur(const BlockRows<T>& x, const Block& block, Range rows, Range units);
   template <class Policy>
-  bool recur(const Policy& policy, const Block& block, Range rows, Range units);
-  void project(const Block& block, Range units);
+  bool recur(const Policy& policy, const BlockRows<T>& x, const Block& block, Range rows,
+             Range units);
+  void project(const BlockRows<T>& x, const Block& block, Range units);
   T* projected(Index block);
 
   const Call<T>& call_;
   Preactivations<T> sums_;
   std::optional<Steps> steps_;
+  T* shown_ = nullptr;
   Index block_rows_;
-  Buffer<T> projected_;  // two of (block rows, padded sums), used in turn: b + W_x x_t
+  std::vector<BlockRows<T>> x_;  // of all members; or of each, that goes on from group to group
+  Buffer<T> projected_;          // two of (block rows, padded sums), used in turn: b + W_x x_t
 };
 
 }  // namespace bptt

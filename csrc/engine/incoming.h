@@ -2,6 +2,7 @@
 // loss of a readout. One place tells it, whatever it comes from.
 #pragma once
 
+#include "engine/block_rows.h"
 #include "engine/call.h"
 #include "engine/readout.h"
 
@@ -13,8 +14,16 @@ class Incoming {
   // `last` (B, padded H) replaces dy at each row's last step, if dstate is given; `readout` gives
   // dy for the steps of its block, or is null.
   Incoming(const Call<T>& call, const StateGradients<T>& given, const T* last,
-           const Readout<T>* readout)
-      : call_(call), given_(given), last_(last), readout_(readout) {}
+           const Readout<T>* readout, Index block_rows)
+      : call_(call),
+        given_(given),
+        last_(last),
+        readout_(readout),
+        dy_(call.problem, given.dy, call.problem.hidden, block_rows, BlockRows<T>::Read::once) {}
+
+  // Whether the caller has other rows; then each member copies its share of a block.
+  bool copies() const { return dy_.copies(); }
+  void copy(const Block& block, Member member) { dy_.copy(block, member); }
 
   // dL/dS_t of rows whose last step is t.
   Strips<const T> at_last(const Block& block, Index t, Range rows) const {
@@ -31,8 +40,8 @@ class Incoming {
       if (dy.data) dy.data += (rows.begin - block.batch.begin) * dy.row_stride;
       return dy;
     }
-    if (!given_.dy) return {};
-    return call_.rows(given_.dy + (p.sequence.row(t) + rows.begin) * p.hidden, p.hidden);
+    if (!given_.dy || (dy_.copies() && t < block.steps.begin)) return {};
+    return dy_.rows(block, t, rows.begin, call_.kernels.lanes);
   }
 
   // dL/dc_t from row b on, or null; and that of a row's last c, or null.
@@ -49,6 +58,7 @@ class Incoming {
   const StateGradients<T> given_;
   const T* const last_;
   const Readout<T>* const readout_;
+  BlockRows<T> dy_;
 };
 
 }  // namespace bptt

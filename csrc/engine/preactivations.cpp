@@ -45,16 +45,16 @@ Range Preactivations<T>::columns(Range units) const {
 }
 
 template <class T>
-void Preactivations<T>::project(Range steps, Range units, T* projected) const {
+void Preactivations<T>::project(const T* x, Index rows, Range units, T* projected) const {
   const Problem<T>& p = problem_;
-  const Index lanes = kernels_.lanes, first = p.sequence.row(steps.begin);
+  const Index lanes = kernels_.lanes;
   const Range sums = columns(units);
-  kernels_.product({p.sequence.row(steps.end) - first,
+  kernels_.product({rows,
                     padded_,
                     sums.begin,
                     sums.end,
                     {bias_.get(), lanes, 0},
-                    {{{p.x + first * p.inputs, lanes, p.inputs}, p.inputs, w_ih_.get()}},
+                    {{{x, lanes, p.inputs}, p.inputs, w_ih_.get()}},
                     {projected, lanes, padded_},
                     {},
                     far_});
@@ -62,13 +62,12 @@ void Preactivations<T>::project(Range steps, Range units, T* projected) const {
 
 // One product, or where both parts go apart one of each, unless the first was done ahead.
 template <class T>
-StepProducts<T> Preactivations<T>::at(Index t, const T* previous, const T* projected, Range rows,
-                                      Range units, T* y) const {
+StepProducts<T> Preactivations<T>::at(Index t, const Strips<const T>& x, const T* previous,
+                                      const T* projected, Range rows, Range units, T* y) const {
   const Problem<T>& p = problem_;
   const Index lanes = kernels_.lanes;
   const Range sums = columns(units);
-  const T* const x = p.x + (p.sequence.row(t) + rows.begin) * p.inputs;
-  const typename Product<T>::Segment inputs{{x, lanes, p.inputs}, p.inputs, w_ih_.get()};
+  const typename Product<T>::Segment inputs{x, p.inputs, w_ih_.get()};
   const typename Product<T>::Segment states{{previous, lanes, p.hidden}, p.hidden, w_hh_.get()};
   Product<T> product{rows.size(), padded_, sums.begin, sums.end, {bias_.get(), lanes, 0}, {}, {}};
   product.out = {row(rows.begin), lanes, padded_};

@@ -20,15 +20,15 @@ struct StepProducts {
   void run(const Kernels<T>& kernels) const {
     for (int i = 0; i < count; ++i) kernels.product(products[i]);
   }
-  // To the next step, `rows` further in all arrays, of which so many rows are `active`; its S_{t-1}
-  // is at `s`.
-  void advance(const T* s, Index rows, Index active) {
+  // To the next step, `rows` further in all arrays, of which so many rows are `active`; its x_t is
+  // at `x`, and S_{t-1} at `s`.
+  void advance(const T* x, const T* s, Index rows, Index active) {
     for (int i = 0; i < count; ++i) {
       Product<T>& p = products[i];
       p.rows = active;
       p.downward = !p.downward;
       p.init.data += rows * p.init.row_stride;
-      if (p.segments[0].k > 0) p.segments[0].a.data += rows * p.segments[0].a.row_stride;
+      if (p.segments[0].k > 0) p.segments[0].a.data = x;
       if (p.segments[1].k > 0) p.segments[1].a.data = s;
     }
   }
@@ -48,16 +48,16 @@ class Preactivations {
   Index padded() const { return padded_; }  // sums of a row, in whole vectors
   Index rows() const { return rows_; }      // at a time
 
-  // b_ih + b_hh + W_x x_t of some units, or where they go apart without b_hh, for all rows of some
-  // steps; to (rows, padded).
-  void project(Range steps, Range units, T* projected) const;
+  // b_ih + b_hh + W_x x_t of some units, or where they go apart without b_hh, for some rows of x,
+  // side by side; to (rows, padded).
+  void project(const T* x, Index rows, Range units, T* projected) const;
 
   // The products of step t for some rows and units, or of several steps whose rows lie side by
   // side, which are the caller's alone meanwhile: their sums go to scratch that all members share.
-  // `previous` is S_{t-1} of these rows; `projected`, if not null, is the step's, of all rows; `y`
-  // is where an Elman cell's sums of these rows go.
-  StepProducts<T> at(Index t, const T* previous, const T* projected, Range rows, Range units,
-                     T* y) const;
+  // `x` and `previous` are x_t and S_{t-1} of these rows; `projected`, if not null, is the step's,
+  // of all rows; `y` is where an Elman cell's sums of these rows go.
+  StepProducts<T> at(Index t, const Strips<const T>& x, const T* previous, const T* projected,
+                     Range rows, Range units, T* y) const;
 
   // Where the sums of a gated cell are then, from row b on: of all its gates; and those that its
   // last gate takes apart, or null.

@@ -1,5 +1,6 @@
 // What a call computes: plain data, filled in by bindings/. All arrays are dense and row-major;
-// those of all steps have a row for each that takes part in a step, N in all.
+// those of all steps have a row for each that takes part in a step, N in all. Of some of them the
+// caller may have other rows, M in all: see `Places`.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@ struct Shape {
   // The steps of a pass that is made part by part, of which alone arrays of all steps have rows: a
   // pointer to one is to where its step 0 would be. All steps by default.
   Range part{0, -1};
+  Places places;  // of a pass that is not made part by part
 
   bool in_parts() const { return part.end >= 0; }
   Range steps_there() const { return in_parts() ? part : Range{0, sequence.steps}; }
@@ -26,7 +28,7 @@ struct Shape {
 template <class T>
 struct Problem : Shape {
   CellId id;
-  const T* x;      // (N, I)
+  const T* x;      // (M, I)
   const T* state;  // (B, H) S_0
   const T* c;      // (B, H) c_0, or null in a cell without c
   const T* w_ih;   // (G H, I)
@@ -41,14 +43,15 @@ struct Problem : Shape {
 // What a forward pass leaves, and a backward pass reads.
 template <class T>
 struct Record {
-  T* y;      // (N, H) S_t
-  T* c;      // (N, H) c_t, or null in a cell without c
-  T* saved;  // (N, saved, H), or null: nothing to save, or to be computed again
+  T* y;                // (N, H) S_t
+  T* c;                // (N, H) c_t, or null in a cell without c
+  T* saved;            // (N, saved, H), or null: nothing to save, or to be computed again
+  T* shown = nullptr;  // (M, H) S_t once more, where the caller has other rows; zero in the padding
 };
 
 template <class T>
 Record<const T> read_only(const Record<T>& r) {
-  return {r.y, r.c, r.saved};
+  return {r.y, r.c, r.saved, r.shown};
 }
 
 // The part of the state that a gated cell reads of the step before by itself: c, or S without c.
@@ -79,7 +82,7 @@ enum class Route { whole, direct };
 // Where dL/dS_t comes from: arrays of the caller, or a loss in place of dy; each may be null.
 template <class T>
 struct StateGradients {
-  const T* dy;        // (N, H)
+  const T* dy;        // (M, H)
   const T* dc;        // (N, H)
   const T* dstate;    // (B, H)
   const T* dstate_c;  // (B, H)
@@ -97,7 +100,7 @@ enum class OfRows { sum, each, norm };
 // Where gradients are written, and how: all of them in the same way. Null is not computed.
 template <class T>
 struct Gradients {
-  T* x;      // (N, I) or null
+  T* x;      // (M, I) or null
   T* state;  // (B, H) or null
   T* c;      // (B, H) or null
   T* w_ih;   // (G H, I) or null

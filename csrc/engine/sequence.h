@@ -72,6 +72,18 @@ struct Sequence {
   }
 };
 
+// Where a caller has the rows of x, dy, dx, and of the y that is shown: in the order of all steps,
+// with nothing between, unless `rows` says otherwise.
+struct Places {
+  const Index* rows = nullptr;     // (N) the caller's row of each
+  const Index* padding = nullptr;  // (paddings) those that no step has
+  Index paddings = 0;
+  Index spacing = 0;  // from each row of a step to the next; 0 if there is not one for all
+
+  bool moved() const { return rows; }
+  Index of(Index row) const { return rows ? rows[row] : row; }
+};
+
 // One part of the state, S or c, after each step; and before the first.
 template <class T>
 struct States {

@@ -21,6 +21,7 @@ struct BackwardReads {
   Record<const T> record;
   const Preactivations<T>* sums;  // to compute again what was not saved, or null
   const Incoming<T>& incoming;
+  const BlockRows<T>& x;
 
   // How many of the rows of step t take part in the next one.
   Index going_on(Index t, Range rows) const {
@@ -262,7 +263,7 @@ class GatedBackward {
       if (active.size() == 0) break;
       const Index together = steps_together(block, t, rows);
       active.end += (together - 1) * rows.size();
-      auto step = steps.at(t, nullptr, active, units);
+      auto step = steps.at(t, in_.x.rows(block, t, rows.begin, lanes_), nullptr, active, units);
       step.gates.saved = saved_at(block, t, rows.begin);
       steps.run(step);
       if (!in_.call.go_on(active.size() * row_flops)) return false;

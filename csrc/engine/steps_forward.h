@@ -2,13 +2,20 @@
 // then what it makes of them. One policy for Elman cells, one for gated cells.
 //
 // A step is prepared once a block and moved from step to step: `at` prepares that of step t, and
-// `advance` makes the one before t that of t, whose rows may be fewer. `projected` is b + W_x x of
-// the block's rows, or null.
+// `advance` makes the one before t that of t, whose rows may be fewer. `x` is x_t of these rows;
+// `projected` is b + W_x x of the block's rows, or null.
 #pragma once
 
 #include "engine/preactivations.h"
 
 namespace bptt {
+
+// Where a record shows S_t of step t from row b of the batch on.
+template <class T>
+Shown<T> shown_at(const Problem<T>& p, const Record<T>& record, Index t, Index b) {
+  if (!record.shown) return {};
+  return {record.shown, p.hidden, p.places.rows + p.sequence.row(t) + b};
+}
 
 template <class T>
 class ElmanForward {
@@ -19,15 +26,16 @@ class ElmanForward {
   };
 
   ElmanForward(const Call<T>& call, const Preactivations<T>& sums, const Record<T>& record)
-      : call_(call), sums_(sums), states_(call.problem.states(record.y)), y_(record.y) {}
+      : call_(call), sums_(sums), states_(call.problem.states(record.y)), record_(record) {}
 
-  Step at(Index t, const T* projected, Range rows, Range units) const {
+  Step at(Index t, const Strips<const T>& x, const T* projected, Range rows, Range units) const {
     const Problem<T>& p = call_.problem;
-    T* const y = y_ + (p.sequence.row(t) + rows.begin) * p.hidden;
-    Step step{sums_.at(t, states_.before(t, rows.begin), projected, rows, units, y), {}};
+    T* const y = record_.y + (p.sequence.row(t) + rows.begin) * p.hidden;
+    Step step{sums_.at(t, x, states_.before(t, rows.begin), projected, rows, units, y), {}};
     const Strips<T> out = call_.rows(y, p.hidden);
     step.pointwise = {rows.size(), units.begin, units.end, {}, out};
     step.pointwise.next_values = out;
+    step.pointwise.shown = shown_at(p, record_, t, rows.begin);
     if (t + 1 < p.sequence.steps) step.pointwise.next_values.data += values_to_next(t);
     return step;
   }
@@ -37,13 +45,14 @@ class ElmanForward {
     call_.cell().forward(step.pointwise);
   }
 
-  void advance(Step& step, Index t, Range rows) const {
+  void advance(Step& step, Index t, const T* x, Range rows) const {
     const Sequence& sequence = call_.problem.sequence;
     T*& y = step.pointwise.values.data;
-    step.sums.advance(y, sequence.row(t) - sequence.row(t - 1), rows.size());
+    step.sums.advance(x, y, sequence.row(t) - sequence.row(t - 1), rows.size());
     step.pointwise.rows = rows.size();
     y += values_to_next(t - 1);
     step.sums.products[0].out.data = y;
+    if (record_.shown) step.pointwise.shown = shown_at(call_.problem, record_, t, rows.begin);
     if (t + 1 < sequence.steps) step.pointwise.next_values.data += values_to_next(t);
   }
 
@@ -57,7 +66,7 @@ class ElmanForward {
   const Call<T>& call_;
   const Preactivations<T>& sums_;
   const States<T> states_;
-  T* const y_;
+  const Record<T> record_;
 };
 
 // The gates of a gated cell at a step whose S_{t-1} is known.
@@ -76,8 +85,9 @@ class GateSteps {
         carried_(carried_states(call.problem, record)) {}
 
   // But for what it writes.
-  Step at(Index t, const T* projected, Range rows, Range units) const {
-    Step step{sums_.at(t, states_.before(t, rows.begin), projected, rows, units, nullptr), {}};
+  Step at(Index t, const Strips<const T>& x, const T* projected, Range rows, Range units) const {
+    const T* const s = states_.before(t, rows.begin);
+    Step step{sums_.at(t, x, s, projected, rows, units, nullptr), {}};
     GatesForward<T>& gates = step.gates;
     gates.rows = rows.size();
     gates.begin = units.begin;
@@ -111,28 +121,30 @@ class GatedForward : public GateSteps<T> {
   GatedForward(const Call<T>& call, const Preactivations<T>& sums, const Record<T>& record)
       : GateSteps<T>(call, sums, read_only(record)), record_(record) {}
 
-  Step at(Index t, const T* projected, Range rows, Range units) const {
+  Step at(Index t, const Strips<const T>& x, const T* projected, Range rows, Range units) const {
     const Problem<T>& p = call_.problem;
     const Index row = p.sequence.row(t) + rows.begin;
-    Step step = GateSteps<T>::at(t, projected, rows, units);
+    Step step = GateSteps<T>::at(t, x, projected, rows, units);
     step.gates.y = record_.y + row * p.hidden;
     step.gates.c = p.cell.states > 1 ? record_.c + row * p.hidden : nullptr;
     step.gates.saved = record_.saved ? record_.saved + row * p.cell.saved * p.hidden : nullptr;
     step.gates.next_rows = rows_to_next(t);
+    step.gates.shown = shown_at(p, record_, t, rows.begin);
     return step;
   }
 
-  void advance(Step& step, Index t, Range rows) const {
+  void advance(Step& step, Index t, const T* x, Range rows) const {
     const Problem<T>& p = call_.problem;
     const Index further = p.sequence.row(t) - p.sequence.row(t - 1);
     GatesForward<T>& gates = step.gates;
-    step.sums.advance(gates.y, further, rows.size());
+    step.sums.advance(x, gates.y, further, rows.size());
     gates.rows = rows.size();
     gates.previous = p.cell.states > 1 ? gates.c : gates.y;
     gates.y += further * p.hidden;
     if (gates.c) gates.c += further * p.hidden;
     if (gates.saved) gates.saved += further * p.hidden * p.cell.saved;
     gates.next_rows = rows_to_next(t);
+    if (record_.shown) gates.shown = shown_at(p, record_, t, rows.begin);
     if (p.cell.apart && call_.plan.project_first) gates.sums += further * sums_.padded();
   }
 

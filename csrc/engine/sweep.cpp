@@ -12,6 +12,12 @@ std::optional<Readout<T>> readout_of(const Sweeping<T>& in, Index block_rows) {
                                    *in.weights.readout, block_rows, in.recurs());
 }
 
+// Whether a sweep reads x.
+template <class T>
+bool reads_x(const Sweeping<T>& in) {
+  return in.sums || in.gradients.w_ih;
+}
+
 }  // namespace
 
 template <class T>
@@ -23,11 +29,14 @@ BackwardSweep<T>::BackwardSweep(const Sweeping<T>& sweeping, Barrier& barrier)
       recurs_(sweeping.recurs()),
       deltas_(call_, block_rows_),
       readout_(readout_of(sweeping, block_rows_)),
-      incoming_(call_, sweeping.incoming, sweeping.last, readout_ ? &*readout_ : nullptr),
+      incoming_(call_, sweeping.incoming, sweeping.last, readout_ ? &*readout_ : nullptr,
+                block_rows_),
+      x_(call_.problem, reads_x(sweeping) ? call_.problem.x : nullptr, call_.problem.inputs,
+         block_rows_, BlockRows<T>::Read::often, 2),
       products_(call_, sweeping.weights, sweeping.record.y, deltas_,
                 readout_ ? &*readout_ : nullptr, sweeping.gradients, sweeping.trace,
-                sweeping.slices, block_rows_),
-      steps_(steps_for({call_, sweeping.weights, sweeping.record, sweeping.sums, incoming_})) {}
+                sweeping.slices, x_, block_rows_),
+      steps_(steps_for({call_, sweeping.weights, sweeping.record, sweeping.sums, incoming_, x_})) {}
 
 template <class T>
 typename BackwardSweep<T>::Steps BackwardSweep<T>::steps_for(const BackwardReads<T>& reads) {
@@ -76,6 +85,10 @@ bool BackwardSweep<T>::run_blocks(const Group& group, Range rows, Range blocks, 
       if (!barrier_.wait()) return false;
       if (member.index == 0) sum_losses(block);
     }
+    if (copies()) {
+      copy_rows(block, member);
+      if (!barrier_.wait()) return false;
+    }
     if (recurs_ && !recur(block, rows, member)) return false;
     products_.pack(block, member);
     if (!barrier_.wait()) return false;
@@ -92,8 +105,11 @@ bool BackwardSweep<T>::run_pipeline(const Group& group, int member) {
   const Index blocks = group.blocks();
   for (Index number = blocks; number >= -1; --number) {
     if (call_.plan.recurs(member)) {
-      const bool is_block = number >= 0 && number < blocks;
-      if (is_block && recurs_ && !recur(Block(group, number), group.rows, alone)) return false;
+      if (number >= 0 && number < blocks) {
+        const Block block(group, number);
+        copy_rows(block, alone);
+        if (recurs_ && !recur(block, group.rows, alone)) return false;
+      }
     } else {
       if (number + 1 < blocks) {
         const Block block(group, number + 1);
@@ -109,6 +125,19 @@ bool BackwardSweep<T>::run_pipeline(const Group& group, int member) {
     if (!barrier_.wait()) return false;
   }
   return true;
+}
+
+// Of x and dy, where the caller has other rows. There are copies of x of two blocks, and one of dy,
+// which the recurrence alone reads.
+template <class T>
+bool BackwardSweep<T>::copies() const {
+  return x_.copies() || incoming_.copies();
+}
+
+template <class T>
+void BackwardSweep<T>::copy_rows(const Block& block, Member member) {
+  x_.copy(block, member);
+  incoming_.copy(block, member);
 }
 
 template <class T>

@@ -50,6 +50,8 @@ class BackwardSweep {
 
   bool run_blocks(const Group& group, Range rows, Range blocks, Member member);
   bool run_pipeline(const Group& group, int member);
+  bool copies() const;
+  void copy_rows(const Block& block, Member member);
   void read_out(const Block& block, Member member);
   void sum_losses(const Block& block);
   bool recur(const Block& block, Range rows, Member member);
@@ -66,7 +68,8 @@ class BackwardSweep {
   const bool recurs_;
   Deltas<T> deltas_;
   std::optional<Readout<T>> readout_;
-  const Incoming<T> incoming_;
+  Incoming<T> incoming_;
+  BlockRows<T> x_;
   BlockProducts<T> products_;
   Steps steps_;
 };

@@ -89,12 +89,35 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
 template <int M, int N, class T>
 BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
   if (row >= p.rows) return;
+  if (p.out_rows) {
+    for (Index end = std::min(row + M, p.rows); row < end; ++row) {
+      prefetch_tile<1, N>(p.out, p.out_rows[row], column);
+    }
+    return;
+  }
   const Strips<const T>& read = p.added.data ? p.added : p.init;
   if (!read.data) {
     prefetch_tile<M, N>(p.out, row, column);
   } else if (read.row_stride != 0) {
     prefetch_tile<M, N>(read, row, column);
   }
+}
+
+// The sums of a tile, to where they go.
+template <class T, int M, int N>
+BPTT_INLINE void finish(Vec<T> (&acc)[M][N], const Product<T>& p, Index row, Index column) {
+  if (p.out_rows) {
+    BPTT_UNROLL for (int m = 0; m < M; ++m) {
+      const Index to = p.out_rows[row + m];
+      Vec<T> sums[1][N];
+      BPTT_UNROLL for (int v = 0; v < N; ++v) sums[0][v] = acc[m][v];
+      if (p.added.data) add_tile<T, 1, N>(sums, p.added, to, column, p.columns);
+      store_tile<T, 1, N>(sums, p.out, to, column, p.columns);
+    }
+    return;
+  }
+  if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
+  store_tile<T, M, N>(acc, p.out, row, column, p.columns);
 }
 
 // Of the panel that comes next, at column `next`, `fetched` vectors of each row are here, and
@@ -109,8 +132,7 @@ void product_tile(const Product<T>& p, Index row, Index column, Index next = 0, 
     accumulate<T, M, N>(acc, s, row, s.panels + column * s.k,
                         Ahead<T, kAhead>{s.panels + begin * s.k});
   }
-  if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
-  store_tile<T, M, N>(acc, p.out, row, column, p.columns);
+  finish<T, M, N>(acc, p, row, column);
 }
 
 // All rows of a panel.
@@ -166,8 +188,7 @@ void product_row(const Product<T>& p, Index column) {
     }
   }
   for (int i = 0; i < 2; ++i) {
-    if (p.added.data) add_tile<T, 1, kN>(acc[i], p.added, 0, column + i * kWidth, p.columns);
-    store_tile<T, 1, kN>(acc[i], p.out, 0, column + i * kWidth, p.columns);
+    finish<T, 1, kN>(acc[i], p, 0, column + i * kWidth);
   }
 }
 

@@ -12,7 +12,7 @@ from .cells import Cell, get_cell
 from .checkpoints import Kept, checkpointed, read_kept
 from .checks import Array
 from .holdings import forward_nbytes, is_small, moved_nbytes
-from .inputs import initial_state, layer_of, read_sequences
+from .inputs import initial_state, layer_of, places_for, read_sequences
 from .params import Params
 from .reused_tape import record_into
 from .row_map import RowMap
@@ -181,12 +181,15 @@ def forward(
         kept = read_kept(chosen, kind, params, rows, save, limit, budget)
         if kept.segments is not None:
             return _under_budget(chosen, kind, save, params, x, given, rows, kept)
+    places = places_for(chosen, rows)
     if not is_small(kind, params, rows):
         needed = forward_nbytes(kind, params, *rows.extent, save, chosen.beside(kind, save))
-        needed += moved_nbytes(params, rows, inputs=1, units=len(kind.states))
+        needed += moved_nbytes(
+            params, rows, inputs=1 if places is None else 0, units=len(kind.states)
+        )
         memory.require_memory(needed, f"the tape of {rows.steps} steps")
     initial = initial_state(kind, params, rows.batch, given)
-    layer = layer_of(kind, params, x, initial, rows)
+    layer = layer_of(kind, params, x, initial, rows, places)
     return Tape(chosen, save, layer, chosen.forward(layer, save), rows)
 
 

@@ -15,7 +15,7 @@ from .cells import Cell, get_cell
 from .checks import Array
 from .grads import Grads, StackGrads
 from .holdings import is_small, moved_nbytes, value_and_grad_nbytes
-from .inputs import initial_state, layer_of, read_sequences
+from .inputs import initial_state, layer_of, places_for, read_sequences
 from .losses import At, make_objective
 from .outputs import check_grads, from_layer, into_layer
 from .params import Params
@@ -318,10 +318,13 @@ def value_and_grad(
     chosen = for_rows(resolve(backend, kind, x.dtype), rows.offsets)
     steps, batch = rows.extent
     walked = steps if objective.step is None else objective.step + 1
+    cuts = cut is not None and cut.cuts(walked, batch)
+    places = None if cuts else places_for(chosen, rows)
+    copied = 3 if places is None else 0
     if limit is not None:
         of_layer = walked if rows.offsets is None else len(rows.offsets) - 1
-        sizes = Sizes(kind, params, of_layer, rows.inner_batch, rows.offsets)
-        moved = moved_nbytes(params, rows, inputs=3)
+        sizes = Sizes(kind, params, of_layer, rows.inner_batch, rows.offsets, places is not None)
+        moved = moved_nbytes(params, rows, inputs=copied)
         budget = budget_for(
             limit,
             of_layer,
@@ -345,7 +348,7 @@ def value_and_grad(
         )
         if per_row == "norm" and budget != WHOLE:  # the sums of all rows are held
             needed += batch * params.nbytes
-        needed += moved_nbytes(params, rows, inputs=3)
+        needed += moved_nbytes(params, rows, inputs=copied)
         memory.require_memory(needed, f"value_and_grad over {walked} steps")
     initial = initial_state(kind, params, rows.batch, given)
     if out is not None or accumulate is not False:
@@ -365,18 +368,19 @@ def value_and_grad(
             wanted=names,
             per_row=per_row,
         )
-    layer = layer_of(kind, params, x, initial, rows)
+    layer = layer_of(kind, params, x, initial, rows, places)
     last = tuple(map(np.empty_like, layer.state)) if return_state else None
-    into = into_layer(rows, out, bool(accumulate), names, per_row)
+    into = into_layer(rows, out, bool(accumulate), names, per_row, places)
     request = Request(into, bool(accumulate), names, per_row=per_row, budget=budget)
-    if cut is not None and cut.cuts(walked, batch):
+    if cut is not None and cuts:
         value, grads = truncated_value_and_grad(cut, chosen, layer, objective, request, last)
     else:
         value, grads = chosen.value_and_grad(layer, objective, request, last)
-    grads = from_layer(rows, grads, out, bool(accumulate), per_row)
+    grads = from_layer(rows, grads, out, bool(accumulate), per_row, places)
     if last is None:
         return float(value), grads
     if objective.step is not None:  # the steps behind it, which were not run
+        layer = layer.own_rows()
         last = state_after(chosen, replace(layer, x=layer.x[walked:], state=last))
     return float(value), grads, as_given(rows.scatter_state(last))
 

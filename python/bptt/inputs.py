@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import checks
-from .backends.protocol import Layer, State
+from .backends.protocol import Backend, Layer, State
 from .cells import Cell
 from .checks import Array
 from .params import Params
-from .row_map import RowMap, dense_rows
+from .row_map import Places, RowMap, dense_rows
 from .sequence_options import expect_one_layout, read_row_map
 from .stack import is_stack
 from .states import read_state
 
-__all__ = ["initial_state", "layer_of", "read_inputs", "read_sequences"]
+__all__ = ["initial_state", "layer_of", "places_for", "read_inputs", "read_sequences"]
 
 
 def read_inputs(
@@ -59,9 +59,23 @@ def read_sequences(
     return params, checks.readable(array), given, rows
 
 
-def layer_of(cell: Cell, params: Params, x: Array, state: State, rows: RowMap) -> Layer:
-    """The layer that a backend runs, of a caller's x and S_0."""
-    return Layer(cell, params, rows.gather(x), rows.gather_state(state), rows.offsets)
+def layer_of(
+    cell: Cell,
+    params: Params,
+    x: Array,
+    state: State,
+    rows: RowMap,
+    places: Places | None = None,
+) -> Layer:
+    """The layer that a backend runs, of a caller's x and S_0, moved unless there are places."""
+    x = rows.gather(x) if places is None else x
+    return Layer(cell, params, x, rows.gather_state(state), rows.offsets, places)
+
+
+def places_for(backend: Backend, rows: RowMap) -> Places | None:
+    """Where the caller has the rows, if they are not those of a layer and `backend` goes there by
+    itself. If not, they are copied before a pass and after it."""
+    return rows.places if backend.places else None
 
 
 def initial_state(cell: Cell, params: Params, batch: int, given: State | None) -> State:

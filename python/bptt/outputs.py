@@ -16,7 +16,7 @@ from . import checks
 from .checks import Array
 from .grads import EVERYTHING, Grads, some_of
 from .params import PARAM_NAMES, Params
-from .row_map import RowMap
+from .row_map import Places, RowMap
 from .states import as_given, as_tuple, names
 from .wanted import rows_like
 
@@ -199,15 +199,17 @@ def into_layer(
     accumulate: bool,
     wanted: frozenset[str],
     per_row: str | None,
+    places: Places | None = None,
 ) -> Grads | None:
     """Where a layer writes gradients that are for `out`, a copy of what it holds if they add to it.
 
-    Those of the parameters are the arrays of `out`, unless they are of each row.
+    Those of the parameters are the arrays of `out`, unless they are of each row; and of x, if the
+    layer has places.
     """
     if out is None or rows.same:
         return out
     into = some_of(out, wanted)
-    if into.x is not None:
+    if into.x is not None and places is None:
         into.x = rows.gather(out.x) if accumulate else rows.empty_like(out.x)
     if into.state is not None:
         into.state = as_given(rows.gather_state(as_tuple(out.state)))
@@ -217,13 +219,18 @@ def into_layer(
 
 
 def from_layer(
-    rows: RowMap, grads: Grads, out: Grads | None, accumulate: bool, per_row: str | None
+    rows: RowMap,
+    grads: Grads,
+    out: Grads | None,
+    accumulate: bool,
+    per_row: str | None,
+    places: Places | None = None,
 ) -> Grads:
     """A layer's gradients as the caller's: in `out`, if it is given, else in new arrays."""
     if rows.same:
         return grads
     found = replace(grads) if out is None else out
-    if grads.x is not None:
+    if grads.x is not None and places is None:
         found.x = rows.scatter(grads.x, None if out is None else out.x, keep=accumulate)
     if grads.state is not None:
         state = rows.scatter_dstate(as_tuple(grads.state))

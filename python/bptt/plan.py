@@ -201,7 +201,7 @@ def plan(
     offsets = None if lengths is None else _offsets(lengths, steps, batch)
     moved = 0
     if offsets is not None and offsets[-1] < steps * batch:  # else rows are those of x
-        moved = moved_rows_nbytes(steps * batch, 3 * input_size * floats.itemsize)
+        moved = moved_rows_nbytes(steps * batch, 0)  # the index alone
     if offsets is not None:
         steps = len(offsets) - 1
         if (np.diff(offsets) == batch).all():  # as long as the longest
@@ -218,7 +218,7 @@ def plan(
         sizes = (steps, batch, input_size, hidden_size, outputs or 0)
         cut = (budget.segment_steps, budget.group_segments)
         found: dict[str, Any] = _core.forecast(
-            kind.name, *sizes, floats.name, number, *cut, offsets
+            kind.name, *sizes, floats.name, number, *cut, offsets, moved=moved > 0
         )
         return found
 

@@ -9,7 +9,7 @@ from .backends import Backend
 from .backends.protocol import State
 from .cells import Cell
 from .checks import Array
-from .inputs import initial_state, layer_of
+from .inputs import initial_state, layer_of, places_for
 from .outputs import expect_writable
 from .params import Params
 from .row_map import RowMap
@@ -67,7 +67,8 @@ def record_into(
         s.copy() if any(np.may_share_memory(s, own) for own in held.values()) else s
         for s in initial_state(cell, params, rows.batch, given)
     )
-    return out._record_again(layer_of(cell, params, x, state, rows), rows)
+    layer = layer_of(cell, params, x, state, rows, places_for(backend, rows))
+    return out._record_again(layer, rows)
 
 
 def expect_same_shape(before: RowMap, params_before: Params, rows: RowMap, params: Params) -> None:

@@ -20,14 +20,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .checks import Array
 from .row_copies import put_rows, take_rows
 
-__all__ = ["Layout", "RowMap", "dense_rows", "mirrored_rows"]
+__all__ = ["Layout", "Places", "RowMap", "dense_rows", "mirrored_rows"]
 
 # One (B, H) array for each part of a state.
 State = tuple[Array, ...]
@@ -48,6 +48,25 @@ class Layout:
         of_step = self.per_step * time if self.begin is None else self.begin[time]
         found: Array = of_step + self.per_sequence * sequence
         return found
+
+
+class Places(NamedTuple):
+    """Where a caller has a layer's rows, for a backend that reads and writes them there.
+
+    Attributes
+    ----------
+    rows : (N,) int64
+        The caller's row of each row.
+    padding : (M - N,) int64
+        The caller's rows that are none.
+    spacing : int
+        How far the caller's rows of a step are from each other, if that is the same everywhere;
+        else 0.
+    """
+
+    rows: Array
+    padding: Array
+    spacing: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +125,20 @@ class RowMap:
     @cached_property
     def same_rows(self) -> bool:
         return self.index is None and self.shape == self.inner
+
+    @cached_property
+    def places(self) -> Places | None:
+        """None if there is nothing to move."""
+        if self.index is None or not len(self.index):
+            return None
+        missing = np.ones(math.prod(self.shape), bool)
+        missing[self.index] = False
+        spacing = 0
+        if self.offsets is None:
+            gaps = np.diff(self.index.reshape(self.inner), axis=1)
+            even = int(gaps.flat[0]) if gaps.size else 1
+            spacing = even if even > 0 and (gaps == even).all() else 0
+        return Places(self.index, np.flatnonzero(missing), spacing)
 
     @cached_property
     def extent(self) -> tuple[int, int]:

@@ -50,7 +50,8 @@ class Tape(Releasing):
         self._record: Record | None = record
         self._rows = rows
         self._checkpoints = checkpoints  # of a pass of which y alone is kept
-        self._shown: dict[int, Array] = {}  # y and c as the caller has rows, once asked for
+        self._shown: dict[int, Array] = {}  # y and c as the caller has rows, once there
+        self._take_shown()
 
     @property
     def y(self) -> Array:
@@ -109,7 +110,7 @@ class Tape(Releasing):
             return 0
         held = [*self._record.history, *self._record.state, *self._record.saved]
         held += self._shown.values()
-        if not self._rows.same_rows:
+        if not self._rows.same_rows and self._layer.places is None:
             held.append(self._layer.x)
         return sum(array.nbytes for array in held)
 
@@ -233,21 +234,28 @@ class Tape(Releasing):
         histories = 0 if cut is None else cut.histories
         if not is_small(layer.cell, layer.params, rows):
             self._require_memory(names, per_row, histories, out=out is not None)
+        cuts = cut is not None and cut.cuts(*rows.extent)
+        if cuts:
+            layer = layer.own_rows()
+        dy, *others = dhistory
+        if dy is not None and layer.places is None:
+            dy = rows.gather(dy)
         incoming = Incoming(
-            tuple([d if d is None else rows.gather(d) for d in dhistory]),
+            (dy, *(d if d is None else rows.gather(d) for d in others)),
             None if final is None else rows.gather_dstate(final),
         )
-        into = into_layer(rows, out, bool(accumulate), names - {"w_ho", "b_o"}, per_row)
+        where = (bool(accumulate), names - {"w_ho", "b_o"}, per_row, layer.places)
+        into = into_layer(rows, out, *where)
         plain = into is None and names is EVERYTHING and per_row is None
         request = ALL if plain else Request(into, bool(accumulate), names, per_row=per_row)
-        if cut is not None and cut.cuts(*rows.extent):
+        if cut is not None and cuts:
             recorded = Recorded(self._backend, layer, record)
             grads = truncated_backward(cut, recorded, incoming, request)
         elif self._checkpoints is not None:
             grads = self._checkpoints.backward(self._backend, layer, record, incoming, request)
         else:
             grads = self._backend.backward(layer, record, incoming, request)
-        return from_layer(rows, grads, out, bool(accumulate), per_row)
+        return from_layer(rows, grads, out, bool(accumulate), per_row, layer.places)
 
     def jvp(
         self,
@@ -316,7 +324,7 @@ class Tape(Releasing):
         memory.require_memory(needed, f"the derivatives of {steps} steps")
         recorded = Recorded(
             self._backend,
-            layer,
+            layer.own_rows(),
             record if self._kept == "gates" else None,  # None: once more, with the gates
         )
         dsums = sums_of_tangents(recorded, dx, changes)
@@ -351,7 +359,9 @@ class Tape(Releasing):
             per_row=per_row,
             histories=histories,
         )
-        needed += moved_nbytes(layer.params, rows, inputs=2, units=len(layer.state))
+        copied = 0 if layer.places is not None and not histories else 1
+        units = len(layer.state) - 1 + copied
+        needed += moved_nbytes(layer.params, rows, inputs=2 * copied, units=units)
         if self._checkpoints is not None:
             needed += self._checkpoints.nbytes_again(self._backend)
         memory.require_memory(needed, f"BPTT through {rows.steps} steps")
@@ -365,7 +375,7 @@ class Tape(Releasing):
         """What has the shapes of the caller's x and S_0, and is what the tape reads of them."""
         layer, rows = self._layer, self._rows
         x, state = layer.x, layer.state
-        if not rows.same_rows:
+        if not rows.same_rows and layer.places is None:
             nothing = np.empty((), x.dtype)
             x = np.broadcast_to(nothing, (*rows.shape, layer.params.input_size))
         return x, state if rows.same else rows.scatter_state(state)
@@ -378,9 +388,16 @@ class Tape(Releasing):
         self._record = self._backend.forward(self._layer, self._save, into)
         if rows.same_rows:
             self._shown.clear()
+        self._take_shown()
         for part, shown in self._shown.items():
-            rows.scatter(self._record.history[part], shown)
+            if shown is not self._record.shown:
+                rows.scatter(self._record.history[part], shown)
         return self
+
+    def _take_shown(self) -> None:
+        """Show y where the pass has written it."""
+        if self._record is not None and self._record.shown is not None:
+            self._shown[0] = self._record.shown
 
     @property
     def _kept(self) -> str:

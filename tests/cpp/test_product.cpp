@@ -1,5 +1,8 @@
 // product: every element has the bits of a scalar loop over k upwards, for every count of rows,
 // columns and k, every storage and every cut of the columns.
+#include <algorithm>
+#include <vector>
+
 #include "arrays.h"
 #include "covering.h"
 #include "isa.h"
@@ -21,6 +24,7 @@ struct Case {
   Index gap;
   bool special_values;
   bool far, downward;
+  bool placed;  // rows of `out` are in another order, and it is added to
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -29,7 +33,7 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
              << c.k[1] << ", a " << name(c.a[0]) << ' ' << name(c.a[1]) << ", init "
              << static_cast<int>(c.init) << ' ' << name(c.init_storage) << ", out " << name(c.out)
              << ", cut " << c.cut << ", gap " << c.gap << ", special " << c.special_values
-             << ", far " << c.far << ", downward " << c.downward;
+             << ", far " << c.far << ", downward " << c.downward << ", placed " << c.placed;
 }
 
 template <class T>
@@ -70,6 +74,16 @@ struct Factors {
   GuardedArray<T> panels;
 };
 
+std::vector<Index> random_order(Index count, Random& random) {
+  std::vector<Index> order(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const auto other = static_cast<std::size_t>(random.below(static_cast<Index>(i) + 1));
+    order[i] = order[other];
+    order[other] = static_cast<Index>(i);
+  }
+  return order;
+}
+
 template <class T>
 void check_product(const Case& c, Random& random) {
   const Scope scope([&](std::ostream& out) { out << c; });
@@ -77,6 +91,8 @@ void check_product(const Case& c, Random& random) {
   const Storage init_storage = c.init == Init::bias ? Storage::one_row : c.init_storage;
   const Matrix<T> init = random_matrix<T>(c, c.rows, c.columns, init_storage, random);
   Matrix<T> out(c.rows, c.columns, kernels<T>().lanes, c.out, c.gap);
+  const Matrix<T> added = random_matrix<T>(c, c.rows, c.columns, Storage::row_major, random);
+  const std::vector<Index> places = random_order(c.rows, random);
 
   const auto product = [&](Index begin, Index end) {
     kernels<T>().product({c.rows,
@@ -86,9 +102,10 @@ void check_product(const Case& c, Random& random) {
                           c.init == Init::zero ? Strips<const T>{} : init.view(),
                           {first.segment(), second.segment()},
                           out.view(),
-                          {},
+                          c.placed ? added.view() : Strips<const T>{},
                           c.far,
-                          c.downward});
+                          c.downward,
+                          c.placed ? places.data() : nullptr});
   };
   product(c.cut, c.columns);
   out.for_each([&](Index, Index column, T& value) {
@@ -97,10 +114,13 @@ void check_product(const Case& c, Random& random) {
   product(0, c.cut);
 
   const MultiplyAdd<T> multiply_add = multiply_add_of_isa<T>();
-  out.for_each([&](Index row, Index column, T& value) {
+  out.for_each([&](Index place, Index column, T& value) {
+    const auto at = std::find(places.begin(), places.end(), place) - places.begin();
+    const Index row = c.placed ? at : place;
     T sum = c.init == Init::zero ? T(0) : init(row, column);
     sum = first.add_to(sum, row, column, multiply_add);
     sum = second.add_to(sum, row, column, multiply_add);
+    if (c.placed) sum += added(place, column);
     if (!same_bits(value, sum)) CHECK_EQUAL(value, sum);
   });
   CHECK(out.intact());
@@ -125,7 +145,8 @@ void check_product(Index rows, Index columns, Index k, Random& random) {
                     random.below(kernels<T>().lanes + 1),
                     random.below(8) == 0,
                     random.below(2) == 0,
-                    random.below(2) == 0},
+                    random.below(2) == 0,
+                    random.below(3) == 0},
                    random);
 }
 

@@ -2,7 +2,8 @@
 
 Arrays of all steps are dense, (T, B, ...), or where a layer has offsets packed rows, (N, ...): step
 t has rows ``offsets[t]`` up to ``offsets[t + 1]``, one for each of the first rows of the batch, and
-never more than the step before. What is said of (T, B, ...) below holds of these.
+never more than the step before. What is said of (T, B, ...) below holds of these. Where a layer has
+places, x, y as it is shown, and the gradients of both are in the caller's rows and of any axes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from ..cells import Cell
 from ..checks import Array
 from ..grads import EVERYTHING, Grads
 from ..params import Params
+from ..row_copies import take_rows
+from ..row_map import Places
 from . import aligned
 
 __all__ = [
@@ -56,6 +59,7 @@ class Sizes(NamedTuple):
     steps: int
     batch: int
     offsets: Array | None
+    places: bool = False  # whether the caller has the rows in others
 
 
 @dataclass(eq=False, slots=True)
@@ -71,6 +75,8 @@ class Layer:
         Each part of the initial state.
     offsets : (T + 1,) int64, or None
         How many rows there are before each step; None if all steps have B.
+    places : Places, or None
+        Where the caller has the rows of x; None if x is in the layer's own.
     """
 
     cell: Cell
@@ -78,11 +84,28 @@ class Layer:
     x: Array
     state: State
     offsets: Array | None = None
+    places: Places | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the layer's own arrays of all steps begin with, (T, B) or (N,)."""
+        if self.places is None:
+            return self.x.shape[:-1]
+        rows = len(self.places.rows)
+        return (rows,) if self.offsets is not None else (rows // self.batch, self.batch)
 
     @property
     def steps(self) -> int:
         """T"""
-        return len(self.x) if self.offsets is None else len(self.offsets) - 1
+        return self.shape[0] if self.offsets is None else len(self.offsets) - 1
+
+    def own_rows(self) -> Layer:
+        """The same without places, with a copy of x."""
+        if self.places is None:
+            return self
+        inputs = self.x.shape[-1]
+        x = take_rows(self.x.reshape(-1, inputs), self.places.rows)
+        return replace(self, x=x.reshape(*self.shape, inputs), places=None)
 
     @property
     def batch(self) -> int:
@@ -130,12 +153,15 @@ class Record:
     with_initial : tuple of (T + 1, B, H), or None
         `history` and in front of it a place for the initial state; None if there is none, as of
         packed rows.
+    shown : (..., H), or None
+        Of a layer with places y once more, in the caller's rows.
     """
 
     history: tuple[Array, ...]
     state: State
     saved: tuple[Array, ...] = ()
     with_initial: tuple[Array, ...] | None = None
+    shown: Array | None = None
 
     @classmethod
     def empty(cls, layer: Layer, saved: tuple[Array, ...]) -> Record:
@@ -143,9 +169,9 @@ class Record:
         x, state, hidden = layer.x, layer.state, layer.params.hidden_size
         last = tuple([np.empty(s.shape, x.dtype) for s in state])
         if layer.offsets is not None:
-            rows = (len(x), hidden)
+            rows = (*layer.shape, hidden)
             return cls(tuple([aligned.empty(rows, x.dtype) for _ in state]), last, saved)
-        shape = (len(x) + 1, len(state[0]), hidden)
+        shape = (layer.steps + 1, len(state[0]), hidden)
         states = tuple([aligned.empty(shape, x.dtype) for _ in state])
         return cls(tuple([s[1:] for s in states]), last, saved, states)
 

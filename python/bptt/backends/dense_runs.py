@@ -76,6 +76,7 @@ class DenseRuns:
 
     backend: Backend
     packed: bool = True
+    places: bool = False
     one_saved: bool = False
 
     @property

@@ -24,7 +24,7 @@ __all__ = ["kept_by_parts", "kept_in_segments", "value_and_grad_in_segments"]
 def kept_in_segments(sizes: Sizes, beside: Beside, budget: Budget) -> int:
     """``Backend.kept_nbytes``: a segment's states, gates and outputs, what its passes hold beside,
     and the state before each segment; new gradients, of x those of all steps."""
-    cell, params, steps, batch, offsets = sizes
+    cell, params, steps, batch, offsets, _ = sizes
     kept = min(steps, budget.segment_steps or steps)
     rows = kept * batch if offsets is None else int(offsets[kept])  # the first ones are the most
     states, inputs, outputs = len(cell.states), params.input_size, params.output_size or 0

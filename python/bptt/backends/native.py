@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class NativeBackend:
     name: str = "native"
     error: type[Exception] = RuntimeError
     packed: bool = True
+    places: bool = True
     one_saved: bool = True
 
     def missing(self) -> str | None:
@@ -54,6 +55,8 @@ class NativeBackend:
     def forward(self, layer: Layer, save: str, out: Record | None = None) -> Record:
         if out is None:
             out = _empty_record(layer, save)
+        if (out.shown is None) != (layer.places is None):
+            out = replace(out, shown=_shown(layer))
         _core.forward(get_num_threads(), get_flush_subnormals(), layer, out)
         return out
 
@@ -177,7 +180,14 @@ def _forecast(
     arrays = (sizes.steps, sizes.batch, params.input_size, params.hidden_size, outputs, dtype)
     cut = (budget.segment_steps, budget.group_segments)
     found: dict[str, Any] = _core.forecast(
-        sizes.cell.name, *arrays, get_num_threads(), *cut, sizes.offsets, part_steps, rows_apart
+        sizes.cell.name,
+        *arrays,
+        get_num_threads(),
+        *cut,
+        sizes.offsets,
+        part_steps,
+        rows_apart,
+        sizes.places,
     )
     return found
 
@@ -187,8 +197,15 @@ def _empty_record(layer: Layer, save: str) -> Record:
     gates = layer.cell.saved if save == "gates" else 0
     if not gates:
         return Record.empty(layer, ())
-    shape = (*layer.x.shape[:-1], gates, layer.params.hidden_size)
+    shape = (*layer.shape, gates, layer.params.hidden_size)
     return Record.empty(layer, (aligned.empty(shape, layer.x.dtype),))
+
+
+def _shown(layer: Layer) -> Array | None:
+    """Unwritten y for the caller's rows, where they are others."""
+    if layer.places is None:
+        return None
+    return aligned.empty((*layer.x.shape[:-1], layer.params.hidden_size), layer.x.dtype)
 
 
 def _written(layer: Layer, request: Request, *, readout: bool) -> Grads:

@@ -41,6 +41,7 @@ class NumbaBackend:
     name: str = "numba"
     error: type[Exception] = ImportError
     packed: bool = False
+    places: bool = False
     one_saved: bool = False
 
     def missing(self) -> str | None:

@@ -37,6 +37,7 @@ class NumpyBackend:
     name: str = "numpy"
     error: type[Exception] = RuntimeError
     packed: bool = True
+    places: bool = False
     one_saved: bool = False
 
     def missing(self) -> str | None:

@@ -111,6 +111,8 @@ class Backend(Protocol):
         The exception for "not available": ImportError where a missing package is the reason.
     packed : bool
         Whether it takes layers with offsets; if not, `dense_runs` computes these with it.
+    places : bool
+        Whether `forward`, `backward` and `value_and_grad` take layers with places.
     one_saved : bool
         Whether ``Record.saved`` of a gated cell is one array, (T, B, saved, H).
     """
@@ -123,6 +125,9 @@ class Backend(Protocol):
 
     @property
     def packed(self) -> bool: ...
+
+    @property
+    def places(self) -> bool: ...
 
     @property
     def one_saved(self) -> bool: ...
