@@ -151,7 +151,7 @@ bool ForwardPass<T>::recur(const Policy& policy, const BlockRows<T>& x, const Bl
     if (t + 1 == steps.end) break;
     active = p.sequence.active(t + 1, rows);
     if (active.size() == 0) break;
-    policy.advance(step, t + 1, x.at(block, t + 1, rows.begin), active);
+    policy.advance(step, t + 1, projected ? nullptr : x.at(block, t + 1, rows.begin), active);
   }
   return true;
 }

@@ -21,7 +21,7 @@ struct StepProducts {
     for (int i = 0; i < count; ++i) kernels.product(products[i]);
   }
   // To the next step, `rows` further in all arrays, of which so many rows are `active`; its x_t is
-  // at `x`, and S_{t-1} at `s`.
+  // at `x`, unless it is projected, and S_{t-1} at `s`.
   void advance(const T* x, const T* s, Index rows, Index active) {
     for (int i = 0; i < count; ++i) {
       Product<T>& p = products[i];
