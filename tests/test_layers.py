@@ -21,6 +21,7 @@ MAY_INCLUDE = {
     "gemm": {"contract", "simd"},
     "cells": {"contract", "simd"},
     "losses": {"contract", "simd"},
+    "cuda": {"simd", "cells"},
     "isa": {"contract", "simd", "gemm", "cells", "losses"},
     "dispatch": {"contract"},
     "engine": {"contract", "dispatch"},

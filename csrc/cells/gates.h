@@ -70,15 +70,6 @@ struct BackwardUnits : Units<T, GatesBackward<T>> {
   }
 };
 
-// f(row, unit) for every vector, and end(row) behind each row.
-template <class T, class Call, class F, class End>
-BPTT_INLINE void walk(const Call& p, F&& f, End&& end) {
-  for (Index row = 0; row < p.rows; ++row) {
-    for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) f(row, unit);
-    end(row);
-  }
-}
-
 // What adds nothing to any value, -0 included.
 template <class T>
 BPTT_INLINE Vec<T> nothing() {
@@ -86,43 +77,56 @@ BPTT_INLINE Vec<T> nothing() {
 }
 
 template <class T, class Cell>
-void gates_forward(const GatesForward<T>& p) {
+void step_forward(const ForwardUnits<T>& at) {
   constexpr int kGates = Cell::kGates, kSaved = Cell::kSaved;
-  const auto step = [&](Index row, Index unit) {
-    const ForwardUnits<T> at{{p, row, unit}};
-    Vec<T> sums[kGates], recurrent[kGates], saved[kSaved], c, s;
-    BPTT_UNROLL for (int g = 0; g < kGates; ++g) {
-      sums[g] = at.sum(p.sums, kGates, g);
-      recurrent[g] = Cell::kApart ? at.sum(p.recurrent, kGates, g) : Vec<T>{};
+  const GatesForward<T>& p = at.call;
+  Vec<T> sums[kGates], recurrent[kGates], saved[kSaved], c, s;
+  BPTT_UNROLL for (int g = 0; g < kGates; ++g) {
+    sums[g] = at.sum(p.sums, kGates, g);
+    recurrent[g] = Cell::kApart ? at.sum(p.recurrent, kGates, g) : Vec<T>{};
+  }
+  Cell::forward(sums, recurrent, at.load(p.previous), saved, c, s);
+  BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) { at.save(kSaved, plane, saved[plane]); }
+  if constexpr (Cell::kStates == 2) at.store(p.c, c);
+  at.store(p.y, s);
+}
+
+template <class T, class Cell>
+BPTT_INLINE void step_backward(const BackwardUnits<T>& at, const T* next_saved) {
+  constexpr int kSaved = Cell::kSaved, kDeltas = Cell::kGates + (Cell::kApart ? 1 : 0);
+  const GatesBackward<T>& p = at.call;
+  at.fetch(next_saved, kSaved);
+  Vec<T> saved[kSaved], c = {}, dc = nothing<T>(), carry = at.carry(), delta[kDeltas];
+  BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) {
+    saved[plane] = at.saved(kSaved, plane);
+  }
+  if constexpr (Cell::kStates == 2) {
+    c = at.load(p.c);
+    if (p.dc) dc = at.load(p.dc);
+  }
+  Cell::backward(saved, at.load(p.previous), c, at.ds(), dc, carry, delta);
+  BPTT_UNROLL for (int plane = 0; plane < kDeltas; ++plane) at.delta(plane, delta[plane]);
+  at.carry(carry);
+}
+
+template <class T, class Cell>
+void gates_forward(const GatesForward<T>& p) {
+  for (Index row = 0; row < p.rows; ++row) {
+    for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
+      step_forward<T, Cell>({{p, row, unit}});
     }
-    Cell::forward(sums, recurrent, at.load(p.previous), saved, c, s);
-    BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) at.save(kSaved, plane, saved[plane]);
-    if constexpr (Cell::kStates == 2) at.store(p.c, c);
-    at.store(p.y, s);
-  };
-  walk<T>(p, step, [&](Index row) {
     if (p.shown.data) show(p.shown, row, p.y + row * p.hidden + p.begin, p.begin, p.end);
-  });
+  }
 }
 
 template <class T, class Cell>
 void gates_backward(const GatesBackward<T>& p) {
-  constexpr int kSaved = Cell::kSaved, kDeltas = Cell::kGates + (Cell::kApart ? 1 : 0);
   const T* const next_saved = p.next_saved ? p.next_saved : p.saved;
-  const auto step = [&](Index row, Index unit) __attribute__((always_inline)) {
-    const BackwardUnits<T> at{{p, row, unit}};
-    at.fetch(next_saved, kSaved);
-    Vec<T> saved[kSaved], c = {}, dc = nothing<T>(), carry = at.carry(), delta[kDeltas];
-    BPTT_UNROLL for (int plane = 0; plane < kSaved; ++plane) saved[plane] = at.saved(kSaved, plane);
-    if constexpr (Cell::kStates == 2) {
-      c = at.load(p.c);
-      if (p.dc) dc = at.load(p.dc);
+  for (Index row = 0; row < p.rows; ++row) {
+    for (Index unit = p.begin; unit < p.end; unit += kLanes<T>) {
+      step_backward<T, Cell>({{p, row, unit}}, next_saved);
     }
-    Cell::backward(saved, at.load(p.previous), c, at.ds(), dc, carry, delta);
-    BPTT_UNROLL for (int plane = 0; plane < kDeltas; ++plane) at.delta(plane, delta[plane]);
-    at.carry(carry);
-  };
-  walk<T>(p, step, [](Index) {});
+  }
 }
 
 template <class T, class Cell>
