@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,8 @@ from cuda_tiles import (
     compiled,
     tile_for,
 )
+
+ROOT = Path(__file__).parents[1]
 
 COLUMNS = (64, 128, 256, 512, 1024)
 ROWS = (2, 8)
@@ -66,3 +71,21 @@ def test_a_kernel_that_holds_too_much_is_seen_to_spill() -> None:
     of_256_weights = Tile("float", "lstm", "Cluster", 64, 256, 2)
     kernels = compiled(of_256_weights, "sm_90")
     assert kernels["forward"].spilled > 0
+
+
+@pytest.mark.slow
+def test_the_program_that_runs_them_on_a_gpu_compiles(tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("there is no nvcc")
+    command = "nvcc -std=c++20 -fdevice-syntax-only --expt-relaxed-constexpr -arch=sm_90"
+    folders = (f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'tests' / 'cpp'}")
+    source = ROOT / "tests" / "cpp" / "test_cuda_device.cu"
+    output = ("-c", str(source), "-o", str(tmp_path / "device.o"))
+    ran = subprocess.run([*command.split(), *folders, *output], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_without_a_stage_the_bench_of_a_gpu_says_what_there_is() -> None:
+    ran = subprocess.run([ROOT / "bench" / "device.sh"], capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "bench/device.sh run FOLDER" in ran.stdout

@@ -26,6 +26,8 @@ BPTT_INLINE void block_barrier() { __syncthreads(); }
 BPTT_INLINE void cluster_barrier() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+#else
+  __trap();
 #endif
 }
 
@@ -40,6 +42,8 @@ BPTT_INLINE void store_to_peer(T* mine, int rank, T value) {
   } else {
     asm volatile("st.shared::cluster.f64 [%0], %1;" ::"r"(remote), "d"(value) : "memory");
   }
+#else
+  __trap();
 #endif
 }
 

@@ -11,6 +11,20 @@
 
 namespace bptt::BPTT_ISA {
 
+// The polynomials' coefficients.
+BPTT_TABLE constexpr float kExpFloat[] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.55589ep-5f,
+                                          0x1.123abcp-7f, 0x1.6a624cp-10f};
+BPTT_TABLE constexpr float kTanhFloat[] = {0x1.fffffep-2f, 0x1.5554bp-3f, 0x1.555716p-5f,
+                                           0x1.1227aap-7f, 0x1.6b73ap-10f};
+BPTT_TABLE constexpr double kExpDouble[] = {
+    0x1.000000000000ap-1,  0x1.55555555554fdp-3,  0x1.555555555069cp-5,  0x1.1111111126ecbp-7,
+    0x1.6c16c18482215p-10, 0x1.a01a012edf549p-13, 0x1.a01999392ab12p-16, 0x1.71df1af29625ap-19,
+    0x1.28ae252d63205p-22, 0x1.ad904c232627dp-26};
+BPTT_TABLE constexpr double kTanhDouble[] = {
+    0x1.0000000000000p-1,  0x1.5555555555559p-3,  0x1.555555555554dp-5,  0x1.111111110f65p-7,
+    0x1.6c16c16c1aafcp-10, 0x1.a01a01b006d6fp-13, 0x1.a01a018e12084p-16, 0x1.71ddf8040b191p-19,
+    0x1.27e5132bfce35p-22, 0x1.af5f449206a63p-26, 0x1.1f1a593f8c3a4p-29};
+
 template <class T>
 struct MathConstants;
 
@@ -24,10 +38,8 @@ struct MathConstants<float> {
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   static constexpr float kTanhLimit = 9.1f, kSigmoidHigh = 80.0f;
   static constexpr float kExpLow = -110.0f, kExpHigh = 89.0f;
-  static constexpr float kExp[] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.55589ep-5f, 0x1.123abcp-7f,
-                                   0x1.6a624cp-10f};
-  static constexpr float kTanh[] = {0x1.fffffep-2f, 0x1.5554bp-3f, 0x1.555716p-5f, 0x1.1227aap-7f,
-                                    0x1.6b73ap-10f};
+  static BPTT_INLINE constexpr const auto& exp_coefficients() { return kExpFloat; }
+  static BPTT_INLINE constexpr const auto& tanh_coefficients() { return kTanhFloat; }
 };
 
 template <>
@@ -40,14 +52,8 @@ struct MathConstants<double> {
   static constexpr double kLn2High = 0x1.62e42fefa38p-1, kLn2Low = 0x1.ef35793c7673p-45;
   static constexpr double kTanhLimit = 19.1, kSigmoidHigh = 700.0;
   static constexpr double kExpLow = -760.0, kExpHigh = 710.0;
-  static constexpr double kExp[] = {
-      0x1.000000000000ap-1,  0x1.55555555554fdp-3,  0x1.555555555069cp-5,  0x1.1111111126ecbp-7,
-      0x1.6c16c18482215p-10, 0x1.a01a012edf549p-13, 0x1.a01999392ab12p-16, 0x1.71df1af29625ap-19,
-      0x1.28ae252d63205p-22, 0x1.ad904c232627dp-26};
-  static constexpr double kTanh[] = {
-      0x1.0000000000000p-1,  0x1.5555555555559p-3,  0x1.555555555554dp-5,  0x1.111111110f65p-7,
-      0x1.6c16c16c1aafcp-10, 0x1.a01a01b006d6fp-13, 0x1.a01a018e12084p-16, 0x1.71ddf8040b191p-19,
-      0x1.27e5132bfce35p-22, 0x1.af5f449206a63p-26, 0x1.1f1a593f8c3a4p-29};
+  static BPTT_INLINE constexpr const auto& exp_coefficients() { return kExpDouble; }
+  static BPTT_INLINE constexpr const auto& tanh_coefficients() { return kTanhDouble; }
 };
 
 // sum c[i] x^i, even and odd powers apart: two chains of half the latency.
@@ -82,7 +88,7 @@ BPTT_INLINE Vec<T> exp(Vec<T> x) {
   const Vec<T> n = m - broadcast(C::kMagic);
   Vec<T> r = fma(n, broadcast(-C::kLn2High), x);  // exact, with or without a hardware FMA
   r = fma(n, broadcast(-C::kLn2Low), r);
-  const Vec<T> p = fma(r * r, polynomial<T>(C::kExp, r), r) + T(1);
+  const Vec<T> p = fma(r * r, polynomial<T>(C::exp_coefficients(), r), r) + T(1);
   // 2^n in two factors: n runs past the normal exponents on both sides.
   const Vec<T> half = fma(n, broadcast(T(0.5)), broadcast(C::kMagic));
   const Vec<T> rest = n - (half - broadcast(C::kMagic)) + broadcast(C::kMagic);
@@ -100,7 +106,7 @@ BPTT_INLINE Vec<T> tanh(Vec<T> x) {
   const Vec<T> n = m - broadcast(C::kMagic);
   const Vec<T> h = fma(n, broadcast(C::kLn2 / 2), a);
   const Vec<T> r = T(-2) * h;
-  const Vec<T> q = fma(h * r, polynomial<T>(C::kTanh, r), h);
+  const Vec<T> q = fma(h * r, polynomial<T>(C::tanh_coefficients(), r), h);
   const Vec<T> s = power_of_two<T>(m);
   const Vec<T> half = broadcast(T(0.5));
   const Vec<T> half_s = T(0.5) * s;
@@ -119,7 +125,7 @@ BPTT_INLINE Vec<T> sigmoid(Vec<T> x) {
   const Vec<T> n = m - broadcast(C::kMagic);
   Vec<T> r = fma(n, broadcast(-C::kLn2High), x);
   r = fma(n, broadcast(-C::kLn2Low), r);
-  const Vec<T> q = fma(r * r, polynomial<T>(C::kExp, r), r);
+  const Vec<T> q = fma(r * r, polynomial<T>(C::exp_coefficients(), r), r);
   const Vec<T> s = power_of_two<T>(m), one_over_s = power_of_two<T>(broadcast(C::kMagic) - n);
   const Vec<T> one = broadcast(T(1)), sum = one + s, dropped = one - (sum - s);
   return one / fma(s, fma(dropped, one_over_s, q), sum);

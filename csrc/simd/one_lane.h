@@ -10,10 +10,12 @@
 #define BPTT_INLINE __device__ __forceinline__
 #define BPTT_UNROLL _Pragma("unroll")
 #define BPTT_ROLL _Pragma("unroll 1")
+#define BPTT_TABLE static __device__
 #else
 #define BPTT_INLINE inline
 #define BPTT_UNROLL
 #define BPTT_ROLL
+#define BPTT_TABLE static
 #endif
 
 namespace bptt::BPTT_ISA {

@@ -33,6 +33,7 @@
 #define BPTT_INLINE inline __attribute__((always_inline))
 #define BPTT_UNROLL _Pragma("GCC unroll 16")
 #define BPTT_ROLL _Pragma("GCC unroll 1")
+#define BPTT_TABLE static  // a constant array
 
 namespace bptt::BPTT_ISA {
 

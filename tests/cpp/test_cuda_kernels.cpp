@@ -1,45 +1,18 @@
 // The kernels for GPUs, their threads run as fibres: what they compute, in every way that blocks
 // exchange states, and that the order of threads does not show.
-#include "cuda_layer.h"
+#include "run_on_fibres.h"
 
 #include "arrays.h"
-#include "covering.h"
+#include "cuda_checks.h"
 
 namespace bptt::test {
 namespace {
 
-constexpr Index kSizes[] = {1, 2, 3, 7, 17, 31, 33, 64};
-constexpr Index kSizesAndNone[] = {0, 1, 2, 3, 7, 17, 31, 33, 64};
-constexpr int kSizeCount = 8, kCellCount = 5, kWayCount = 4, kOptionCount = 8;
-
 void every_pair_of_sizes_cells_and_ways() {
-  double worst = 0;
-  unsigned seed = 0, taken = 0;
-  const std::vector<int> counts = {kSizeCount, kSizeCount + 1, kSizeCount + 1,
-                                   kCellCount, kWayCount,      kOptionCount};
-  for (const Case& c : pairwise(counts)) {
-    if (++taken % 3 > 0 && few_cases()) continue;
-    const LayerShape shape{static_cast<CudaCell>(c[3]),
-                           kSizesAndNone[c[2]],
-                           kSizesAndNone[c[1]],
-                           kSizes[c[0]],
-                           c[5] % 2 == 1,
-                           c[5] / 2 % 2 == 1,
-                           c[5] / 4 == 1,
-                           c[5] / 2 % 2 == 1};
-    const Way way = static_cast<Way>(c[4]);
-    const Scope scope([&](std::ostream& out) { out << shape << ", " << kWays[c[4]]; });
-    const CudaLayer<double> layer(shape, 41 + seed);
-    const Ran<double> ran = run(layer, way, {++seed});
-    CHECK_EQUAL(ran.forward.fault + ran.backward.fault, "");
-    const Written<double> expected = PlainLoops(layer).run();
-    ran.written.for_each_with(expected, [&](const char* name, const auto& a, const auto& b) {
-      const Scope array([&](std::ostream& out) { out << name; });
-      CHECK_AT_MOST(error_of(a, b), 1e-12);
-    });
-    worst = std::max(worst, error_of(ran.written, expected));
-  }
-  std::cout << "largest error " << worst << '\n';
+  const auto on_fibres = [](const CudaLayer<double>& layer, Way way, const Schedule& schedule) {
+    return run(layer, way, schedule);
+  };
+  check_every_pair(on_fibres, [](Way) { return true; });
 }
 
 // In a tile as it is for a chip: 256 threads, of which each holds 128 weights at most.

@@ -1,7 +1,7 @@
 // ThreadSanitizer looks at the kernels for GPUs: every fibre is a thread to it, and nothing orders
 // the memory of two but barriers and counters. It finds nothing; and every word that orders memory
 // is needed: without any one of them it finds a race, or the results are wrong.
-#include "cuda_layer.h"
+#include "run_on_fibres.h"
 
 #include <fcntl.h>
 #include <sys/wait.h>

@@ -1,6 +1,6 @@
 // Runs the threads of a kernel as fibres of one thread of a CPU, which change at the words that
-// order memory. Who is next is drawn from a seed: each time, or if it is odd once, and then a block
-// runs as far as it can before the next one begins.
+// order memory. Who is next is drawn from a seed: each time, or if it is odd and blocks are few
+// once, and then a block runs as far as it can before the next one begins.
 #pragma once
 
 #include <cstddef>

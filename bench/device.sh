@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# The kernels for GPUs (docs/cuda.md) on a GPU: what they compute, and how fast.
+#
+#     bench/device.sh build [sm_90]   # the program, build/device; wherever nvcc is, with or without a GPU
+#     bench/device.sh run FOLDER      # every stage, each of which writes its file as soon as it is done
+#     bench/device.sh run FOLDER steps cudnn
+#
+# Stages: facts, barriers (what it costs that blocks meet), tests (float64 within 1e-12 of plain loops;
+# the same bits twice), steps (microseconds a step of LSTM and GRU, float32), cudnn (the same by PyTorch,
+# with TF32 on and off, where it is installed), sanitizer (the tests under compute-sanitizer, few cases).
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+program=build/device
+
+build() {
+  mkdir -p build
+  nvcc -std=c++20 -O2 --fmad=false --expt-relaxed-constexpr "-arch=${1:-native}" \
+    -Icsrc -Itests/cpp tests/cpp/test_cuda_device.cu -o "$program"
+}
+
+facts() {
+  nvidia-smi --query-gpu=name,compute_cap,driver_version,clocks.max.sm,memory.total --format=csv &&
+    git log -1 --format=%H
+}
+
+barriers() { "$program" barriers; }
+
+tests() { "$program" tests; }
+
+steps() { "$program" steps; }
+
+sanitizer() {
+  local tool
+  for tool in memcheck racecheck synccheck; do
+    BPTT_TEST_CASES=pairwise timeout 240 compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" tests ||
+      return
+  done
+}
+
+# A line of JSON for each figure, as `steps` prints them; its products over all steps are included.
+cudnn() {
+  "${PYTHON:-python3}" - <<'PY'
+import json
+import torch
+
+assert torch.cuda.is_available(), "PyTorch sees no GPU"
+
+def least_ms(work):
+    found = []
+    for _ in range(6):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        found.append(begin.elapsed_time(end))
+    return min(found[1:])
+
+for tf32 in (False, True):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    for name in ("LSTM", "GRU"):
+        for H in (64, 128, 256, 512, 1024):
+            for B in (1, 16, 64):
+                layer = getattr(torch.nn, name)(H, H).cuda()
+                x = torch.randn(1024, B, H, device="cuda", requires_grad=True)
+                dy = torch.randn(1024, B, H, device="cuda")
+                forward = least_ms(lambda: layer(x))
+                both = least_ms(lambda: layer(x)[0].backward(dy))
+                print(json.dumps({
+                    "peer": f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}",
+                    "tf32": tf32, "cell": name.lower(), "T": 1024, "B": B, "H": H,
+                    "forward_us_a_step": forward / 1.024,
+                    "backward_us_a_step": (both - forward) / 1.024,
+                }), flush=True)
+PY
+}
+
+run() {
+  local folder=$1 stage failed=0
+  shift
+  (( $# )) || set -- facts barriers tests steps cudnn sanitizer
+  mkdir -p "$folder"
+  [[ -x $program ]] || build || { echo "bench/device.sh: no $program, and nvcc did not build it" >&2; return 2; }
+  for stage in "$@"; do
+    if "$stage" >"$folder/$stage.txt" 2>&1; then
+      echo "$stage: $folder/$stage.txt"
+    else
+      echo "$stage: failed with $?: $(tail -n 1 "$folder/$stage.txt")"
+      failed=1
+    fi
+  done
+  return "$failed"
+}
+
+case ${1:-} in
+  build) build "${2:-}" ;;
+  run) [[ -n ${2:-} ]] && run "${@:2}" ;;
+  *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+esac
