@@ -69,7 +69,7 @@ struct HoldBackward {
   // W_hhᵀ da of one's own unit: the shares of all blocks in their order.
   BPTT_INLINE T taken(int turn, Place place) const {
     T sum = T(0);
-    for (int from = 0; from < me.blocks; ++from) {
+    BPTT_UNROLL_BY_4 for (int from = 0; from < me.blocks; ++from) {
       const Index at = Index(turn * me.blocks + from) * kRows + place.row;
       if constexpr (Exchange::kThroughL2) {
         sum += load_l2(exchange + at * kColumns + first_unit + place.unit);

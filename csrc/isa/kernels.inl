@@ -76,11 +76,16 @@ double fma_tile(Index iterations) {
 }
 
 // The registry of cells: one line each. Their place here is their id.
+// clang-format off
 template <class T>
 constexpr Cell<T> kCells[] = {
-    elman_cell<T, Linear<T>>(), elman_cell<T, Tanh<T>>(), elman_cell<T, Relu<T>>(),
-    gated_cell<T, Lstm<T>>(),   gated_cell<T, Gru<T>>(),
+    elman_cell<T, Linear<T>>(),
+    elman_cell<T, Tanh<T>>(),
+    elman_cell<T, Relu<T>>(),
+    gated_cell<T, Lstm<T>>(),
+    gated_cell<T, Gru<T>>(),
 };
+// clang-format on
 
 template <class T>
 constexpr Kernels<T> kernels_of() {
