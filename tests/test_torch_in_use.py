@@ -61,19 +61,19 @@ def test_frozen_weights_get_no_gradient_and_none_is_computed(
     kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = made(kind).requires_grad_(False)
-    wanted: list[frozenset[str]] = []
-    request = bptt.torch.passes.Request
+    wanted: list[list[int]] = []
+    backward = bptt.torch.direct.backward
 
-    def noted(**options: Any) -> Any:
-        wanted.append(options["wanted"])
-        return request(**options)
+    def noted(*arguments: Any) -> Any:
+        wanted.append([place for place, needed in enumerate(arguments[6]) if needed])
+        return backward(*arguments)
 
-    monkeypatch.setattr(bptt.torch.passes, "Request", noted)
+    monkeypatch.setattr(bptt.torch.direct, "backward", noted)
     x = X.clone().requires_grad_()
     loss_of(module, x).backward()
     module.weight_hh_l0.requires_grad_()
     loss_of(module, X).backward()
-    assert wanted == [{"x"}, {"w_hh"}]
+    assert wanted == [[0], [4 if kind is torch.nn.LSTM else 3]]  # x; weight_hh_l0
     assert [p.grad is not None for p in module.parameters()] == [False, True, False, False]
     assert x.grad is not None
 

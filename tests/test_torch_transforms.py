@@ -16,7 +16,7 @@ torch = pytest.importorskip(
 
 import bptt.torch  # noqa: E402
 from bptt.backends import REGISTRY  # noqa: E402
-from bptt.torch.passes import Pass  # noqa: E402
+from bptt.torch.passes import Direction  # noqa: E402
 from torch import func  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence  # noqa: E402
@@ -66,42 +66,53 @@ def close(found: Any, expected: Any) -> None:
 
 
 @pytest.fixture
-def ways_back(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
-    """What each call of the kernels' way back was asked for by row."""
-    found: list[str | None] = []
-    backward = Pass.backward
+def ways_back(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each call of the kernels' way back was asked for gradients of each row."""
+    found: list[bool] = []
+    backward = Direction.backward
 
-    def counted(*arguments: Any) -> Any:
-        found.append(arguments[6] if len(arguments) > 6 else None)
-        return backward(*arguments)
+    def counted(*arguments: Any, by_row: bool = False) -> Any:
+        found.append(by_row)
+        return backward(*arguments, by_row=by_row)
 
-    monkeypatch.setattr(Pass, "backward", counted)
+    monkeypatch.setattr(Direction, "backward", counted)
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_func_grad_is_the_gradient(kind: str, ways_back: list[str | None]) -> None:
+def test_func_grad_is_the_gradient(kind: str, ways_back: list[bool]) -> None:
     ours, theirs = pair(kind, num_layers=2, bidirectional=True)
     w, x = weights(ours), random(T, B, I)
     close(func.grad(lambda w: loss(ours, w, x))(w), gradient(theirs, w, x))
-    assert ways_back == [None] * 4
+    assert ways_back == [False] * 4
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_samples_are_those_of_each_alone(
-    kind: str, rows: int, ways_back: list[str | None]
+    kind: str, rows: int, ways_back: list[bool]
 ) -> None:
     ours, theirs = pair(kind, num_layers=2, batch_first=True)
     w, xs, h0 = weights(ours), random(3, rows, T, I), random(3, 2, rows, H)
     states = (h0, 2 * h0) if kind == "LSTM" else h0
     of_sample = func.grad(lambda w, x, h: loss(ours, w, x, h))
     found = func.vmap(of_sample, (None, 0, 0))(w, xs, states)
-    # Of few rows a sample by one call for all samples in each layer.
-    assert ways_back == (["gradient"] * 2 if rows < 3 else [None] * 6)
+    assert ways_back == [True] * 2  # one call for all samples in each layer
     for i, x in enumerate(xs):
         hx = (h0[i], 2 * h0[i]) if kind == "LSTM" else h0[i]
         close({name: g[i] for name, g in found.items()}, gradient(theirs, w, x, hx))
+
+
+def test_gradients_of_samples_that_take_much_memory_are_computed_one_by_one(
+    ways_back: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bptt.torch.transforms, "_MOST_BYTES", 8 * 3 * 2 * 3 * H * (I + H))
+    ours, theirs = pair("GRU")
+    w, xs = weights(ours), random(3, T, 2, I)
+    found = func.vmap(func.grad(lambda w, x: loss(ours, w, x)), (None, 0))(w, xs)
+    assert ways_back == [False] * 3
+    for i, x in enumerate(xs):
+        close({name: g[i] for name, g in found.items()}, gradient(theirs, w, x))
 
 
 def test_samples_may_share_what_they_read_and_lie_along_any_axis() -> None:

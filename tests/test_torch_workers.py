@@ -11,11 +11,11 @@ import bptt
 import numpy as np
 import pytest
 from bptt import compiled
-from bptt.backends import native
 from conftest import BACKENDS
 
 torch = pytest.importorskip("torch")
 import bptt.torch  # noqa: E402
+from bptt.torch import direct  # noqa: E402
 from bptt.torch.workers import openmp_functions, share_workers  # noqa: E402
 
 needs_openmp = pytest.mark.skipif(
@@ -93,16 +93,18 @@ def test_a_call_takes_as_many_threads_as_both_allow(
 ) -> None:
     of_torch, seen = torch.get_num_threads(), []
 
-    def count() -> int:
-        seen.append(bptt.get_num_threads())
+    count = direct.num_threads
+
+    def noted() -> int:
+        seen.append(count())
         return seen[-1]
 
-    monkeypatch.setattr(native, "get_num_threads", count)
+    monkeypatch.setattr(direct, "num_threads", noted)
     try:
         bptt.set_num_threads(ours)
         torch.set_num_threads(theirs)
         y, _ = bptt.torch.GRU(3, 4)(torch.randn(5, 2, 3))
-        y.sum().backward()
+        y.square().sum().backward()
         assert seen == [used, used]
         assert bptt.get_num_threads() == ours  # outside of such calls
     finally:

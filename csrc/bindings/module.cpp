@@ -10,6 +10,7 @@
 #include "bindings/interruptible.h"
 #include "bindings/requests.h"
 #include "bindings/stepper.h"
+#include "bindings/tensors.h"
 #include "engine/float_environment.h"
 #include "engine/openmp.h"
 #include "engine/row_copies.h"
@@ -393,6 +394,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("put_rows", py_put_rows);
   m.def("value_and_grad", py_value_and_grad);
   publish_stepper(m);
+  publish_tensors(m);
   m.def("read_out", py_read_out);
   m.def("readout_gradient", py_readout_gradient);
 }

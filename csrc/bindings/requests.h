@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -117,28 +118,16 @@ inline void expect_spacing(const Places& places, const Sequence& sequence) {
   }
 }
 
-// What runs through a layer: as many rows at every step, or as the offsets say, which are held.
-inline Sequence read_sequence(const py::array& x, py::handle state, py::handle offsets,
-                              const Places& places) {
-  if (offsets.is_none() && places.moved()) {
-    const auto first = array_of("state", py::cast<py::tuple>(state)[0]);
-    const Index rows = rows_in(x) - places.paddings;
-    if (first.ndim() != 2 || first.shape(0) < 1 || rows % first.shape(0) != 0) {
-      throw py::value_error("places: expected as many rows at every step");
-    }
-    return {rows / first.shape(0), first.shape(0)};
-  }
-  if (offsets.is_none()) {
-    if (x.ndim() != 3) throw py::value_error("x: unexpected rank");
-    return {x.shape(0), x.shape(1)};
-  }
-  const auto first = array_of("state", py::cast<py::tuple>(state)[0]);
+// Ragged rows, of which the offsets, held, say how many there are before each step; as many as step
+// 0 has unless there are more, which have no step.
+inline Sequence ragged_sequence(py::handle offsets, std::optional<Index> batch) {
   const auto given = array_of("offsets", offsets);
-  if (first.ndim() != 2 || given.ndim() != 1 || given.size() < 1) {
-    throw py::value_error("state, offsets: unexpected rank");
+  if (given.ndim() != 1 || given.size() < (batch ? 1 : 2)) {
+    throw py::value_error("offsets: unexpected rank or size");
   }
   const Index steps = given.size() - 1;
-  const Sequence sequence{steps, first.shape(0), input<Index>("offsets", offsets, {steps + 1})};
+  Sequence sequence{steps, 0, input<Index>("offsets", offsets, {steps + 1})};
+  sequence.batch = batch ? *batch : sequence.active(0);
   Index before = sequence.batch;
   for (Index t = 0; t < steps; ++t) {
     const Index active = sequence.active(t);
@@ -146,7 +135,27 @@ inline Sequence read_sequence(const py::array& x, py::handle state, py::handle o
     before = active;
   }
   if (sequence.offsets[0] != 0) throw py::value_error("offsets: expected 0 first");
-  if (places.moved() && sequence.rows() != rows_in(x) - places.paddings) {
+  return sequence;
+}
+
+// What runs through a layer: as many rows at every step, or as the offsets say.
+inline Sequence read_sequence(const py::array& x, py::handle state, py::handle offsets,
+                              const Places& places) {
+  if (offsets.is_none() && !places.moved()) {
+    if (x.ndim() != 3) throw py::value_error("x: unexpected rank");
+    return {x.shape(0), x.shape(1)};
+  }
+  const auto first = array_of("state", py::cast<py::tuple>(state)[0]);
+  if (first.ndim() != 2) throw py::value_error("state: unexpected rank");
+  const Index batch = first.shape(0), rows = rows_in(x) - places.paddings;
+  if (offsets.is_none()) {
+    if (batch < 1 || rows % batch != 0) {
+      throw py::value_error("places: expected as many rows at every step");
+    }
+    return {rows / batch, batch};
+  }
+  const Sequence sequence = ragged_sequence(offsets, batch);
+  if (places.moved() && sequence.rows() != rows) {
     throw py::value_error("places: expected one of each row");
   }
   return sequence;

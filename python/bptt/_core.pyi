@@ -2,6 +2,7 @@
 # dtype, float32 or float64; those that a call fills come last. T steps, B rows, I inputs, H hidden
 # units, G gates, O outputs. A wrong array is a TypeError or a ValueError.
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy.typing as npt
@@ -81,6 +82,44 @@ class Stepper:
         state: _Parts | None,  # (R, H); None: zero
         /,
     ) -> None: ...
+
+# Tensors of another library, read by what DLPack's `__dlpack_c_exchange_api__` holds.
+class Tensors:
+    def __init__(
+        self,
+        exchange: object,  # that capsule; a ValueError if it is of another version
+        types: Sequence[type],  # objects of which are read
+        /,
+    ) -> None: ...
+    # Each part of the state after every step and after the last, and the gates if they are wanted.
+    # None, and nothing has happened, unless all tensors are dense ones on the host, of one dtype,
+    # not negated, and of the shapes that they have to have.
+    def forward(
+        self,
+        threads: int,
+        flush: bool,
+        cell: str,
+        flat: tuple[Any, ...],  # x; each part of the state; w_ih, w_hh, b_ih, b_hh; or None
+        offsets: _Array | None,
+        layers: bool,  # whether states are (1, B, H), not (B, H)
+        gates: bool,
+        /,
+    ) -> tuple[Any, ...] | None: ...
+    # The gradients of `flat` that are needed, and None for the others.
+    def backward(
+        self,
+        threads: int,
+        flush: bool,
+        cell: str,
+        flat: tuple[Any, ...],
+        offsets: _Array | None,
+        layers: bool,
+        kept: tuple[Any, ...],  # what `forward` returns, less the last state
+        incoming: tuple[Any, ...],  # at y and at each part of the last state; or None
+        needed: tuple[bool, ...],
+        apart: bool,  # of weights (B, ...), of each row of the batch
+        /,
+    ) -> tuple[Any, ...] | None: ...
 
 def backward(
     threads: int,

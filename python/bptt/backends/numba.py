@@ -218,8 +218,10 @@ def _stack(parts: tuple[Array, ...]) -> Array:
     if len(parts) == 1:
         return parts[0][None]
     shape = (len(parts), *parts[0].shape)
-    if whole is not None and whole.shape == shape and all(p.base is whole for p in parts):
-        return whole
+    # The base of another library's memory is no array.
+    one = isinstance(whole, np.ndarray) and whole.shape == shape
+    if one and all(p.base is whole for p in parts):
+        return whole  # type: ignore[return-value, unused-ignore]
     return np.stack(parts)
 
 

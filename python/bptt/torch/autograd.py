@@ -8,16 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import direct
 from .composite import composite
 from .modes import Route, forward_mode, legacy_batch, route, transforms
 from .operators import run_operator
-from .passes import Inputs, Pass
+from .passes import Direction, Inputs, Saved
 from .transforms import pull_back_pass, run_pass
 
-__all__ = ["run"]
+__all__ = ["run", "run_layered"]
+
+Given = Sequence[Tensor | None]
 
 
-def run(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
+def run(how: Direction, inputs: Inputs) -> tuple[Tensor, ...]:
     """y of all steps, and each part of the state after the last step.
 
     Without a gradient to come, nothing is kept for it.
@@ -26,11 +29,37 @@ def run(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
     if taken is not Route.EAGER:
         return (run_pass if taken is Route.TRANSFORMS else run_operator)(how, inputs)
     flat = inputs.flat()
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in flat):
-        found: tuple[Tensor, ...] = _Differentiable.apply(how, *flat)
-        return found
-    kept = how.forward(inputs, "minimal")
-    return (kept.history[0], *kept.last)
+    train = _wants_gradients(flat)
+    found = how.forward(flat, "gates" if train else "minimal")
+    return _attached(how, flat, found, train, layered=False)
+
+
+def run_layered(how: Direction, flat: tuple[Tensor | None, ...]) -> tuple[Tensor, ...] | None:
+    """`run` in eager mode of ``Inputs.flat`` with states (1, B, H), as PyTorch's modules have them.
+
+    None, and nothing has happened, unless the compiled kernels take these tensors as they are.
+    """
+    train = _wants_gradients(flat)
+    found = direct.forward(how.cell, flat, how.offsets, True, train)
+    return None if found is None else _attached(how, flat, found, train, layered=True)
+
+
+def _wants_gradients(flat: Given) -> bool:
+    if torch.is_grad_enabled():
+        for tensor in reversed(flat):  # weights first
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
+
+
+def _attached(
+    how: Direction, flat: Given, found: tuple[Tensor, ...], train: bool, *, layered: bool
+) -> tuple[Tensor, ...]:
+    """What ``Direction.forward`` found, less what is saved, with the way back if there is one."""
+    if train:
+        outputs: tuple[Tensor, ...] = _Differentiable.apply(how, layered, found, *flat)
+        return outputs
+    return (found[0], *found[how.parts : 2 * how.parts])
 
 
 class _Differentiable(torch.autograd.Function):
@@ -38,33 +67,59 @@ class _Differentiable(torch.autograd.Function):
     notices whether one was changed in place."""
 
     @staticmethod
-    def forward(ctx: Any, how: Pass, *flat: Tensor | None) -> tuple[Tensor, ...]:
-        kept = how.forward(how.inputs(flat), "gates")
+    def forward(
+        ctx: Any, how: Direction, layered: bool, found: tuple[Tensor, ...], *flat: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        parts = how.parts
         ctx.set_materialize_grads(False)
-        ctx.how, ctx.inputs = how, len(flat)
+        ctx.how, ctx.layered, ctx.inputs = how, layered, len(flat)
         # Not the last state: it may be changed in place, and BPTT does not read it.
-        ctx.save_for_backward(*flat, *kept.history, *kept.saved)
-        return (kept.history[0], *kept.last)
+        ctx.save_for_backward(*flat, *found[:parts], *found[2 * parts :])
+        return (found[0], *found[parts : 2 * parts])
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor | None, *dlast: Tensor | None) -> tuple[Tensor | None, ...]:
-        how, tensors = ctx.how, ctx.saved_tensors
-        inputs = how.inputs(tensors[: ctx.inputs])
-        if dy is None and all(d is None for d in dlast):
-            return (None,) * (1 + ctx.inputs)
-        needed, kept = ctx.needs_input_grad[1:], how.kept(tensors[ctx.inputs :])
-        if transforms() or forward_mode():  # which bring batches, or tangents
-            if how.save(inputs.x.dtype) == "minimal":
-                kept = kept._replace(saved=())
-            return (None, *pull_back_pass(how, inputs, kept, (dy, *dlast), needed))
-        if torch.is_grad_enabled() or legacy_batch(dy, *dlast):
-            # create_graph, so this is to be differentiated in turn; or torch.autograd.functional
-            return (None, *_differentiable_gradients(how, inputs, (dy, *dlast), needed))
-        return (None, *how.backward(inputs, kept, dy, dlast, needed))
+    def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
+        how, needed, tensors = ctx.how, ctx.needs_input_grad[3:], ctx.saved_tensors
+        flat, kept = tensors[: ctx.inputs], tensors[ctx.inputs :]
+        if incoming[0] is None and all(d is None for d in incoming):
+            return (None,) * (3 + ctx.inputs)
+        gradients = _layered_gradients if ctx.layered else _gradients
+        return (None, None, None, *gradients(how, flat, kept, incoming, needed))
+
+
+def _layered_gradients(
+    how: Direction, flat: Given, kept: Sequence[Tensor], incoming: Given, needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """`_gradients` where states have an axis for layers."""
+    if not (torch.is_grad_enabled() or transforms() or forward_mode() or legacy_batch(*incoming)):
+        found = direct.backward(how.cell, flat, how.offsets, True, kept, incoming, needed)
+        if found is not None:
+            return found
+    states = range(1, 1 + how.parts)
+    with torch.enable_grad():  # these are to be differentiated by, perhaps
+        without = [t[0] if i in states and t is not None else t for i, t in enumerate(flat)]
+    into = [d[0] if i in states and d is not None else d for i, d in enumerate(incoming)]
+    found = _gradients(how, without, kept, into, needed)
+    return tuple(g[None] if i in states and g is not None else g for i, g in enumerate(found))
+
+
+def _gradients(
+    how: Direction, flat: Given, kept: Sequence[Tensor], incoming: Given, needed: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Those of ``Inputs.flat`` that are needed, whatever PyTorch is doing."""
+    inputs, saved = how.inputs(flat), how.saved(kept)
+    if transforms() or forward_mode():  # which bring batches, or tangents
+        if how.save(inputs.x.dtype) == "minimal":
+            saved = Saved(saved.history, ())
+        return pull_back_pass(how, inputs, saved, incoming, needed)
+    if torch.is_grad_enabled() or legacy_batch(*incoming):
+        # create_graph, so this is to be differentiated in turn; or torch.autograd.functional
+        return _differentiable_gradients(how, inputs, incoming, needed)
+    return how.backward(inputs, saved, incoming, needed)
 
 
 def _differentiable_gradients(
-    how: Pass, inputs: Inputs, incoming: Sequence[Tensor | None], needed: Sequence[bool]
+    how: Direction, inputs: Inputs, incoming: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     """The same gradients by PyTorch's own operations, with a graph of theirs."""
     flat = inputs.flat()

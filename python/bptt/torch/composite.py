@@ -11,14 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .passes import Inputs, Pass
+from .passes import Direction, Inputs
 
 __all__ = ["composite"]
 
 State = tuple[Tensor, ...]
 
 
-def composite(how: Pass, inputs: Inputs) -> tuple[Tensor, ...]:
+def composite(how: Direction, inputs: Inputs) -> tuple[Tensor, ...]:
     """y of all steps, and each part of the state after the last step.
 
     Raises

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .composite import composite
 from .folding import Axes, unfold
-from .passes import WEIGHTS, Kept, Pass
+from .passes import WEIGHTS, Direction, Saved
 
 __all__ = ["Gradients", "outputs_of", "pull_back"]
 
@@ -21,7 +21,7 @@ Given = Sequence[Tensor | None]
 Function = Callable[..., Tensors]
 
 
-def outputs_of(how: Pass, flat: Given) -> Tensors:
+def outputs_of(how: Direction, flat: Given) -> Tensors:
     """y of all steps, and each part of the last state, of ``Inputs.flat``."""
     return composite(how, how.inputs(flat))
 
@@ -33,7 +33,7 @@ class Gradients:
 
     Attributes
     ----------
-    how : Pass
+    how : Direction
     needed : tuple of bool
         Of ``Inputs.flat``.
     samples : int or None
@@ -41,7 +41,7 @@ class Gradients:
         has gradients of its own: a first axis more.
     """
 
-    how: Pass
+    how: Direction
     needed: tuple[bool, ...]
     samples: int | None = None
 
@@ -64,23 +64,28 @@ class Gradients:
         pairs = zip(found, out_of, strict=True)
         return tuple(g if r is None else g.flatten(r, r + 1) for g, r in pairs)
 
-    def by_kernels(self, flat: Given, incoming: Given, kept: Kept) -> list[Tensor | None]:
+    def by_kernels(self, flat: Given, incoming: Given, saved: Saved) -> list[Tensor | None]:
         """The same of a pass that was made, at the places of ``Inputs.flat``."""
-        how, (dy, *dlast) = self.how, incoming
+        how = self.how
         if self.samples is None:
-            return list(how.backward(how.inputs(flat), kept, dy, dlast, self.needed))
+            return list(how.backward(how.inputs(flat), saved, incoming, self.needed))
         whole = how.repeated(self.samples)
-        found = whole.backward(whole.inputs(flat), kept, dy, dlast, self.needed, "gradient")
+        found = whole.backward(whole.inputs(flat), saved, incoming, self.needed, by_row=True)
         axes = zip(found, Axes.of(how).flat, strict=True)
         return [
             g if g is None or axis is not None else _summed(unfold(g, self.samples, 0))
             for g, axis in axes
         ]
 
-    def rows(self, x: Tensor) -> int:
-        """How many rows of a batch each sample has."""
-        batch = self.how.batch(x)
-        return batch if self.how.offsets is not None else batch // (self.samples or 1)
+    def nbytes_apart(self, x: Tensor, tensors: Given) -> int:
+        """Bytes of the needed weight gradients of all rows of `x`, if samples have several rows."""
+        samples, batch = self.samples or 1, self.how.batch(x)
+        rows = batch if self.how.offsets is not None else batch // samples
+        if rows == 1:
+            return 0  # these are what is returned
+        weights = [*zip(tensors, self.needed, strict=False)][1 + self.how.parts :]
+        of_row = sum(t.numel() for t, is_ in weights if is_ and t is not None)
+        return samples * rows * of_row * x.element_size()
 
     def repeated(self, times: int) -> Gradients:
         """Of so many times the samples."""

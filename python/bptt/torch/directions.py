@@ -12,9 +12,9 @@ from ..cells import Cell
 from ..checks import Array
 from ..row_map import mirrored_rows
 from .autograd import run
-from .passes import Inputs, Pass
+from .passes import Direction, Inputs
 
-__all__ = ["Rows", "Stack", "run_stack"]
+__all__ = ["Layers", "Rows", "run_stack"]
 
 
 class Rows(NamedTuple):
@@ -30,7 +30,7 @@ class Rows(NamedTuple):
         return lambda rows: rows.index_select(0, index)
 
 
-class Stack(NamedTuple):
+class Layers(NamedTuple):
     """Attributes
     ----------
     cell : Cell
@@ -49,14 +49,14 @@ class Stack(NamedTuple):
 
 
 def run_stack(
-    stack: Stack, x: Tensor, state: tuple[Tensor, ...] | None, rows: Rows
+    stack: Layers, x: Tensor, state: tuple[Tensor, ...] | None, rows: Rows
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """y (T, B, D*H) of the top layer, and the final state, of each part (L*D, B, H).
 
     `x` is (T, B, I), or (N, I) of packed rows; `state` has (L*D, B, H) of each part, or is None for
     zeros.
     """
-    how = Pass(stack.cell, rows.offsets)
+    how = Direction(stack.cell, rows.offsets)
     entering = _entering(stack, state)
     if len(entering) == 1:
         y, *last = run(how, Inputs(x, entering[0], stack.weights[0]))
@@ -77,7 +77,7 @@ def run_stack(
 
 
 def _entering(
-    stack: Stack, state: tuple[Tensor, ...] | None
+    stack: Layers, state: tuple[Tensor, ...] | None
 ) -> list[tuple[Tensor, ...]] | list[tuple[None, ...]]:
     """The initial state of each direction."""
     if state is None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .passes import WEIGHTS, Pass
+from .passes import WEIGHTS, Direction
 
 __all__ = ["Axes", "each", "fold", "unfold"]
 
@@ -35,7 +35,7 @@ class Axes(NamedTuple):
     kept: Callable[[int], tuple[int, ...]]
 
     @classmethod
-    def of(cls, how: Pass) -> Axes:
+    def of(cls, how: Direction) -> Axes:
         parts, y = how.parts, 1 if how.offsets is None else 0
         state = (0,) * parts
         return cls(

@@ -26,6 +26,7 @@ __all__ = [
     "route",
     "traced",
     "transforms",
+    "undisturbed",
 ]
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -44,6 +45,18 @@ def route(x: Any) -> Route:
     if transforms() or forward_mode():
         return Route.TRANSFORMS
     return Route.OPERATORS if traced(x) else Route.EAGER
+
+
+def undisturbed() -> bool:
+    """Whether PyTorch does nothing beside computing, whatever it computes with."""
+    return not (
+        torch.compiler.is_compiling()
+        or transforms()
+        or forward_mode()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._is_tracing()
+        or torch.is_autocast_enabled("cpu")
+    )
 
 
 def transforms() -> bool:

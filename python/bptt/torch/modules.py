@@ -15,13 +15,19 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import CELLS, Cell
 from .arguments import fits, offsets_of
-from .directions import Rows, Stack, run_stack
+from .autograd import run_layered
+from .directions import Layers, Rows, run_stack
+from .modes import undisturbed
+from .passes import Direction
 from .reasons import why_torch
 from .telling import tell_of_torch
 
 __all__ = ["GRU", "LSTM", "MODES", "RNN", "Fused"]
 
+# What the weights of the first layer are called.
+NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 MODES = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
+_DIRECTIONS = {mode: Direction(CELLS[cell]) for mode, cell in MODES.items()}
 
 
 class Fused(torch.nn.RNNBase):
@@ -33,6 +39,10 @@ class Fused(torch.nn.RNNBase):
 
         ``bptt.torch.why(module, input, hx)`` tells who computes a call.
         """
+        if undisturbed():
+            found = self._forward_of_one(input, hx)
+            if found is not None:
+                return found
         weights = self._weights()
         reason = why_torch(self, weights, input, hx)
         if reason is not None:
@@ -57,6 +67,31 @@ class Fused(torch.nn.RNNBase):
         if not batched:
             y, last = y.squeeze(axis), tuple(part.squeeze(1) for part in last)
         return y, self._given(last)
+
+    def _forward_of_one(self, x: Any, hx: Any) -> Any:
+        """The commonest call, of a layer in one direction, with few questions asked: those about
+        tensors the kernels ask. None if it is another call, or not as it should be."""
+        if self.num_layers != 1 or self.bidirectional or self.batch_first or self.proj_size:
+            return None
+        own, how = self._parameters, _DIRECTIONS[self.mode]
+        w_ih, w_hh, b_ih, b_hh = map(own.get, NAMES)
+        if hx is None:
+            hx = (None,) * how.parts
+        elif how.parts == 1:
+            hx = (hx,)
+        if (
+            type(x) is not Tensor
+            or w_hh is None
+            or type(hx) is not tuple
+            or len(hx) != how.parts
+            or (b_ih is not None) is not self.bias
+            or (b_hh is not None) is not self.bias
+            or x.shape[-1:] != (self.input_size,)
+            or w_hh.shape[-1:] != (self.hidden_size,)
+        ):
+            return None
+        found = run_layered(how, (x, *hx, w_ih, w_hh, b_ih, b_hh))
+        return None if found is None else (found[0], found[1] if how.parts == 1 else found[1:])
 
     def _forward_packed(
         self, weights: list[Tensor], input: PackedSequence, hx: Any, rows: Rows
@@ -87,12 +122,12 @@ class Fused(torch.nn.RNNBase):
     def _cell(self) -> Cell:
         return CELLS[MODES[self.mode]]
 
-    def _stack(self, weights: list[Tensor]) -> Stack:
+    def _stack(self, weights: list[Tensor]) -> Layers:
         each = 4 if self.bias else 2
         absent = (None,) * (4 - each)
         of_directions = [(*weights[i : i + each], *absent) for i in range(0, len(weights), each)]
         dropout = self.dropout if self.training else 0.0
-        return Stack(self._cell, of_directions, 2 if self.bidirectional else 1, dropout)
+        return Layers(self._cell, of_directions, 2 if self.bidirectional else 1, dropout)
 
     def _given(self, state: tuple[Tensor, ...]) -> Any:
         """A state as PyTorch has it."""

@@ -16,7 +16,7 @@ from .arrays import DTYPES
 from .autograd import run
 from .modes import traced
 from .moved_rows import MovedRows
-from .passes import WEIGHTS, Inputs, Pass
+from .passes import WEIGHTS, Direction, Inputs
 
 __all__ = ["Weights", "layer"]
 
@@ -95,7 +95,7 @@ def layer(
     if state is not None:
         given = _read_state(kind, state, (rows.map.batch, w_hh.shape[1]), w_hh)
     entering = rows.gather_state(given, len(kind.states), w_hh)
-    y, *last = run(Pass(kind, rows.map.offsets), Inputs(rows.gather(x), entering, weights))
+    y, *last = run(Direction(kind, rows.map.offsets), Inputs(rows.gather(x), entering, weights))
     return rows.scatter(y), as_given(rows.scatter_state(tuple(last)))
 
 
@@ -108,7 +108,7 @@ def _run_dense(
     given: tuple[Tensor | None, ...] = (None,) * len(cell.states)
     if state is not None:
         given = _read_state(cell, state, (x.shape[1], w_hh.shape[1]), w_hh)
-    y, *last = run(Pass(cell), Inputs(x, given, weights))
+    y, *last = run(Direction(cell), Inputs(x, given, weights))
     return y, as_given(tuple(last))
 
 

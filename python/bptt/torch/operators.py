@@ -19,7 +19,7 @@ from torch._compile import _disable_dynamo
 
 from ..cells import get_cell
 from .derivatives import Gradients, outputs_of, pull_back
-from .passes import WEIGHTS, Inputs, Kept, Pass
+from .passes import WEIGHTS, Direction, Inputs, Saved
 
 __all__ = ["backward", "forward", "run_operator"]
 
@@ -33,7 +33,7 @@ _STATES = 2
 _IN_FLAT, _INTO = 1 + _STATES + len(WEIGHTS), 1 + _STATES  # places of `_FLAT` and of `_INCOMING`
 
 
-def run_operator(how: Pass, inputs: Inputs) -> Tensors:
+def run_operator(how: Direction, inputs: Inputs) -> Tensors:
     """y of all steps, and each part of the state after the last step."""
     flat = inputs.flat()
     if how.offsets is not None:
@@ -43,14 +43,14 @@ def run_operator(how: Pass, inputs: Inputs) -> Tensors:
     return (y, *last[: how.parts])
 
 
-def forward(how: Pass, inputs: Inputs, save: bool) -> Kept:
-    """``Pass.forward`` by the operator; `save`: gates, if they are for others than the backend."""
-    flat = _widened(how, 1, inputs.flat())
-    y, c_y, *last, saved = torch.ops.bptt.layer(how.cell.name, *flat, save)
-    return _kept(how, (y, c_y, saved))._replace(last=tuple(last[: how.parts]))
+def forward(how: Direction, flat: Given, save: bool) -> Tensors:
+    """``Direction.forward`` by the operator; `save`: gates, if others than it handle them."""
+    y, c_y, *last, gates = torch.ops.bptt.layer(how.cell.name, *_widened(how, 1, flat), save)
+    saved = _saved(how, (y, c_y, gates))
+    return (*saved.history, *last[: how.parts], *saved.gates)
 
 
-def backward(of: Gradients, flat: Given, incoming: Given, kept: Kept) -> list[Tensor | None]:
+def backward(of: Gradients, flat: Given, incoming: Given, saved: Saved) -> list[Tensor | None]:
     """``Gradients.by_kernels`` by the operator."""
     how = of.how
     found = torch.ops.bptt.layer_backward(
@@ -59,7 +59,7 @@ def backward(of: Gradients, flat: Given, incoming: Given, kept: Kept) -> list[Te
         of.samples,
         *_widened(how, 1, flat),
         *_widened(how, 1, incoming),
-        *_results(how, [kept.history], kept.saved, flat[0]),
+        *_results(how, [saved.history], saved.gates, flat[0]),
     )
     return [g if is_ else None for g, is_ in zip(_narrowed(how, 1, found), of.needed, strict=True)]
 
@@ -67,28 +67,27 @@ def backward(of: Gradients, flat: Given, incoming: Given, kept: Kept) -> list[Te
 # --- one list of arguments for all cells -------------------------------------------------------
 
 
-def _widened(how: Pass, at: int, each: Sequence[Any], absent: Any = None) -> list[Any]:
+def _widened(how: Direction, at: int, each: Sequence[Any], absent: Any = None) -> list[Any]:
     """With a place for each state that a cell may have, of which the first is `at`."""
     return [*each[: at + how.parts], *[absent] * (_STATES - how.parts), *each[at + how.parts :]]
 
 
-def _narrowed(how: Pass, at: int, each: Sequence[Any]) -> list[Any]:
+def _narrowed(how: Direction, at: int, each: Sequence[Any]) -> list[Any]:
     """The other way round."""
     return [*each[: at + how.parts], *each[at + _STATES :]]
 
 
-def _results(how: Pass, states: Sequence[Tensors], saved: Tensors, like: Any) -> list[Tensor]:
-    """States, and what is saved, as the operator has them."""
-    assert len(saved) <= 1, "more arrays than the operator has places for"
-    absent = iter([like.new_empty(0) for _ in range(2 * _STATES + 1)])
+def _results(how: Direction, states: Sequence[Tensors], gates: Tensors, like: Any) -> list[Tensor]:
+    """States, and gates, as the operator has them."""
+    assert len(gates) <= 1, "more arrays than the operator has places for"
     every = [each for parts in states for each in _widened(how, 0, parts)]
-    return [next(absent) if each is None else each for each in (*every, *(saved or (None,)))]
+    return [like.new_empty(0) if each is None else each for each in (*every, *(gates or (None,)))]
 
 
-def _kept(how: Pass, results: Sequence[Tensor]) -> Kept:
+def _saved(how: Direction, results: Sequence[Tensor]) -> Saved:
     """The other way round, of the history."""
-    *history, saved = results
-    return Kept(tuple(history[: how.parts]), (), (saved,) if saved.dim() > 1 else ())
+    *history, gates = results
+    return Saved(tuple(history[: how.parts]), (gates,) if gates.dim() > 1 else ())
 
 
 # --- bptt::layer -------------------------------------------------------------------------------
@@ -101,17 +100,18 @@ torch.library.define(
 
 
 def _layer(cell: str, *arguments: Any) -> Tensors:
-    how, (*flat, save) = Pass(get_cell(cell)), arguments
+    how, (*flat, save) = Direction(get_cell(cell)), arguments
     x = flat[0]
-    kept = how.forward(how.inputs(_narrowed(how, 1, flat)), how.save(x.dtype, save))
-    return tuple(_results(how, (kept.history, kept.last), kept.saved, x))
+    found, parts = how.forward(_narrowed(how, 1, flat), how.save(x.dtype, save)), how.parts
+    states = (found[:parts], found[parts : 2 * parts])
+    return tuple(_results(how, states, found[2 * parts :], x))
 
 
 torch.library.impl("bptt::layer", "cpu", _disable_dynamo(_layer))
 
 
 def _layer_fake(cell: str, *arguments: Any) -> Tensors:
-    how, (*flat, save) = Pass(get_cell(cell)), arguments
+    how, (*flat, save) = Direction(get_cell(cell)), arguments
     x, w_hh = flat[0], flat[4]
     (steps, batch), hidden = x.shape[:2], w_hh.shape[1]
     absent = _STATES - how.parts
@@ -162,9 +162,9 @@ def _split(tensors: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequen
 
 
 def _gradients(cell: str, needed: list[bool], samples: int | None, *tensors: Any) -> Tensors:
-    how, (flat, incoming, kept) = Pass(get_cell(cell)), _split(tensors)
+    how, (flat, incoming, kept) = Direction(get_cell(cell)), _split(tensors)
     of = Gradients(how, tuple(_narrowed(how, 1, needed)), samples)
-    read = _narrowed(how, 1, flat), _narrowed(how, 1, incoming), _kept(how, kept)
+    read = _narrowed(how, 1, flat), _narrowed(how, 1, incoming), _saved(how, kept)
     found = _widened(how, 1, of.by_kernels(*read))
     return tuple(flat[0].new_empty(0) if g is None else g for g in found)
 
@@ -187,7 +187,7 @@ torch.library.register_fake("bptt::layer_backward", _gradients_fake)
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
     cell, needed, samples, *tensors = inputs
-    how, (flat, incoming, kept) = Pass(get_cell(cell)), _split(tensors)
+    how, (flat, incoming, kept) = Direction(get_cell(cell)), _split(tensors)
     ctx.of, ctx.kept = Gradients(how, tuple(_narrowed(how, 1, needed)), samples), len(kept)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*_narrowed(how, 1, flat), *_narrowed(how, 1, incoming))

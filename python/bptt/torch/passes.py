@@ -17,9 +17,10 @@ from ..checks import Array
 from ..params import Params
 from ..states import as_tuple
 from ..threads import at_most
+from . import direct
 from .arrays import DTYPES, array_of, tensor_of
 
-__all__ = ["WEIGHTS", "Inputs", "Kept", "Pass"]
+__all__ = ["WEIGHTS", "Direction", "Inputs", "Saved"]
 
 # Of one direction, in the order of PyTorch's flat weights; biases may be None.
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
@@ -45,17 +46,16 @@ class Inputs(NamedTuple):
         return (self.x, *self.state, *self.weights)
 
 
-class Kept(NamedTuple):
-    """What a pass leaves: each part of the state after every step, and after the last, and what
-    BPTT reads beside."""
+class Saved(NamedTuple):
+    """What BPTT reads of the pass forward: each part of the state after every step, and gates. Not
+    the last state, which the caller may change in place."""
 
     history: tuple[Tensor, ...]
-    last: tuple[Tensor, ...]
-    saved: tuple[Tensor, ...]
+    gates: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Pass:
+class Direction:
     """How a layer is run.
 
     Attributes
@@ -79,42 +79,64 @@ class Pass:
         assert x is not None
         return Inputs(x, tuple(more[: self.parts]), tuple(more[self.parts :]))
 
-    def kept(self, flat: Sequence[Tensor]) -> Kept:
-        """The history and what is saved, named again: what BPTT reads, and not the last state,
-        which the caller may change in place."""
-        return Kept(tuple(flat[: self.parts]), (), tuple(flat[self.parts :]))
+    def saved(self, flat: Sequence[Tensor]) -> Saved:
+        """The history and the gates in a row, named again."""
+        return Saved(tuple(flat[: self.parts]), tuple(flat[self.parts :]))
 
-    def forward(self, inputs: Inputs, save: str) -> Kept:
-        """Run through x; `save` is one of ``protocol.SAVE``."""
-        layer = self._layer(inputs)
-        with at_most(torch.get_num_threads()):
+    def forward(self, flat: Sequence[Tensor | None], save: str) -> tuple[Tensor, ...]:
+        """Each part of the state after every step, and after the last, and what is saved beside:
+        `save` is one of ``protocol.SAVE``. `flat` is ``Inputs.flat()``."""
+        if self._direct(flat[0]):
+            found = direct.forward(self.cell, flat, self.offsets, False, save == "gates")
+            if found is not None:
+                return found
+        layer = self._layer(self.inputs(flat))
+        with at_most(direct.num_threads()):
             record = self._backend(layer).forward(layer, save)
-        return Kept(*map(_tensors_of, (record.history, record.state, record.saved)))
+        return tuple(map(tensor_of, (*record.history, *record.state, *record.saved)))
 
     def backward(
         self,
         inputs: Inputs,
-        kept: Kept,
-        dy: Tensor | None,
-        dlast: Sequence[Tensor | None],
+        saved: Saved,
+        incoming: Sequence[Tensor | None],
         needed: Sequence[bool],
-        per_row: str | None = None,
+        by_row: bool = False,
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at the
-        state after the last step; `per_row` is that of ``protocol.Request``."""
+        """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at each
+        part of the state after the last step; `by_row`: of weights those of each row of the batch,
+        (B, ...)."""
+        if self._direct(inputs.x):
+            flat, kept = inputs.flat(), (*saved.history, *saved.gates)
+            given = (self.cell, flat, self.offsets, False, kept, incoming, needed, by_row)
+            found = direct.backward(*given)
+            if found is not None:
+                return found
+        return self._backward_of_arrays(inputs, saved, incoming, needed, by_row)
+
+    def _backward_of_arrays(
+        self,
+        inputs: Inputs,
+        saved: Saved,
+        incoming: Sequence[Tensor | None],
+        needed: Sequence[bool],
+        by_row: bool,
+    ) -> tuple[Tensor | None, ...]:
+        """By whatever backend there is."""
         layer = self._layer(inputs)
-        history, last, saved = (tuple(array_of(t) for t in each) for each in kept)
-        record = Record(history, last, saved)
+        dy, *dlast = incoming
+        history, gates = (tuple(array_of(t) for t in each) for each in saved)
+        record = Record(history, (), gates)
         into_state = None
         if any(d is not None for d in dlast):
             into_state = tuple(_array_or_none(d) for d in dlast)
         nothing = (None,) * (self.parts - 1)
-        incoming = Incoming((_array_or_none(dy), *nothing), into_state)
+        given = Incoming((_array_or_none(dy), *nothing), into_state)
         names = ("x", *("state",) * self.parts, *WEIGHTS)
         wanted = frozenset(name for name, is_ in zip(names, needed, strict=True) if is_)
-        request = Request(wanted=wanted, per_row=per_row)
-        with at_most(torch.get_num_threads()):
-            found = self._backend(layer).backward(layer, record, incoming, request)
+        request = Request(wanted=wanted, per_row="gradient" if by_row else None)
+        with at_most(direct.num_threads()):
+            found = self._backend(layer).backward(layer, record, given, request)
         state = as_tuple(found.state) if "state" in wanted else (None,) * self.parts
         grads = (found.x, *state, *(getattr(found, name) for name in WEIGHTS))
         return tuple(
@@ -127,13 +149,17 @@ class Pass:
         rows of y, if they are wanted and it has such, else nothing."""
         return "gates" if gates and self._of_dtype(DTYPES[dtype]).one_saved else "minimal"
 
-    def repeated(self, times: int) -> Pass:
+    def repeated(self, times: int) -> Direction:
         """The pass of so many batches at once; of each row they lie side by side."""
         return replace(self, offsets=None if self.offsets is None else times * self.offsets)
 
     def batch(self, x: Tensor) -> int:
         """How many sequences there are."""
         return x.shape[1] if self.offsets is None else int(self.offsets[1])
+
+    def _direct(self, x: Tensor | None) -> bool:
+        """Whether the compiled kernels are what computes this."""
+        return x is not None and self._of_dtype(DTYPES[x.dtype]).name == "native"
 
     def _layer(self, inputs: Inputs) -> Layer:
         x = array_of(inputs.x)
@@ -149,10 +175,6 @@ class Pass:
 
     def _of_dtype(self, dtype: Any) -> Backend:
         return resolve("auto", self.cell, dtype)
-
-
-def _tensors_of(arrays: tuple[Array, ...]) -> tuple[Tensor, ...]:
-    return tuple(map(tensor_of, arrays))
 
 
 def _array_or_none(tensor: Tensor | None) -> Array | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,13 +14,11 @@ from torch.nn.utils.rnn import PackedSequence
 from .. import checks
 from ..cells import Cell, get_cell
 from ..sequence_options import Flags, Integers
+from .modules import NAMES
 from .one_layer import layer
 from .passes import WEIGHTS
 
-__all__ = ["NAMES", "Recurrent"]
-
-# What modules of PyTorch call each of `WEIGHTS`.
-NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+__all__ = ["Recurrent"]
 
 
 class Recurrent(torch.nn.Module):
@@ -99,11 +100,14 @@ class Recurrent(torch.nn.Module):
         if not isinstance(x, PackedSequence):
             options |= {"lengths": lengths, "batch_sizes": batch_sizes}
             by_batch = self.batch_first and batch_sizes is None
-            return layer(self.cell, params, x, state, batch_first=by_batch, **options)  # type: ignore[arg-type]
+            with _errors_named_as_here():
+                return layer(self.cell, params, x, state, batch_first=by_batch, **options)  # type: ignore[arg-type]
         if lengths is not None or batch_sizes is not None:
             raise ValueError("lengths, batch_sizes: expected neither beside a PackedSequence")
         state = _permuted(state, x.sorted_indices)
-        y, last = layer(self.cell, params, x.data, state, batch_sizes=x.batch_sizes, **options)  # type: ignore[arg-type]
+        options["batch_sizes"] = x.batch_sizes
+        with _errors_named_as_here():
+            y, last = layer(self.cell, params, x.data, state, **options)  # type: ignore[arg-type]
         return x._replace(data=y), _permuted(last, x.unsorted_indices)
 
     def _params(self) -> dict[str, Tensor | None]:
@@ -113,6 +117,18 @@ class Recurrent(torch.nn.Module):
         found = f"{self.cell.name}, {self.input_size}, {self.hidden_size}"
         found += "" if self.bias else ", bias=False"
         return found + (", batch_first=True" if self.batch_first else "")
+
+
+@contextmanager
+def _errors_named_as_here() -> Iterator[None]:
+    """Errors that speak of `WEIGHTS` by the names that the module has for them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        names = dict(zip(WEIGHTS, NAMES, strict=True))
+        said = re.sub(rf"\b({'|'.join(WEIGHTS)})\b", lambda w: names[w[0]], str(error))
+        error.args = (said,)
+        raise
 
 
 def _permuted(state: Any, index: Tensor | None) -> Any:

@@ -22,19 +22,19 @@ from . import operators
 from .derivatives import Gradients, outputs_of, pull_back
 from .folding import Axes, each, fold, unfold
 from .modes import by_composite, traced
-from .passes import Inputs, Kept, Pass
+from .passes import Direction, Inputs, Saved
 
 __all__ = ["pull_back_pass", "run_pass"]
 
 Tensors = tuple[Tensor, ...]
 Given = Sequence[Tensor | None]
 
-# Of samples with more rows than this the ways back are made one after the other: the weight
-# gradients of single rows, to be added up, take longer to write.
-_MOST_ROWS = 2
+# Where the weight gradients of all rows, to be added up for each sample, take more bytes than this,
+# the ways back are made one after the other.
+_MOST_BYTES = 1 << 28
 
 
-def run_pass(how: Pass, inputs: Inputs) -> Tensors:
+def run_pass(how: Direction, inputs: Inputs) -> Tensors:
     """y of all steps, and each part of the state after the last step."""
     if _by_composite(how, inputs):
         return outputs_of(how, inputs.flat())
@@ -43,7 +43,7 @@ def run_pass(how: Pass, inputs: Inputs) -> Tensors:
 
 
 def pull_back_pass(
-    how: Pass, inputs: Inputs, kept: Kept, incoming: Given, needed: Sequence[bool]
+    how: Direction, inputs: Inputs, saved: Saved, incoming: Given, needed: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at the state
     after the last step."""
@@ -51,26 +51,24 @@ def pull_back_pass(
     if _by_composite(how, inputs):
         found = iter(of(*inputs.flat(), *incoming))
         return tuple(next(found) if is_ else None for is_ in needed)
-    read = (*inputs.flat(), *incoming, *kept.history, *kept.saved)
+    read = (*inputs.flat(), *incoming, *saved.history, *saved.gates)
     found = iter(_Backward.apply(of, *read))
     return tuple(next(found) if is_ else None for is_ in needed)
 
 
-def _by_composite(how: Pass, inputs: Inputs) -> bool:
+def _by_composite(how: Direction, inputs: Inputs) -> bool:
     return by_composite() or (how.offsets is not None and traced(inputs.x))
 
 
 class _Forward(torch.autograd.Function):
-    """``Inputs.flat`` to what a pass keeps: the history, the last state, and what is saved."""
+    """``Inputs.flat`` to the history, the last state, and what is saved beside."""
 
     @staticmethod
-    def forward(how: Pass, save: bool, *flat: Any) -> Tensors:
-        inputs = how.inputs(flat)
-        if traced(inputs.x):
-            kept = operators.forward(how, inputs, save)
-        else:
-            kept = how.forward(inputs, how.save(inputs.x.dtype, save))
-        return (*kept.history, *kept.last, *kept.saved)
+    def forward(how: Direction, save: bool, *flat: Any) -> Tensors:
+        x = flat[0]
+        if traced(x):
+            return operators.forward(how, flat, save)
+        return how.forward(flat, how.save(x.dtype, save))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
@@ -87,11 +85,11 @@ class _Forward(torch.autograd.Function):
         if not any(needed) or all(d is None for d in incoming):
             return (None,) * (2 + len(needed))
         tensors = ctx.saved_tensors
-        inputs, kept = how.inputs(tensors), how.kept(tensors[len(needed) :])
-        return (None, None, *pull_back_pass(how, inputs, kept, incoming, needed))
+        inputs, saved = how.inputs(tensors), how.saved(tensors[len(needed) :])
+        return (None, None, *pull_back_pass(how, inputs, saved, incoming, needed))
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, how: Pass, save: bool, *flat: Tensor | None) -> Any:
+    def vmap(info: Any, in_dims: Any, how: Direction, save: bool, *flat: Tensor | None) -> Any:
         n, dims, axes = info.batch_size, in_dims[2:], Axes.of(how)
         if axes.differing_weights(dims):
             found = each(lambda own: _Forward.apply(how, save, *own), flat, dims, n)
@@ -111,7 +109,7 @@ class _Backward(torch.autograd.Function):
     def forward(of: Gradients, *tensors: Tensor | None) -> Tensors:
         flat, incoming, kept = of.split(tensors)
         found = operators.backward if traced(flat[0]) else Gradients.by_kernels
-        return tuple(g for g in found(of, flat, incoming, of.how.kept(kept)) if g is not None)
+        return tuple(g for g in found(of, flat, incoming, of.how.saved(kept)) if g is not None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
@@ -134,8 +132,7 @@ class _Backward(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, of: Gradients, *tensors: Any) -> Any:
         n, dims, axes = info.batch_size, in_dims[1:], Axes.of(of.how)
         x = tensors[0] if dims[0] is None else tensors[0].select(dims[0], 0)
-        large = any(of.needed[1 + of.how.parts :]) and of.rows(x) > _MOST_ROWS
-        if large or axes.differing_weights(dims):
+        if of.nbytes_apart(x, tensors) * n > _MOST_BYTES or axes.differing_weights(dims):
             found = each(lambda own: _Backward.apply(of, *own), tensors, dims, n)
             return found, (0,) * len(found)
         kept = of.split(tensors)[2]

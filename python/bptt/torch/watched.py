@@ -18,8 +18,8 @@ from ..checks import Array
 from ..row_map import RowMap
 from ..sequence_options import described, read_row_map
 from .arrays import DTYPES, array_of
-from .modules import MODES, Fused
-from .recurrent import NAMES, Recurrent
+from .modules import MODES, NAMES, Fused
+from .recurrent import Recurrent
 
 __all__ = ["Call", "expect_layer", "read_call"]
 
