@@ -4,7 +4,8 @@
 
 The text comes with Python: the language reference, as `help` shows it. Both models begin with the
 same weights and see the same batches. Prints the loss of both on a part of the text that they were
-not trained on, which has to agree, and the time that each took.
+not trained on, which has to agree, and the time that each took; and how far back the gradient of
+the layers reached while they learned, which ``--out`` draws.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import time
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import bptt.torch
@@ -70,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--cell", choices=("lstm", "gru"), default="lstm")
     parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--out", type=Path, help="where the horizon is drawn; needs matplotlib")
     parser.add_argument("--quick", action="store_true", help="does it run?")
     options = parser.parse_args()
     updates, steps, hidden = (3, 32, 32) if options.quick else (options.updates, 128, 128)
@@ -80,6 +83,7 @@ def main() -> None:
     theirs = Model(options.cell, characters, hidden)
     ours = copy.deepcopy(theirs)
     print("replaced:", *bptt.torch.replace(ours))  # the one line
+    monitor = bptt.torch.LagMonitor(ours.rnn)
     both = {"torch.nn": Training(theirs), "bptt.torch": Training(ours)}
 
     for update in range(updates):
@@ -95,6 +99,14 @@ def main() -> None:
         with torch.no_grad():
             found[name] = loss_of(training.model, windows).item()
         print(f"{name:<10} {training.seconds:6.2f} s   held-out loss {found[name]:.4f}")
+    first, last = monitor.history[0], monitor.history[-1]
+    print(
+        f"the gradient reached {first.horizon} characters back at first, {last.horizon} at last; "
+        f"{len(monitor.history)} measurements took {monitor.overhead:.1%} of the training"
+    )
+    if options.out is not None:
+        monitor.plot().savefig(options.out, dpi=150)
+        print("drawn:", options.out)
     if abs(found["torch.nn"] - found["bptt.torch"]) > 0.01 * found["torch.nn"]:
         raise SystemExit("the losses differ")
 
