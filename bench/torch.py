@@ -4,6 +4,7 @@
   `design`, of two layers, of both directions, and with the batch first
 - packed: the same of a PackedSequence, whose lengths rise evenly from 1 to T
 - calls: one call at T = B = 1, without gradients and with
+- compiled: a training step of a layer and a readout by torch.compile, over the same without it
 - beside: a call (forward, and the gradients of the weights) in alternation with a product of two
   512 x 512 matrices by torch.matmul, each over its own time alone; torch.nn's beside it, without a
   goal
@@ -41,6 +42,7 @@ _OF_VARIANTS = (32, 128, 128, 128)  # B, T, I, H
 _RAGGED, _SMALL_LONG = (32, 128, 128, 128), (8, 2000, 64, 64)
 _SMALL, _SMALLER = (1, 1, 64, 64), (4, 40, 17, 33)  # the second with --quick
 _STEP_GOAL, _RAGGED_GOAL, _SMALL_LONG_GOAL = 1.0, 1 / 8, 1 / 20
+_COMPILED_GOAL = 1.0
 _CALL_GOALS = {"without gradients": 0.6, "with gradients": 0.7}
 _BESIDE_GOAL = 1.05
 _MEANS = {"lstm": 1 / 1.5, "gru": 1 / 3, "tanh": 1 / 2.5}  # of the steps of a cell
@@ -102,6 +104,43 @@ def _calls(options: Namespace) -> Iterator[Task]:
         yield _contest(pair, work, kind, _CALL_GOALS[name], options, unit="us")
 
 
+def _compiled(options: Namespace) -> Iterator[Task]:
+    import bptt.torch
+    import torch
+
+    bptt.torch.allow_compile()
+    backend = "aot_eager" if options.quick else "inductor"  # which needs a C++ compiler
+    for cell in options.cell[: 1 if options.quick else None]:
+        pair = Pair.make(cell, _SMALLER if options.quick else _OF_VARIANTS)
+        model = _with_readout(pair.ours)
+        modules = {
+            "compiled": torch.compile(copy.deepcopy(model), fullgraph=True, backend=backend),
+            "eager": model,
+        }
+        turns = {
+            name: Timed(Step(module, pair.x, pair.dy), options.min_time)
+            for name, module in modules.items()
+        }
+        row = Row("torch", "a training step by torch.compile, over without", pair.name)
+        yield judged(row, _COMPILED_GOAL, turns, options.rounds)
+
+
+def _with_readout(layer: Any) -> Any:
+    """A model that holds the layer: of y as many outputs, in a tuple as the layer has them."""
+    import torch
+
+    class Model(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+            self.readout = torch.nn.Linear(layer.hidden_size, layer.hidden_size)
+
+        def forward(self, x: Any) -> Any:
+            return (self.readout(self.layer(x)[0]),)
+
+    return Model()
+
+
 def _beside(options: Namespace) -> Iterator[Task]:
     import torch
 
@@ -123,7 +162,13 @@ def _beside(options: Namespace) -> Iterator[Task]:
                 yield judged(Row("torch", work, pair.name), goal, turns, options.rounds)
 
 
-_PARTS = {"steps": _steps, "packed": _packed, "calls": _calls, "beside": _beside}
+_PARTS = {
+    "steps": _steps,
+    "packed": _packed,
+    "calls": _calls,
+    "compiled": _compiled,
+    "beside": _beside,
+}
 
 
 @dataclass(frozen=True)

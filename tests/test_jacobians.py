@@ -277,7 +277,7 @@ def test_a_norm_that_overflows_is_nan() -> None:
         ({"distances": [2, 1]}, ValueError, "distances: expected them sorted"),
         ({"distances": [8]}, ValueError, "distances: expected at most 7, the initial state, got 8"),
         ({"distances": [0]}, ValueError, "distances: expected an integer of at least 1, got 0"),
-        ({"distances": 3}, TypeError, "distances: expected integers, got int"),
+        ({"distances": 3}, TypeError, "distances: expected a sequence of integers, got int"),
         ({"at": "first"}, ValueError, "at: expected 'last' or the number of a step"),
         ({"at": 7}, ValueError, "at: expected a step below 7"),
         ({"at": 1.5}, TypeError, "at: expected an integer, got float"),

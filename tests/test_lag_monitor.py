@@ -311,7 +311,7 @@ def test_overflow_leaves_a_record_without_a_horizon() -> None:
         ({"every": 0}, ValueError, "every: "),
         ({"sample": 0}, ValueError, "sample: "),
         ({"lags": [1], "max_lag": 1}, ValueError, "lags: "),
-        ({"lags": 5}, TypeError, "lags: expected integers, got int"),
+        ({"lags": 5}, TypeError, "lags: expected a sequence of integers, got int"),
         ({"lags": [3, 1]}, ValueError, "lags: expected them sorted"),
         ({"backend": "cuda"}, ValueError, "backend: expected one of"),
         ({"clock": 3}, TypeError, "clock: expected a function, got int"),

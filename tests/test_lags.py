@@ -643,7 +643,7 @@ P = make_problem("tanh", *SHAPE)
         ({"lags": [-1, 2]}, ValueError, "lags: expected"),
         ({"lags": [0, 9]}, ValueError, "lags: expected at most 8"),
         ({"lags": []}, ValueError, "lags: expected one at least"),
-        ({"lags": 3}, TypeError, "lags: expected integers, got int"),
+        ({"lags": 3}, TypeError, "lags: expected a sequence of integers, got int"),
         ({"lags": [0], "max_lag": 2}, ValueError, "lags: expected either lags or max_lag"),
         ({"at": np.zeros((9, 3))}, ValueError, "at: expected"),
         ({"target": None}, TypeError, "target: expected it, or dy"),

@@ -225,7 +225,7 @@ MOST_THREADS = 1024
 def rising(name: str, values: object, least: int, most: int | None, why: str) -> list[int]:
     """`values` as integers from `least` to `most`, the least one first."""
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(f"{name}: expected integers, got {type(values).__name__}")
+        raise TypeError(f"{name}: expected a sequence of integers, got {type(values).__name__}")
     found = [size(name, value, least=least) for value in values]
     if not found:
         raise ValueError(f"{name}: expected one at least, got none")
