@@ -110,6 +110,7 @@ OF_FRONT_ENDS = {
         "row_map",
         "sequence_options",
         "states",
+        "subnormals",
         "threads",
     ),
 }
