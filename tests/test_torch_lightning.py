@@ -25,6 +25,9 @@ def example() -> Any:
     return module
 
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning, about what it is built on
+
+
 class Writer:
     def __init__(self) -> None:
         self.scalars: list[tuple[str, float, int]] = []
