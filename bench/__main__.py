@@ -7,7 +7,7 @@ from .options import set_environment
 
 COMMANDS = (
     *("run", "builds", "kernels", "ladder", "lags", "overhead", "report", "sequences"),
-    "torch",
+    *("jax", "torch"),
 )
 
 if __name__ == "__main__":

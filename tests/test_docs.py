@@ -1,7 +1,7 @@
 """The Python examples of the documentation run, file by file, from top to bottom.
 
 A block that cannot run (it needs what a reader has) is opened by ```python no-run, and one that
-needs PyTorch by ```python torch.
+needs PyTorch by ```python torch, or JAX and flax by ```python jax.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_the_derivation_is_among_the_pages_with_examples() -> None:
 
 def test_every_mark_of_a_block_is_known() -> None:
     for page in PAGES:
-        assert set(marks(page)) <= {"", "no-run", "torch"}, page.name
+        assert set(marks(page)) <= {"", "no-run", "torch", "jax"}, page.name
 
 
 @pytest.fixture
@@ -59,6 +59,10 @@ def keep_cells() -> Iterator[None]:
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "torch" in marks(page):
         pytest.importorskip("torch")
+    if "jax" in marks(page):
+        pytest.importorskip("flax")
+        if bptt.info().jax is None:
+            pytest.skip("bptt was built without handlers for JAX")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "__main__"}
     for line, code in examples(page):

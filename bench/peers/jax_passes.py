@@ -54,7 +54,7 @@ def _forward(cell: str) -> Callable[..., Any]:
 
         def step(state: Any, g_t: Any) -> tuple[Any, Any]:
             recurrent = state[0] @ w_hh.T + (b_hh if gru else 0)
-            state = _STEPS[cell](g_t, recurrent, state)
+            state = STEPS[cell](g_t, recurrent, state)
             return state, state[0]
 
         return lax.scan(step, state, projected)[1]
@@ -75,7 +75,7 @@ def _gru(g_i: Any, g_h: Any, state: Any) -> Any:
 
 
 # A step of each cell: both sums and the states before -> the states after
-_STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
+STEPS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "linear": lambda g_i, g_h, state: (g_i + g_h,),
     "tanh": lambda g_i, g_h, state: (jnp.tanh(g_i + g_h),),
     "relu": lambda g_i, g_h, state: (jax.nn.relu(g_i + g_h),),

@@ -7,10 +7,12 @@
 #include <type_traits>
 #include <vector>
 
+#include "bindings/defaults.h"
 #include "bindings/interruptible.h"
 #include "bindings/requests.h"
 #include "bindings/stepper.h"
 #include "bindings/tensors.h"
+#include "bindings/xla.h"
 #include "engine/float_environment.h"
 #include "engine/openmp.h"
 #include "engine/row_copies.h"
@@ -395,6 +397,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("value_and_grad", py_value_and_grad);
   publish_stepper(m);
   publish_tensors(m);
+  m.def(
+      "set_default_threads", [](int threads) { default_threads = threads; },
+      "Of calls that are made without Python.");
+  m.def(
+      "set_default_flush_subnormals", [](bool flush) { default_flush_subnormals = flush; },
+      "Of calls that are made without Python.");
+  publish_xla(m);
   m.def("read_out", py_read_out);
   m.def("readout_gradient", py_readout_gradient);
 }

@@ -121,6 +121,12 @@ class Tensors:
         /,
     ) -> tuple[Any, ...] | None: ...
 
+def set_default_threads(threads: int) -> None: ...  # of calls that are made without Python
+def set_default_flush_subnormals(flush: bool) -> None: ...
+
+xla_ffi: str | None  # the version of the interface that handlers are built for
+
+def xla_handlers() -> dict[str, object]: ...  # a capsule for each target
 def backward(
     threads: int,
     flush: bool,

@@ -29,6 +29,9 @@ class Info:
         Instruction sets that could be chosen with ``BPTT_ISA`` on this CPU, best first.
     compiler : str or None
         What compiled the native kernels.
+    jax : str or None
+        The version of XLA's foreign function interface for which the handlers of `bptt.jax` are
+        built; None if they are not.
     threads : int
         Largest number of threads of one call.
     fma_peak, fma_peak_loads : float or None
@@ -48,6 +51,7 @@ class Info:
     isa: str | None
     isas: tuple[str, ...]
     compiler: str | None
+    jax: str | None
     threads: int
     fma_peak: float | None
     fma_peak_loads: float | None
@@ -69,6 +73,7 @@ class Info:
             "NumPy": self.numpy,
             "native ISA": native,
             "compiler": self.compiler or "-",
+            "JAX": f"handlers for XLA's FFI {self.jax}" if self.jax else "no handlers were built",
             "threads": str(self.threads),
             "FMA peak": f"{peak:.0f} GF/s a thread, {loads:.0f} with loads" if peak else "-",
             "Numba compile": "not used yet" if compiled is None else f"{compiled:.2f} s",
@@ -100,6 +105,7 @@ def info() -> Info:
         isa=isa,
         isas=() if _core is None else tuple(_core.isas()),
         compiler=None if _core is None else _core.compiler(),
+        jax=None if _core is None else _core.xla_ffi,
         threads=get_num_threads(),
         fma_peak=isa and _fma_peak(isa, False),
         fma_peak_loads=isa and _fma_peak(isa, True),

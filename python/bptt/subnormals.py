@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import checks
+from .compiled import core
 
 __all__ = ["get_flush_subnormals", "set_flush_subnormals"]
 
@@ -33,3 +34,5 @@ def set_flush_subnormals(flush: bool) -> None:
     """
     global _flush
     _flush = checks.boolean("flush", flush)
+    if core is not None:
+        core.set_default_flush_subnormals(_flush)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 
 from . import checks, control_groups, threadpoolctl
+from .compiled import core
 
 __all__ = ["at_most", "get_num_threads", "set_num_threads"]
 
@@ -31,7 +32,18 @@ def _usable_cpus() -> int:
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
-_num_threads = _initial_num_threads()
+_num_threads = 1
+
+
+def _keep(n: int) -> None:
+    """As the number of threads, also of calls that are made without Python."""
+    global _num_threads
+    _num_threads = n
+    if core is not None:
+        core.set_default_threads(n)
+
+
+_keep(_initial_num_threads())
 _of_caller = threading.local()
 
 
@@ -68,8 +80,7 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         If `n` is not an integer from 1 to 1024.
     """
-    global _num_threads
-    _num_threads = checks.num_threads("n", n)
+    _keep(checks.num_threads("n", n))
 
 
 def _limit_num_threads(n: int) -> None:
