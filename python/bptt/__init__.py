@@ -25,6 +25,7 @@ from .lags import (
     lag_gradients,
     lag_terms,
 )
+from .library import get_include, get_library_dir
 from .params import Params
 from .plan import Plan, plan
 from .prediction import Prediction, predict
@@ -64,6 +65,8 @@ __all__ = [
     "check_gradients",
     "forward",
     "get_flush_subnormals",
+    "get_include",
+    "get_library_dir",
     "get_num_threads",
     "info",
     "init_params",
