@@ -1,6 +1,6 @@
 """Writes scikit-learn's 1797 digits to a file, for digits.cpp: 64 pixels and the class in a line.
 
-    python write_digits.py FILE
+python write_digits.py FILE
 """
 
 import sys
