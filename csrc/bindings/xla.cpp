@@ -136,7 +136,7 @@ ffi::Error layer_handler(std::string_view cell, bool reverse, std::int64_t opera
 ffi::Error backward_handler(std::string_view cell, bool reverse, bool per_row,
                             std::int64_t operands, std::int64_t incoming, std::int64_t results,
                             ffi::RemainingArgs args, ffi::RemainingRets rets) {
-  const Operands in(args, operands), into(args, incoming, Places(operands).count());
+  const Operands in(args, operands), into(args, incoming, OperandSet(operands).count());
   const Results out(rets, results);
   return guarded(
       in, [&](auto zero) { run_backward<decltype(zero)>(cell, reverse, per_row, in, into, out); });

@@ -36,9 +36,9 @@ inline constexpr const char* kPlaceNames[] = {"x",    "h",     "c",       "w_ih"
                                               "b_ih", "b_hh",  "lengths", "reset", "y",
                                               "c_y",  "saved", "last_h",  "last_c"};
 
-class Places {
+class OperandSet {
  public:
-  explicit Places(std::int64_t bits) : bits_(bits) {}
+  explicit OperandSet(std::int64_t bits) : bits_(bits) {}
 
   bool has(Place place) const { return (bits_ >> static_cast<int>(place) & 1) != 0; }
   // Where it stands among those that there are.
@@ -102,7 +102,7 @@ class Operands {
 
  private:
   const ffi::RemainingArgs& args_;
-  const Places places_;
+  const OperandSet places_;
   const std::size_t first_;
 };
 
@@ -120,7 +120,7 @@ class Results {
 
  private:
   const ffi::RemainingRets& rets_;
-  const Places places_;
+  const OperandSet places_;
 };
 
 }  // namespace bptt

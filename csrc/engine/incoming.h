@@ -34,7 +34,6 @@ class Incoming {
 
   // dL/dS_t of others; data is null where there is none.
   Strips<const T> at(const Block& block, Index t, Range rows) const {
-    const Problem<T>& p = call_.problem;
     if (readout_) {
       Strips<const T> dy = readout_->dy(block, t);
       if (dy.data) dy.data += (rows.begin - block.batch.begin) * dy.row_stride;

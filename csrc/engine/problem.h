@@ -19,7 +19,7 @@ struct Shape {
   // The steps of a pass that is made part by part, of which alone arrays of all steps have rows: a
   // pointer to one is to where its step 0 would be. All steps by default.
   Range part{0, -1};
-  Places places;  // of a pass that is not made part by part
+  Places places = {};  // of a pass that is not made part by part
 
   bool in_parts() const { return part.end >= 0; }
   Range steps_there() const { return in_parts() ? part : Range{0, sequence.steps}; }

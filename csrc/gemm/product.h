@@ -90,7 +90,7 @@ template <int M, int N, class T>
 BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
   if (row >= p.rows) return;
   if (p.out_rows) {
-    for (Index end = std::min(row + M, p.rows); row < end; ++row) {
+    for (const Index end = row + M < p.rows ? row + M : p.rows; row < end; ++row) {
       prefetch_tile<1, N>(p.out, p.out_rows[row], column);
     }
     return;
@@ -103,18 +103,28 @@ BPTT_INLINE void prefetch_next(const Product<T>& p, Index row, Index column) {
   }
 }
 
+// The sums of a tile's rows, each to where the caller has it. A function of its own: there is one
+// tile for every shape.
+template <class T, int N>
+__attribute__((noinline)) void finish_rows(Vec<T> (*sums)[N], Index rows, const Product<T>& p,
+                                           const Index* to, Index column) {
+  for (; rows > 0; --rows, ++sums, ++to) {
+    Vec<T> acc[1][N];
+    BPTT_UNROLL for (int v = 0; v < N; ++v) acc[0][v] = (*sums)[v];
+    if (p.added.data) add_tile<T, 1, N>(acc, p.added, *to, column, p.columns);
+    store_tile<T, 1, N>(acc, p.out, *to, column, p.columns);
+  }
+}
+
 // The sums of a tile, to where they go.
 template <class T, int M, int N>
 BPTT_INLINE void finish(Vec<T> (&acc)[M][N], const Product<T>& p, Index row, Index column) {
   if (p.out_rows) {
+    Vec<T> sums[M][N];  // a copy: the sums themselves stay in registers
     BPTT_UNROLL for (int m = 0; m < M; ++m) {
-      const Index to = p.out_rows[row + m];
-      Vec<T> sums[1][N];
-      BPTT_UNROLL for (int v = 0; v < N; ++v) sums[0][v] = acc[m][v];
-      if (p.added.data) add_tile<T, 1, N>(sums, p.added, to, column, p.columns);
-      store_tile<T, 1, N>(sums, p.out, to, column, p.columns);
+      BPTT_UNROLL for (int v = 0; v < N; ++v) sums[m][v] = acc[m][v];
     }
-    return;
+    return finish_rows<T, N>(sums, M, p, p.out_rows + row, column);
   }
   if (p.added.data) add_tile<T, M, N>(acc, p.added, row, column, p.columns);
   store_tile<T, M, N>(acc, p.out, row, column, p.columns);
@@ -224,7 +234,8 @@ void add_up(const Product<T>& p) {
 
 // Whether the sums are better added up one after the other, in the output: of weights from afar, a
 // panel of all of them, the next one and the rows that they meet would not fit a second-level cache
-// of 2 MiB. What is added in the end must not be where the sums are.
+// of 2 MiB. Not where what is added in the end is where the sums are, nor where these are not in
+// the order of the rows.
 template <class T>
 bool one_by_one(const Product<T>& p) {
   constexpr Index kLargePanel = 1 << 19;
@@ -233,8 +244,9 @@ bool one_by_one(const Product<T>& p) {
     count += s.k > 0;
     values += s.k * kProductVectors * kLanes<T>;
   }
-  return p.far && p.rows > kProductRows<kProductVectors> && p.added.data != p.out.data &&
-         count > 1 && values * static_cast<Index>(sizeof(T)) >= kLargePanel;
+  return p.far && !p.out_rows && p.rows > kProductRows<kProductVectors> &&
+         p.added.data != p.out.data && count > 1 &&
+         values * static_cast<Index>(sizeof(T)) >= kLargePanel;
 }
 
 template <class T>
