@@ -196,9 +196,10 @@ void long_sums() {
 }
 
 // Of weights from afar large sums are added up one after the other, in the output, unless what is
-// added in the end is there. The bits are those of all at once.
+// added in the end is there, or the output has its rows elsewhere. The bits are those of all at
+// once.
 template <class T>
-void large_sums_from_afar() {
+void large_sums_from_afar(bool placed) {
   Random random(6);
   const Kernels<T>& k = kernels<T>();
   const Index rows = 8, columns = 2 * k.product_width + k.lanes;
@@ -216,6 +217,7 @@ void large_sums_from_afar() {
                false};
   const Factors<T> first(c, 0, random), second(c, 1, random);
   const Matrix<T> terms = random_matrix<T>(c, rows, columns, Storage::row_major, random);
+  const std::vector<Index> places = random_order(rows, random);
   for (const bool initial : {false, true}) {
     for (const bool in_place : {false, true}) {
       Matrix<T> outs[2] = {Matrix<T>(rows, columns, k.lanes, Storage::row_major, 0),
@@ -229,6 +231,7 @@ void large_sums_from_afar() {
         if (initial) product.init = terms.view();
         product.added = in_place ? std::as_const(out).view() : terms.view();
         product.far = far;
+        if (placed) product.out_rows = places.data();
         k.product(product);
       }
       outs[0].for_each([&](Index row, Index column, T& value) {
@@ -249,8 +252,11 @@ int main(int argc, char** argv) {
        {"float64: every count of rows and columns", every_count_of_rows_and_columns<double>},
        {"float32: every count of rows and k", every_count_of_rows_and_k<float>},
        {"float64: every count of rows and k", every_count_of_rows_and_k<double>},
-       {"float32: large sums from afar", large_sums_from_afar<float>},
-       {"float64: large sums from afar", large_sums_from_afar<double>},
+       {"float32: large sums from afar", [] { large_sums_from_afar<float>(false); }},
+       {"float32: large sums from afar to other places", [] { large_sums_from_afar<float>(true); }},
+       {"float64: large sums from afar", [] { large_sums_from_afar<double>(false); }},
+       {"float64: large sums from afar to other places",
+        [] { large_sums_from_afar<double>(true); }},
        {"float32: every count of columns and k", every_count_of_columns_and_k<float>},
        {"float64: every count of columns and k", every_count_of_columns_and_k<double>},
        {"float32: long sums", long_sums<float>},
