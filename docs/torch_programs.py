@@ -37,10 +37,11 @@ def recurrent_ppo(ours: bool, steps: int) -> tuple[torch.nn.Module, float]:
 
 def deep_ar(ours: bool, steps: int) -> tuple[torch.nn.Module, float]:
     import lightning.pytorch as pl
-    from pytorch_forecasting import DeepAR, TimeSeriesDataSet, layers
+    from pytorch_forecasting import DeepAR, TimeSeriesDataSet
     from pytorch_forecasting.data.examples import generate_ar_data
+    from pytorch_forecasting.models.nn import rnn
 
-    class Layer(bptt.torch.LSTM, layers.LSTM):
+    class Layer(rnn.LSTM, bptt.torch.LSTM):
         """Theirs is a class of its own, with a forward that is PyTorch's."""
 
     pl.seed_everything(0, verbose=False)
@@ -56,7 +57,11 @@ def deep_ar(ours: bool, steps: int) -> tuple[torch.nn.Module, float]:
     )
     model = DeepAR.from_dataset(data, hidden_size=32, rnn_layers=2, dropout=0.0)
     if ours:
-        model.rnn.__class__ = Layer
+        theirs = model.rnn
+        sizes = theirs.input_size, theirs.hidden_size, theirs.num_layers
+        with torch.random.fork_rng():
+            model.rnn = Layer(*sizes, batch_first=theirs.batch_first, dropout=theirs.dropout)
+        model.rnn.load_state_dict(theirs.state_dict())
     loader = data.to_dataloader(train=True, batch_size=32, num_workers=0)
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     options = dict.fromkeys(quiet, False)
