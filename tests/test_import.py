@@ -40,6 +40,8 @@ PUBLIC = {
     "backends",
     "forward",
     "get_flush_subnormals",
+    "get_include",
+    "get_library_dir",
     "get_num_threads",
     "info",
     "init_params",

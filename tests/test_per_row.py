@@ -296,3 +296,33 @@ def test_checkpoints_leave_rows_as_they_are_and_a_limit_is_refused(backend: str)
         bptt.value_and_grad(
             "gru", p.params, p.x, p.target, per_row="norm", memory_limit=1 << 30, **options
         )
+
+
+@pytest.mark.parametrize(
+    ("cell", "sizes", "how"),
+    [
+        ("tanh", (2, 2, 3, 8), {"lengths": np.array([2, 1])}),
+        ("lstm", (3, 20, 512, 512), {}),
+        ("gru", (3, 14, 400, 512), {}),
+    ],
+)
+def test_inputs_are_projected_ahead_for_all_rows_or_not_at_all(
+    cell: str, sizes: tuple[int, ...], how: dict[str, Any]
+) -> None:
+    """One thread projects few rows, or weights from afar, by blocks: with rows apart, too."""
+    steps, batch, inputs, hidden = sizes
+    rng = np.random.default_rng(4)
+    params = bptt.init_params(
+        cell, input_size=inputs, hidden_size=hidden, output_size=3, dtype="float32", rng=1
+    )
+    x = rng.standard_normal((steps, batch, inputs), np.float32)
+    ids = rng.integers(0, 3, (steps, batch))
+    before = bptt.get_num_threads()
+    bptt.set_num_threads(1)
+    call = (cell, params, x, ids)
+    how = {"loss": "cross_entropy", "at": "all", **how}
+    loss, grads = bptt.value_and_grad(*call, **how, per_row="norm", backend="native")
+    bptt.set_num_threads(before)
+    expected, plain = bptt.value_and_grad(*call, **how, backend="numpy")
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(grads.x, plain.x, rtol=0, atol=1e-5 * np.abs(plain.x).max())

@@ -150,3 +150,15 @@ def test_places_that_cannot_be_do_not_crash(wrong: Any) -> None:
     REGISTRY["native"].forward(layer, "gates")
     with pytest.raises(ValueError, match=r"places|spacing|padding"):
         REGISTRY["native"].forward(replace(layer, places=wrong(rows.places)), "gates")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_two_threads_share_rows_of_which_few_are_long(cell: str) -> None:
+    """Each block of time holds other rows, and a thread may be a block ahead of the other."""
+    lengths = np.array([200] * 10 + [37] * 54)
+    params = bptt.init_params(cell, input_size=256, hidden_size=256, dtype="float32", rng=1)
+    x = np.random.default_rng(3).standard_normal((200, 64, 256), np.float32)
+    on_two = [bptt.forward(cell, params, x, lengths=lengths).y for _ in range(3)]
+    bptt.set_num_threads(1)
+    on_one = bptt.forward(cell, params, x, lengths=lengths).y
+    assert all(np.array_equal(y, on_one) for y in on_two)

@@ -162,3 +162,19 @@ def test_without_the_compiled_module_another_backend_takes_arrays(
     ours, theirs = pair("LSTM")
     x = torch.randn(T, B, I)
     close(gradients(ours, x), gradients(theirs, x))
+
+
+def test_tensors_without_memory_are_left_to_others() -> None:
+    ours, theirs = pair("LSTM")
+    x = torch._efficientzerotensor((T, B, I))
+    torch.testing.assert_close(ours(x)[0], theirs(torch.zeros(T, B, I))[0])
+
+
+def test_half_a_state_is_an_error_of_torch() -> None:
+    ours, theirs = pair("LSTM")
+    x, h = torch.randn(T, B, I), torch.randn(1, B, H)
+    for hx in ((None, h), (h, None), (None, None)):
+        with pytest.raises(AttributeError):
+            theirs(x, hx)
+        with pytest.raises(AttributeError):
+            ours(x, hx)

@@ -95,7 +95,8 @@ class Library {
       if (found.shape[axis] != 1 && found.strides[axis] != stride) throw Unfit{};
       stride *= found.shape[axis];
     }
-    if (found.device.device_type != dlpack::kDLCPU || stride == 0) throw Unfit{};
+    const bool there = found.device.device_type == dlpack::kDLCPU && found.data;
+    if (!there || stride == 0) throw Unfit{};
     return found;
   }
 

@@ -31,7 +31,9 @@ ForwardPass<T>::ForwardPass(const Call<T>& call, const Record<T>& record,
   const bool few = p.cell.gates * p.hidden <= kFewPanels * call.kernels.product_width;
   using Read = typename BlockRows<T>::Read;
   const Read reads = few && !call.plan.project_first ? Read::once : Read::often;
-  const int copies = call.plan.split == Split::slices && p.places.moved() ? call.plan.threads : 1;
+  // Members that do not meet between blocks have copies of their own.
+  const bool apart = call.plan.split == Split::slices || call.plan.split == Split::rows;
+  const int copies = apart && p.places.moved() ? call.plan.threads : 1;
   for (int i = 0; i < copies; ++i) x_.emplace_back(p, p.x, p.inputs, block_rows_, reads);
   if (call.plan.project_first) projected_ = Buffer<T>(2 * block_rows_ * sums_.padded());
   bind(record);

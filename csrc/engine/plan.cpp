@@ -234,9 +234,10 @@ struct Model {
       const Index sum = std::max<Index>(1, row * p.sum_steps * p.rows_at_once);
       p.block_steps *= sums_that_meet(p.sum_steps, std::clamp<Index>(room / sum, 1, kSumsOfBlock));
     }
-    // A thread must have all rows of the block that it projects.
+    // A thread must have all rows of the block that it projects, and these be the whole batch.
     const bool by_rows = split == Split::slices || split == Split::rows;
-    p.project_first = (few || streamed()) && (threads == 1 || !by_rows);
+    const bool whole = p.rows_at_once >= batch() && (s.sequence.dense() || slices() == 1);
+    p.project_first = (few || streamed()) && (!by_rows || (threads == 1 && whole));
     p.packs_split = machine.packs_split;
     p.fetch_bytes = machine.fetch_bytes;
     p.near_k =

@@ -43,6 +43,9 @@ def forecast(
     segment_steps: int = 0,
     group_segments: int = 0,
     offsets: _Array | None = None,
+    part_steps: int = 0,
+    rows_apart: bool = False,
+    moved: bool = False,
 ) -> dict[str, Any]: ...
 
 # Dense memory that `owner` keeps, float64 if it is `wide`, else float32.

@@ -28,6 +28,8 @@ def array_of(tensor: Tensor) -> Array:
     """The values of a tensor of float32 or float64, dense, for reading: its memory, or a copy."""
     if tensor.is_neg() or not tensor.is_contiguous():
         tensor = tensor.resolve_neg().contiguous()
+    if tensor.data_ptr() == 0 and tensor.numel() > 0:  # zeros that have no memory
+        tensor = torch.zeros(tensor.shape, dtype=tensor.dtype)
     if core is None:
         return np.from_dlpack(tensor.detach())
     wide = tensor.dtype is torch.float64

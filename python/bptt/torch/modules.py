@@ -75,7 +75,8 @@ class Fused(torch.nn.RNNBase):
             return None
         own, how = self._parameters, _DIRECTIONS[self.mode]
         w_ih, w_hh, b_ih, b_hh = map(own.get, NAMES)
-        if hx is None:
+        given = hx is not None
+        if not given:
             hx = (None,) * how.parts
         elif how.parts == 1:
             hx = (hx,)
@@ -84,6 +85,7 @@ class Fused(torch.nn.RNNBase):
             or w_hh is None
             or type(hx) is not tuple
             or len(hx) != how.parts
+            or (given and (hx[0] is None or hx[-1] is None))
             or (b_ih is not None) is not self.bias
             or (b_hh is not None) is not self.bias
             or x.shape[-1:] != (self.input_size,)
