@@ -12,13 +12,13 @@ struct Machine {
   double l1_rate;        // bytes a second that a product reads of weights in each cache
   double l2_rate;
   double l3_rate;
-  double memory_rate;      // bytes a second of all threads together
-  Index l2_bytes;          // of one thread
-  Index near_bytes;        // of weights that every thread can as well read whole at each step
-  Index fetch_bytes;       // of what is read again and again, above which it is better fetched ahead
-  bool packs_split;        // rows whose vectors each lie in two cache lines are better packed
-  double step_seconds;     // of a step beside its arithmetic: calls, latencies
-  double unit_seconds;     // of the pointwise part, each unit of a row, float32
+  double memory_rate;   // bytes a second of all threads together
+  Index l2_bytes;       // of one thread
+  Index near_bytes;     // of weights that every thread can as well read whole at each step
+  Index fetch_bytes;    // of what is read again and again, above which it is better fetched ahead
+  bool packs_split;     // rows whose vectors each lie in two cache lines are better packed
+  double step_seconds;  // of a step beside its arithmetic: calls, latencies
+  double unit_seconds;  // of the pointwise part, each unit of a row, float32
   double barrier_seconds;  // between two threads that are awake; measured before a call (Lease)
   double start_seconds;    // of a job on more than one thread
 };
