@@ -13,9 +13,6 @@ import pytest
 from bptt.lags import probe
 from problems import make_problem
 
-# Beneath them are backends whose full products are tested elsewhere.
-pytestmark = pytest.mark.pairs
-
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 
 

@@ -20,9 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import Problem, make_problem
 
-# Beneath them are backends whose full products are tested elsewhere.
-pytestmark = pytest.mark.pairs
-
 SIZES = (1, 2, 3, 7, 8, 9, 17, 31, 33, 100, 129)
 ONE = "one"  # a step given as (B, I), in a cut of time
 

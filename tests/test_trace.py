@@ -11,9 +11,6 @@ from bptt.grads import EVERYTHING
 from bptt.states import as_tuple
 from problems import Problem, make_problem
 
-# Beneath them are backends whose full products are tested elsewhere.
-pytestmark = pytest.mark.pairs
-
 SHAPES = [(1, 1, 1, 1), (9, 3, 7, 17), (70, 1, 2, 64), (40, 33, 5, 65), (3, 129, 8, 31)]
 
 
