@@ -163,12 +163,38 @@ def test_a_struct_of_an_older_version_has_zeros_for_what_it_lacks(library: Any) 
     assert np.array_equal(y, bptt.forward("tanh", params, x, states[0], backend="native").y)
 
 
+def test_what_a_newer_version_has_is_an_error_if_it_is_set(library: Any) -> None:
+    class Newer(ctypes.Structure):
+        _fields_ = [("known", Record), ("added", ctypes.c_void_p)]
+
+    layer = layer_of("tanh", "float32", "dense")[0]
+    y = np.full((T, B, H), 7, np.float32)
+    record = Newer(made(Record, y=y), None)
+    record.known.struct_size = ctypes.sizeof(Newer)
+    assert library.bptt_forward(ctypes.byref(layer), ctypes.byref(record), None) == 0
+    y[:] = 7
+    record.added = 1
+    assert library.bptt_forward(ctypes.byref(layer), ctypes.byref(record), None) == INVALID
+    assert library.bptt_error_message().startswith(b"record: a member is set that this version")
+    assert (y == 7).all()
+
+
+def test_any_byte_but_zero_is_a_reset(library: Any) -> None:
+    layer, params, x, states = layer_of("gru", "float32", "reset")
+    layer.kept["reset"] *= 255
+    y = np.empty((T, B, H), np.float32)
+    assert library.bptt_forward(ctypes.byref(layer), ctypes.byref(made(Record, y=y)), None) == 0
+    expected = bptt.forward("gru", params, x, states[0], backend="native", reset=RESET)
+    assert np.array_equal(y, expected.y)
+
+
 WRONG = {
     "cell: unknown name 'rnn'": {"cell": b"rnn"},
     "cell: expected a name": {"cell": None},
     "dtype: expected BPTT_FLOAT32": {"dtype": 7},
     "steps, batch: expected sizes": {"steps": -1},
     "inputs, hidden: expected sizes": {"hidden": 0},
+    "steps, batch, inputs, hidden: expected sizes": {"steps": 1 << 32, "batch": 1 << 32},
     "x: expected an array": {"x": None},
     "w_ih, w_hh: expected arrays": {"w_hh": None},
     "h, c: expected both or neither": {"c": None},

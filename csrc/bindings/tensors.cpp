@@ -92,7 +92,8 @@ class Library {
     }
     std::int64_t stride = 1;
     for (int axis = found.ndim - 1; axis >= 0; --axis) {
-      if (found.shape[axis] != 1 && found.strides[axis] != stride) throw Unfit{};
+      const bool dense = !found.strides || found.strides[axis] == stride;
+      if (found.shape[axis] != 1 && !dense) throw Unfit{};
       stride *= found.shape[axis];
     }
     const bool there = found.device.device_type == dlpack::kDLCPU && found.data;
@@ -126,6 +127,7 @@ class Library {
                        0}};
     void* tensor = nullptr;
     if (api_->managed_tensor_to_py_object_no_sync(&block->managed, &tensor) != 0) {
+      Block::free(&block->managed);
       throw py::error_already_set();
     }
     return py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor));

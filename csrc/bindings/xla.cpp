@@ -30,13 +30,15 @@ Read<T> read_layer(std::string_view name, bool reverse, const Operands& in) {
   const auto x = in.buffer(Place::x).dimensions(), w_hh = in.buffer(Place::w_hh).dimensions();
   if (x.size() != 3 || w_hh.size() != 2) throw std::invalid_argument("x, w_hh: unexpected rank");
   const Index t = x[0], b = x[1], i = x[2], h = w_hh[1], sums = cell.gates * h;
+  if (i < 1 || h < 1) throw std::invalid_argument("x, w_hh: expected sizes of at least 1");
   const bool has_c = cell.states > 1;
   if (has_c != in.has(Place::c)) throw unexpected(Place::c, "presence");
   const auto required = [&](Place place, std::initializer_list<Index> shape) {
     return data_of<T>(place, in.buffer(place), shape);
   };
+  const bool* const reset = in.get<bool>(Place::reset, {t, b});
   const Padded padded{t, b, in.get<std::int32_t>(Place::lengths, {b}),
-                      in.get<bool>(Place::reset, {t, b}), reverse};
+                      reinterpret_cast<const std::uint8_t*>(reset), reverse};
   if (!padded.valid()) {
     throw std::invalid_argument("lengths: expected lengths from 0 to the steps of x");
   }
@@ -61,12 +63,16 @@ Read<T> read_layer(std::string_view name, bool reverse, const Operands& in) {
 template <class T>
 void run_forward(std::string_view cell, bool reverse, const Operands& in, const Results& out) {
   const Read<T> r = read_layer<T>(cell, reverse, in);
+  out.expect_among({Place::y, Place::c_y, Place::saved, Place::last_h, Place::last_c});
   const Record<T> record{out.get<T>(Place::y, {r.steps, r.batch, r.hidden}),
                          out.get<T>(Place::c_y, {r.steps, r.batch, r.hidden}),
                          out.get<T>(Place::saved, {r.steps, r.batch, r.saved, r.hidden})};
   const State<T> last{out.get<T>(Place::last_h, {r.batch, r.hidden}),
                       out.get<T>(Place::last_c, {r.batch, r.hidden})};
-  if (!record.y || !last.s || !r.layer.state.c != !last.c) throw unexpected(Place::y, "absence");
+  const bool has_c = r.layer.state.c;
+  if (!record.y || !last.s || has_c != (last.c != nullptr)) throw unexpected(Place::y, "absence");
+  if (record.c && !has_c) throw unexpected(Place::c_y, "presence");
+  if (record.saved && r.saved == 0) throw unexpected(Place::saved, "presence");
   Interrupt interrupt(never);
   forward(r.layer, record, last, default_execution(), interrupt);
 }
@@ -79,7 +85,16 @@ void run_backward(std::string_view cell, bool reverse, bool per_row, const Opera
   const Index t = r.steps, b = r.batch, h = r.hidden, sums = r.gates * h;
   const Record<const T> record{in.get<T>(Place::y, {t, b, h}), in.get<T>(Place::c_y, {t, b, h}),
                                in.get<T>(Place::saved, {t, b, r.saved, h})};
-  if (!record.y || !r.layer.state.c != !record.c) throw unexpected(Place::y, "absence");
+  const bool has_c = r.layer.state.c;
+  if (!record.y || has_c != (record.c != nullptr)) throw unexpected(Place::y, "absence");
+  out.expect_among({Place::x, Place::h, Place::c, Place::w_ih, Place::w_hh, Place::b_ih,
+                    Place::b_hh});
+  if (!has_c && (out.has(Place::c) || incoming.has(Place::last_c))) {
+    throw unexpected(Place::c, "presence");
+  }
+  if (per_row && (in.has(Place::lengths) || in.has(Place::reset))) {
+    throw std::invalid_argument("per_row: expected sequences that have all steps");
+  }
   const T* const dy = incoming.get<T>(Place::y, {t, b, h});
   const State<const T> dlast{incoming.get<T>(Place::last_h, {b, h}),
                              incoming.get<T>(Place::last_c, {b, h})};

@@ -39,7 +39,11 @@ inline constexpr const char* kPlaceNames[] = {"x",    "h",     "c",       "w_ih"
 class OperandSet {
  public:
   explicit OperandSet(std::int64_t bits) : bits_(bits) {}
+  OperandSet(std::initializer_list<Place> places) {
+    for (Place place : places) bits_ |= std::int64_t{1} << static_cast<int>(place);
+  }
 
+  bool within(const OperandSet& other) const { return (bits_ & ~other.bits_) == 0; }
   bool has(Place place) const { return (bits_ >> static_cast<int>(place) & 1) != 0; }
   // Where it stands among those that there are.
   std::size_t index(Place place) const {
@@ -51,7 +55,7 @@ class OperandSet {
   }
 
  private:
-  std::int64_t bits_;
+  std::int64_t bits_ = 0;
 };
 
 template <class T>
@@ -110,6 +114,11 @@ class Results {
  public:
   Results(const ffi::RemainingRets& rets, std::int64_t places) : rets_(rets), places_(places) {}
 
+  bool has(Place place) const { return places_.has(place); }
+  // Throws if there are others, which nobody would write.
+  void expect_among(const OperandSet& places) const {
+    if (!places_.within(places)) throw std::invalid_argument("results: unexpected ones");
+  }
   template <class T>
   T* get(Place place, std::initializer_list<Index> shape) const {
     if (!places_.has(place)) return nullptr;

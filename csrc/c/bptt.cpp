@@ -17,7 +17,8 @@ namespace {
 
 thread_local std::string message;
 
-// A struct as this version has it; what the caller's has not is zero.
+// A struct as this version has it: what the caller's has not is zero, and what this one has not has
+// to be, since nobody would heed it.
 template <class S>
 S read(const char* name, const S* given) {
   if (!given) throw std::invalid_argument(std::string(name) + ": expected a struct, got NULL");
@@ -25,6 +26,13 @@ S read(const char* name, const S* given) {
   std::memcpy(&size, given, sizeof size);
   if (size < sizeof size) {
     throw std::invalid_argument(std::string(name) + ": expected struct_size to be set");
+  }
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
+  const bool heeded = size <= sizeof(S) || std::all_of(bytes + sizeof(S), bytes + size,
+                                                       [](unsigned char b) { return b == 0; });
+  if (!heeded) {
+    throw std::invalid_argument(std::string(name) + ": a member is set that this version, " +
+                                BPTT_VERSION + ", does not have");
   }
   S found{};
   std::memcpy(&found, given, std::min(size, sizeof(S)));
@@ -76,6 +84,15 @@ const T* state_or_zeros(const void* given, Index count) {
   return zeros;
 }
 
+// Whether there can be arrays of four times so many values of float64.
+bool countable(std::initializer_list<std::int64_t> sizes) {
+  std::int64_t bytes = 4 * static_cast<std::int64_t>(sizeof(double));
+  for (std::int64_t size : sizes) {
+    if (__builtin_mul_overflow(bytes, size, &bytes)) return false;
+  }
+  return true;
+}
+
 template <class T>
 Layer<T> layer_of(const bptt_layer& l) {
   const auto of = [](const void* p) { return static_cast<const T*>(p); };
@@ -83,12 +100,14 @@ Layer<T> layer_of(const bptt_layer& l) {
   const bool has_c = shape_of(id).states > 1;
   expect(l.steps >= 0 && l.batch >= 0, "steps, batch: expected sizes of at least 0");
   expect(l.inputs >= 1 && l.hidden >= 1, "inputs, hidden: expected sizes of at least 1");
+  expect(countable({l.hidden, std::max(l.inputs, l.hidden)}) &&
+             countable({std::max<std::int64_t>(l.steps, 1), l.batch, std::max(l.inputs, l.hidden)}),
+         "steps, batch, inputs, hidden: expected sizes of arrays that memory can hold");
   expect(l.x || l.steps == 0 || l.batch == 0, "x: expected an array, got NULL");
   expect(l.w_ih && l.w_hh, "w_ih, w_hh: expected arrays, got NULL");
   expect(has_c || !l.c, "c: expected NULL of a cell without c");
   expect(!has_c || !l.h == !l.c, "h, c: expected both or neither");
-  const Padded padded{l.steps, l.batch, l.lengths, reinterpret_cast<const bool*>(l.reset),
-                      l.reverse != 0};
+  const Padded padded{l.steps, l.batch, l.lengths, l.reset, l.reverse != 0};
   expect(padded.valid(), "lengths: expected lengths from 0 to steps");
   const Index count = l.batch * l.hidden;
   return {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 namespace bptt {
+
 template <class T>
 BlockProducts<T>::BlockProducts(const Call<T>& call, const BackwardWeights<T>& weights, const T* y,
                                 const Deltas<T>& deltas, Readout<T>* readout,

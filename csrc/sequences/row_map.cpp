@@ -20,12 +20,15 @@ Index row_of(const Padded& p, Index b, Index k) {
   return t * p.batch + b;
 }
 
-bool begins_anew(const Padded& p, Index b, Index k) { return p.reset && p.reset[row_of(p, b, k)]; }
+bool begins_anew(const Padded& p, Index b, Index k) {
+  return p.reset && p.reset[row_of(p, b, k)] != 0;
+}
 
 bool whole(const Padded& p) {
   const auto full = [&](std::int32_t length) { return length == p.steps; };
   return !p.reverse && (!p.lengths || std::all_of(p.lengths, p.lengths + p.batch, full)) &&
-         (!p.reset || std::none_of(p.reset, p.reset + p.steps * p.batch, [](bool r) { return r; }));
+         (!p.reset || std::all_of(p.reset, p.reset + p.steps * p.batch,
+                                  [](std::uint8_t flag) { return flag == 0; }));
 }
 
 // Of all sequences, those of each in the order of processing. One without steps has a piece, too:

@@ -17,7 +17,7 @@ namespace bptt {
 struct Padded {
   Index steps, batch;
   const std::int32_t* lengths = nullptr;  // (B), each in [0, T]; null: all have T steps
-  const bool* reset = nullptr;            // (T, B): the state before this step is zero; or null
+  const std::uint8_t* reset = nullptr;    // (T, B) not 0: the state before this step is zero; or null
   bool reverse = false;                   // from a sequence's last step to its first
 
   // Whether all lengths are in their range.

@@ -5,7 +5,8 @@
  * number of gates of the cell. Nothing is written where an error is returned before work begins.
  *
  * Every struct begins with its size, which its `..._INIT` sets: later versions append members, and
- * what an older caller does not have is zero. No C++ exception leaves a function. Any thread may
+ * what an older caller does not have is zero; what an older library does not have is an error, if
+ * it is not zero. No C++ exception leaves a function. Any thread may
  * call; one call at a time has the team of threads that the library has, others run on their own.
  */
 #ifndef BPTT_BPTT_H_
@@ -56,7 +57,7 @@ typedef struct bptt_layer {
   const void* b_ih;                     /* (G H) or NULL */
   const void* b_hh;                     /* (G H) or NULL */
   const int32_t* lengths; /* (B) steps of each sequence, from 0 to T; NULL: all have T */
-  const uint8_t* reset;   /* (T, B) 1 where the state before a step is zero, else 0; or NULL */
+  const uint8_t* reset;   /* (T, B) not 0 where the state before a step is zero; or NULL */
 } bptt_layer;
 #define BPTT_LAYER_INIT {sizeof(bptt_layer), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 

@@ -50,6 +50,7 @@ class Recurrent {
  public:
   Recurrent(std::string cell, std::int64_t inputs, std::int64_t hidden)
       : cell_(std::move(cell)), inputs_(inputs), hidden_(hidden) {
+    expect(inputs >= 1 && hidden >= 1, "inputs, hidden: expected sizes of at least 1");
     bptt_cell shape = BPTT_CELL_INIT;
     check(bptt_describe_cell(cell_.c_str(), &shape));
     shape_ = shape;
@@ -71,27 +72,20 @@ class Recurrent {
   // y (T, B, H) of x (T, B, I), which has to stay until the way back. `lengths` (B) may be null.
   const std::vector<T>& forward(const T* x, std::int64_t steps, std::int64_t batch,
                                 const std::int32_t* lengths = nullptr) {
-    layer_ = BPTT_LAYER_INIT;
-    layer_.cell = cell_.c_str();
-    layer_.dtype = std::is_same_v<T, float> ? BPTT_FLOAT32 : BPTT_FLOAT64;
-    layer_.steps = steps;
-    layer_.batch = batch;
-    layer_.inputs = inputs_;
-    layer_.hidden = hidden_;
-    layer_.x = x;
-    layer_.w_ih = weights.w_ih.data();
-    layer_.w_hh = weights.w_hh.data();
-    layer_.b_ih = weights.b_ih.data();
-    layer_.b_hh = weights.b_hh.data();
-    layer_.lengths = lengths;
+    expect(steps >= 0 && batch >= 0, "steps, batch: expected sizes of at least 0");
+    steps_ = steps;
+    batch_ = batch;
+    x_ = x;
+    lengths_ = lengths;
     const auto rows = static_cast<std::size_t>(batch * hidden_);
     const std::size_t all = static_cast<std::size_t>(steps) * rows;
     y_.resize(all);
     c_.resize(shape_.states > 1 ? all : 0);
     saved_.resize(static_cast<std::size_t>(shape_.saved) * all);
     last_h_.resize(rows);
+    const bptt_layer layer = this->layer();
     const bptt_record record = this->record();
-    check(bptt_forward(&layer_, &record, &options));
+    check(bptt_forward(&layer, &record, &options));
     return y_;
   }
 
@@ -109,11 +103,34 @@ class Recurrent {
     into.w_hh = gradients.w_hh.data();
     into.b_ih = gradients.b_ih.data();
     into.b_hh = gradients.b_hh.data();
+    const bptt_layer layer = this->layer();
     const bptt_record record = this->record();
-    check(bptt_backward(&layer_, &record, &incoming, &into, &options));
+    check(bptt_backward(&layer, &record, &incoming, &into, &options));
   }
 
  private:
+  static void expect(bool holds, const char* what) {
+    if (!holds) throw Error(BPTT_INVALID_ARGUMENT, what);
+  }
+
+  // Made anew for each pass: the object may have been moved, or its weights.
+  bptt_layer layer() const {
+    bptt_layer layer = BPTT_LAYER_INIT;
+    layer.cell = cell_.c_str();
+    layer.dtype = std::is_same_v<T, float> ? BPTT_FLOAT32 : BPTT_FLOAT64;
+    layer.steps = steps_;
+    layer.batch = batch_;
+    layer.inputs = inputs_;
+    layer.hidden = hidden_;
+    layer.x = x_;
+    layer.w_ih = weights.w_ih.data();
+    layer.w_hh = weights.w_hh.data();
+    layer.b_ih = weights.b_ih.data();
+    layer.b_hh = weights.b_hh.data();
+    layer.lengths = lengths_;
+    return layer;
+  }
+
   bptt_record record() {
     bptt_record record = BPTT_RECORD_INIT;
     record.y = y_.data();
@@ -124,9 +141,10 @@ class Recurrent {
   }
 
   std::string cell_;
-  std::int64_t inputs_, hidden_;
+  std::int64_t inputs_, hidden_, steps_ = 0, batch_ = 0;
+  const T* x_ = nullptr;
+  const std::int32_t* lengths_ = nullptr;
   bptt_cell shape_ = BPTT_CELL_INIT;
-  bptt_layer layer_ = BPTT_LAYER_INIT;
   std::vector<T> y_, c_, saved_, last_h_;
 };
 
