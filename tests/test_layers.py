@@ -80,6 +80,7 @@ RANKS = (
     ("checks",),
     ("budget", "cells"),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
+    ("layer_arguments",),
     ("row_copies",),
     ("param_arrays", "param_readers", "row_map"),
     ("params", "sequence_options"),
@@ -110,6 +111,7 @@ OF_FRONT_ENDS = {
         "backends",
         "cells",
         "compiled",
+        "layer_arguments",
         "params",
         "row_map",
         "sequence_options",
@@ -117,7 +119,7 @@ OF_FRONT_ENDS = {
         "subnormals",
         "threads",
     ),
-    "jax": ("cells", "compiled", "params", "sequence_options", "states"),
+    "jax": ("cells", "compiled", "layer_arguments", "params", "sequence_options", "states"),
 }
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..cells import CELLS, Cell
+from ..layer_arguments import WEIGHTS
 
-__all__ = ["PLACES", "ROWS", "WEIGHTS", "Call", "bits"]
+__all__ = ["PLACES", "ROWS", "Call", "bits"]
 
-WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
 _STATE, _KEPT, _LAST = ("h", "c"), ("y", "c_y", "saved"), ("last_h", "last_c")
 PLACES = ("x", *_STATE, *WEIGHTS, "lengths", "reset", *_KEPT, *_LAST)
 

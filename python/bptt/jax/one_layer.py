@@ -12,13 +12,15 @@ from jax import Array
 
 from .. import checks
 from ..cells import CELLS, Cell, get_cell
+from ..layer_arguments import state_parts, weights_by_name
 from ..params import Params
 from ..sequence_options import read_lengths
-from ..states import as_given, as_tuple, names
+from ..states import as_given
 from . import batches, derivatives  # noqa: F401  the rules of the primitives
-from .calls import WEIGHTS, Call
+from .calls import Call
 from .handlers import expect_handlers
 from .primitives import layer_p
+from .shards import bind
 
 __all__ = ["Weights", "layer"]
 
@@ -112,7 +114,7 @@ def layer(
         flags = _read_reset(reset, shape)
         found["reset"] = flags.swapaxes(0, 1) if batch_major else flags
     call = Call(kind.name, tuple(found), turned)
-    y, *last = layer_p.bind(*found.values(), call=call, save=False)
+    y, *last = bind(layer_p, *found.values(), call=call, save=False)
     return y.swapaxes(0, 1) if batch_major else y, as_given(tuple(last))
 
 
@@ -128,7 +130,8 @@ def _read_cell(cell: object) -> Cell:
 
 def _read_weights(cell: Cell, params: object) -> dict[str, Any]:
     """Those that are there, in the order of `WEIGHTS`, checked."""
-    given = _named(params)
+    params = params.arrays() if isinstance(params, Params) else params
+    given = weights_by_name(params, "array")
     if given["w_hh"] is None:
         raise ValueError("params: expected w_ih and w_hh, got no w_hh")
     w_hh = _as_array("w_hh", given["w_hh"], None)
@@ -146,43 +149,12 @@ def _read_weights(cell: Cell, params: object) -> dict[str, Any]:
     return found
 
 
-def _named(params: object) -> dict[str, Any]:
-    """Of all `WEIGHTS`; None for what is not there."""
-    if isinstance(params, Params):
-        params = params.arrays()
-    if isinstance(params, Mapping):
-        for name in params:
-            if name not in WEIGHTS:
-                raise ValueError(f"params: expected names among {', '.join(WEIGHTS)}, got {name!r}")
-        given = dict(params)
-    elif isinstance(params, (list, tuple)):
-        if not 2 <= len(params) <= len(WEIGHTS):
-            raise ValueError(
-                f"params: expected 2 to 4 arrays, {', '.join(WEIGHTS)}, got {len(params)}"
-            )
-        given = dict(zip(WEIGHTS, params, strict=False))
-    else:
-        raise TypeError(
-            "params: expected a mapping or a sequence of arrays, of one layer, "
-            f"got {type(params).__name__}"
-        )
-    return {name: given.get(name) for name in WEIGHTS}
-
-
 def _read_state(cell: Cell, state: object, shape: tuple[Any, int], like: Any) -> dict[str, Any]:
     if state is None:
         return {name: jnp.zeros(shape, like.dtype) for name in cell.states}
-    parts = names("state", len(cell.states))
-    several = isinstance(state, (tuple, list))
-    if several if len(parts) == 1 else not several or len(state) != len(parts):  # type: ignore[arg-type]
-        wanted = "an array" if len(parts) == 1 else f"a pair ({', '.join(cell.states)}) of arrays"
-        of = f" of length {len(state)}" if several else ""  # type: ignore[arg-type]
-        raise TypeError(
-            f"state: expected {wanted} for cell {cell.name!r}, got {type(state).__name__}{of}"
-        )
-    given = tuple(state) if isinstance(state, list) else as_tuple(state)
     found = {}
-    for place, name, part in zip(cell.states, parts, given, strict=True):
+    parts = state_parts(cell, state, "array").items()
+    for place, (name, part) in zip(cell.states, parts, strict=True):
         found[place] = _as_array(name, part, like)
         _expect_shape(name, found[place], shape, "x and w_hh")
     return found
@@ -194,6 +166,9 @@ def _read_lengths(lengths: Any, steps: Any, shape: tuple[Any, ...], batch: Any) 
         if not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise TypeError(f"lengths: expected integers, got dtype {lengths.dtype}")
         _expect_shape("lengths", lengths, (batch,), f"x, which begins with {shape}")
+        own, most = jnp.iinfo(lengths.dtype), np.iinfo(np.int32).max
+        if own.max > most:  # what does not fit stays invalid
+            lengths = jnp.clip(lengths, max(own.min, -1), most)
         return lengths.astype(jnp.int32)
     known = np.asarray(lengths) if isinstance(lengths, Array) else lengths
     return jnp.asarray(read_lengths(known, steps, shape, batch), jnp.int32)

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..layer_arguments import WEIGHTS
 from .composite import composite
 from .folding import Axes, unfold
-from .passes import WEIGHTS, Direction, Saved
+from .passes import Direction, Saved
 
 __all__ = ["Gradients", "outputs_of", "pull_back"]
 

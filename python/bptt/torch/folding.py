@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .passes import WEIGHTS, Direction
+from ..layer_arguments import WEIGHTS
+from .passes import Direction
 
 __all__ = ["Axes", "each", "fold", "unfold"]
 

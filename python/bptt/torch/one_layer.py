@@ -10,13 +10,14 @@ from torch import Tensor
 
 from .. import checks
 from ..cells import Cell, get_cell
+from ..layer_arguments import WEIGHTS, state_parts, weights_by_name
 from ..sequence_options import Flags, Integers, described, read_row_map
-from ..states import as_given, as_tuple, names
+from ..states import as_given
 from .arrays import DTYPES
 from .autograd import run
 from .modes import traced
 from .moved_rows import MovedRows
-from .passes import WEIGHTS, Direction, Inputs
+from .passes import Direction, Inputs
 
 __all__ = ["Weights", "layer"]
 
@@ -114,7 +115,7 @@ def _run_dense(
 
 def _read_weights(cell: Cell, params: object) -> tuple[Tensor | None, ...]:
     """Those of one layer, as ``passes.WEIGHTS`` has them, checked."""
-    found = _named(params)
+    found = weights_by_name(params, "tensor")
     w_hh = found["w_hh"]
     _expect_tensor("w_hh", w_hh, None)
     assert isinstance(w_hh, Tensor)
@@ -130,43 +131,14 @@ def _read_weights(cell: Cell, params: object) -> tuple[Tensor | None, ...]:
     return tuple(found[name] for name in WEIGHTS)
 
 
-def _named(params: object) -> dict[str, object]:
-    """Of all `WEIGHTS`; None for what is not there."""
-    if isinstance(params, Mapping):
-        for name in params:
-            if name not in WEIGHTS:
-                raise ValueError(f"params: expected names among {', '.join(WEIGHTS)}, got {name!r}")
-        given = dict(params)
-    elif isinstance(params, (list, tuple)):
-        if not 2 <= len(params) <= len(WEIGHTS):
-            raise ValueError(
-                f"params: expected 2 to 4 tensors, {', '.join(WEIGHTS)}, got {len(params)}"
-            )
-        given = dict(zip(WEIGHTS, params, strict=False))
-    else:
-        raise TypeError(
-            "params: expected a mapping or a sequence of tensors, of one layer, "
-            f"got {type(params).__name__}"
-        )
-    return {name: given.get(name) for name in WEIGHTS}
-
-
 def _read_state(
     cell: Cell, state: object, shape: tuple[int, int], like: Tensor
 ) -> tuple[Tensor, ...]:
-    parts = names("state", len(cell.states))
-    several = isinstance(state, (tuple, list))
-    if several if len(parts) == 1 else not several or len(state) != len(parts):  # type: ignore[arg-type]
-        wanted = "a tensor" if len(parts) == 1 else f"a pair ({', '.join(cell.states)}) of tensors"
-        of = f" of length {len(state)}" if several else ""  # type: ignore[arg-type]
-        raise TypeError(
-            f"state: expected {wanted} for cell {cell.name!r}, got {type(state).__name__}{of}"
-        )
-    given = tuple(state) if isinstance(state, list) else as_tuple(state)
-    for name, part in zip(parts, given, strict=True):
+    given = state_parts(cell, state, "tensor")
+    for name, part in given.items():
         _expect_tensor(name, part, like)
         _expect_shape(name, part, shape, "x and w_hh")
-    return given
+    return tuple(given.values())
 
 
 def _expect_tensor(name: str, value: object, like: Tensor | None) -> None:

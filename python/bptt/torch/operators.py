@@ -18,8 +18,9 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from ..cells import get_cell
+from ..layer_arguments import WEIGHTS
 from .derivatives import Gradients, outputs_of, pull_back
-from .passes import WEIGHTS, Direction, Inputs, Saved
+from .passes import Direction, Inputs, Saved
 
 __all__ = ["backward", "forward", "run_operator"]
 

@@ -14,16 +14,14 @@ from ..backends import Backend, for_rows, resolve
 from ..backends.protocol import Incoming, Layer, Record, Request
 from ..cells import Cell
 from ..checks import Array
+from ..layer_arguments import WEIGHTS
 from ..params import Params
 from ..states import as_tuple
 from ..threads import at_most
 from . import direct
 from .arrays import DTYPES, array_of, tensor_of
 
-__all__ = ["WEIGHTS", "Direction", "Inputs", "Saved"]
-
-# Of one direction, in the order of PyTorch's flat weights; biases may be None.
-WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh")
+__all__ = ["Direction", "Inputs", "Saved"]
 
 
 class Inputs(NamedTuple):
@@ -35,7 +33,8 @@ class Inputs(NamedTuple):
     state : tuple of (B, H), or of None
         Each part of the initial state; None stands for zeros.
     weights : tuple of tensors or None
-        As `WEIGHTS` has them.
+        As `WEIGHTS` has them, which is also the order of PyTorch's flat weights of a direction;
+        biases may be None.
     """
 
     x: Tensor

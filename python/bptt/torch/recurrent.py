@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .. import checks
 from ..cells import Cell, get_cell
+from ..layer_arguments import WEIGHTS
 from ..sequence_options import Flags, Integers
 from .modules import NAMES
 from .one_layer import layer
-from .passes import WEIGHTS
 
 __all__ = ["Recurrent"]
 
