@@ -39,6 +39,10 @@ sanitizer() {
 
 # A line of JSON for each figure, as `steps` prints them; its products over all steps are included.
 cudnn() {
+  if ! "${PYTHON:-python3}" -c 'import torch'; then
+    echo 'skipped: no PyTorch'
+    return
+  fi
   "${PYTHON:-python3}" - <<'PY'
 import json
 import torch
@@ -80,7 +84,10 @@ run() {
   shift
   (( $# )) || set -- facts barriers tests steps cudnn sanitizer
   mkdir -p "$folder"
-  [[ -x $program ]] || build || { echo "bench/device.sh: no $program, and nvcc did not build it" >&2; return 2; }
+  if command -v nvcc >/dev/null; then
+    build  # what is there may be of other sources
+  fi
+  [[ -x $program ]] || { echo "bench/device.sh: no $program, and nvcc did not build it" >&2; return 2; }
   for stage in "$@"; do
     if "$stage" >"$folder/$stage.txt" 2>&1; then
       echo "$stage: $folder/$stage.txt"

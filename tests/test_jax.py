@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ if bptt.info().jax is None:
 import bptt.jax  # noqa: E402
 import jax.export  # noqa: E402, F811
 import jax.numpy as jnp  # noqa: E402
+from bptt.jax.calls import bits  # noqa: E402
+from bptt.jax.handlers import BACKWARD  # noqa: E402
 
 pytestmark = pytest.mark.pairs  # of cells, kinds of sequences and transforms
 
@@ -223,6 +226,54 @@ def test_batches_of_batches_and_gradients_through_them() -> None:
     close(jax.jit(jax.grad(squares))(params), jax.jit(jax.grad(of_each))(params))
 
 
+def test_a_batch_of_no_calls_has_no_results() -> None:
+    params, x, state = arrays("gru")
+    none = np.zeros((0, *x.shape))
+    f = jax.vmap(partial(loss, "gru", "dense"), (None, 0, None))
+    assert f(params, none, state).shape == (0,)
+    found = jax.vmap(gradients("gru", "dense"), (None, 0, None))(params, none, state)
+    assert [g.shape[0] for g in jax.tree.leaves(found)] == [0] * len(jax.tree.leaves(found))
+
+
+OF_SHARDS = """
+import bptt, bptt.jax, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import Mesh, PartitionSpec as P
+
+params = bptt.init_params("lstm", input_size=3, hidden_size=5, rng=0).arrays()
+x = jnp.asarray(np.random.default_rng(1).standard_normal((7, 4, 3), "f"))
+
+
+def mean(params, x):
+    return (bptt.jax.layer("lstm", params, x)[0] ** 2).mean()
+
+
+mesh = Mesh(np.array(jax.devices()), "d")
+assert mesh.size == 2
+of_shards = lambda p, x: jax.lax.pmean(mean(p, x), "d")
+how = {"mesh": mesh, "in_specs": (P(), P(None, "d")), "out_specs": P()}
+ways = jax.shard_map(of_shards, **how), mean
+
+
+def squares(f):
+    return lambda params, x: sum((g**2).sum() for g in jax.tree.leaves(jax.grad(f)(params, x)))
+
+
+for function in (lambda f: f, squares):
+    of_ways = (jax.jit(jax.grad(function(f)))(params, x) for f in ways)
+    for found, expected in zip(*map(jax.tree.leaves, of_ways)):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+"""
+
+
+@pytest.mark.skipif(not hasattr(jax, "shard_map"), reason="needs jax.shard_map")
+def test_weights_that_shards_share_get_the_gradient_of_all() -> None:
+    flags = "--xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    command = [sys.executable, "-c", OF_SHARDS]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert run.returncode == 0, run.stderr
+
+
 def test_remat_and_scan_compute_the_same() -> None:
     params, x, state = arrays("gru", "all")
     f = partial(loss, "gru", "all")
@@ -370,6 +421,35 @@ def test_what_is_wrong_is_named(wrong: str) -> None:
     given, error, message = BAD[wrong]
     with pytest.raises(error, match=message):
         bptt.jax.layer(**{"cell": "tanh", "params": ONES, "x": X, **given})
+
+
+def test_lengths_that_only_the_program_knows_are_checked_when_it_runs() -> None:
+    call = jax.jit(lambda lengths: bptt.jax.layer("tanh", ONES, X, lengths=lengths)[0])
+    for wrong in (T + 1, -1, 2**32 + 3, -(2**32) + 3):
+        with pytest.raises(Exception, match="lengths: expected lengths from 0 to the steps of x"):
+            call(np.array([wrong] * B))
+    assert call(np.array([T] * B, np.int8)).shape == (T, B, 5)
+
+
+def test_the_handler_refuses_what_no_layer_asks_for() -> None:
+    """An exported program may have been changed."""
+    state, y = np.zeros((B, 5), "f"), np.zeros((T, B, 5), "f")
+    operands = ("x", "h", "w_ih", "w_hh", "lengths", "y")
+    arguments = (X, state, *ONES, np.full(B, T, np.int32), y, y)
+    how = {"cell": "tanh", "reverse": np.bool_(False), "incoming": np.int64(bits(["y"]))}
+
+    def call(wanted: str, shape: tuple[int, ...], per_row: bool) -> Any:
+        backward = jax.ffi.ffi_call(BACKWARD, [jax.ShapeDtypeStruct(shape, "float32")])
+        ways = {"per_row": np.bool_(per_row), "results": np.int64(bits([wanted]))}
+        return backward(*arguments, operands=np.int64(bits(operands)), **how, **ways)
+
+    assert call("w_hh", (5, 5), False)[0].shape == (5, 5)
+    with pytest.raises(Exception, match="per_row: expected sequences that have all steps"):
+        call("w_hh", (B, 5, 5), True)
+    with pytest.raises(Exception, match="results: unexpected ones"):
+        call("last_h", (B, 5), False)
+    with pytest.raises(Exception, match="c: unexpected presence"):
+        call("c", (B, 5), False)
 
 
 def test_float64_without_x64_is_refused_and_not_rounded() -> None:

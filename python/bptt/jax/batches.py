@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import batching
 
-from .calls import ROWS, WEIGHTS, Call
+from ..layer_arguments import WEIGHTS
+from .calls import ROWS, Call
 from .primitives import layer_p, pull_p, push_composite, push_p
+from .shards import bind
 
 __all__: list[str] = []
 
@@ -34,7 +36,8 @@ def _batch_layer(
     if _weights_differ(names, dims):
         return _one_by_one(layer_p, arrays, dims, params)
     passes, folded = _fold_all(names, arrays, dims)
-    return _unfold_all(call.results(save), layer_p.bind(*folded, **params), passes)
+    found = bind(layer_p, *folded, **params)
+    return _unfold_all(call.results(save), found, passes, _rows_of_each(arrays, dims))
 
 
 def _batch_pull(
@@ -49,15 +52,14 @@ def _batch_pull(
     params = {"call": call, "incoming": incoming, "wanted": wanted, "per_row": per_row}
     names = (*call.inputs, *call.kept, *incoming)
     of_weights = any(name in WEIGHTS for name in wanted)
-    x, dim = arrays[0], dims[0]
-    batch = x.shape[1] if dim is None else jnp.moveaxis(x, dim, 0).shape[2]
+    batch = _rows_of_each(arrays, dims)
     few = call.plain and isinstance(batch, int) and (per_row or batch <= _FEW_ROWS)
     if _weights_differ(names, dims) or (of_weights and not few):
         return _one_by_one(pull_p, arrays, dims, params)
     passes, folded = _fold_all(names, arrays, dims)
     params["per_row"] = of_weights
-    found = pull_p.bind(*folded, **params)
-    outputs, at = _unfold_all(wanted, found, passes)
+    found = bind(pull_p, *folded, **params)
+    outputs, at = _unfold_all(wanted, found, passes, batch)
     if of_weights and not per_row:
         pairs = zip(wanted, outputs, strict=True)
         outputs = [g.sum(1) if name in WEIGHTS else g for name, g in pairs]
@@ -91,10 +93,15 @@ def _one_by_one(
     def one(own: Sequence[Any]) -> list[Any]:
         each = iter(own)
         every = [a if d is None else next(each) for a, d in zip(moved, dims, strict=True)]
-        return primitive.bind(*every, **params)
+        return bind(primitive, *every, **params)
 
     found = lax.map(one, batched)
     return found, (0,) * len(found)
+
+
+def _rows_of_each(arrays: Sequence[Any], dims: Sequence[int | None]) -> Any:
+    """Rows of the batch of one pass, by its x (T, B, I), which comes first."""
+    return [n for axis, n in enumerate(arrays[0].shape) if axis != dims[0]][1]
 
 
 def _fold_all(
@@ -120,13 +127,9 @@ def _fold(array: Any, dim: int | None, passes: int, rows: int | None) -> Any:
     return array.reshape(*shape[:rows], passes * shape[rows + 1], *shape[rows + 2 :])
 
 
-def _unfold_all(names: Sequence[str], arrays: Sequence[Any], passes: int) -> Batch:
+def _unfold_all(names: Sequence[str], arrays: Sequence[Any], passes: int, batch: Any) -> Batch:
     """The other way round; gradients of weights have one for each row."""
     at = [ROWS[name] or 0 for name in names]
-    return [_unfold(a, passes, axis) for a, axis in zip(arrays, at, strict=True)], at
-
-
-def _unfold(array: Any, passes: int, rows: int) -> Any:
-    shape = array.shape
-    apart = (passes, shape[rows] // passes)
-    return array.reshape(*shape[:rows], *apart, *shape[rows + 1 :])
+    shapes = [a.shape for a in arrays]
+    apart = [(*s[:i], passes, batch, *s[i + 1 :]) for s, i in zip(shapes, at, strict=True)]
+    return [a.reshape(shape) for a, shape in zip(arrays, apart, strict=True)], at

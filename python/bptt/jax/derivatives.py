@@ -14,6 +14,7 @@ from jax.interpreters import ad
 
 from .calls import Call
 from .primitives import layer_p, pull_composite, pull_p, push_composite, push_p
+from .shards import bind
 
 __all__: list[str] = []
 
@@ -27,11 +28,11 @@ def _differentiate_layer(
 ) -> tuple[list[Any], list[Any]]:
     given = {n: t for n, t in zip(call.inputs, tangents, strict=True) if not _is_zero(t)}
     if not given:
-        outputs = layer_p.bind(*inputs, call=call, save=save)
+        outputs = bind(layer_p, *inputs, call=call, save=save)
         return outputs, [_zero(o) for o in outputs]
-    found = dict(zip(call.results(True), layer_p.bind(*inputs, call=call, save=True), strict=True))
+    found = dict(zip(call.results(True), bind(layer_p, *inputs, call=call, save=True), strict=True))
     kept = [found[name] for name in call.kept]
-    pushed = push_p.bind(*inputs, *kept, *given.values(), call=call, of=tuple(given))
+    pushed = bind(push_p, *inputs, *kept, *given.values(), call=call, of=tuple(given))
     tangent_of = dict(zip(call.outputs, pushed, strict=True))
     outputs = {name: found[name] for name in call.results(save)}
     return [*outputs.values()], [tangent_of.get(n, _zero(o)) for n, o in outputs.items()]
@@ -48,12 +49,13 @@ def _transpose_push(
     wanted = tuple(n for n, t in zip(of, tangents, strict=True) if ad.is_undefined_primal(t))
     found: dict[str, Any] = {}
     if incoming:
-        gradients = pull_p.bind(
+        gradients = bind(
+            pull_p,
             *known,
             *incoming.values(),
             call=call,
             incoming=tuple(incoming),
-            wanted=tuple(sorted(wanted, key=call.inputs.index)),
+            wanted=wanted,
             per_row=False,
         )
         found = dict(zip(wanted, gradients, strict=True))
@@ -72,7 +74,7 @@ def _by_composite(function: Callable[..., list[Any]], primitive: Any) -> Callabl
     does not read what the layer kept."""
 
     def rule(operands: Sequence[Any], tangents: Sequence[Any], **params: Any) -> Any:
-        found = primitive.bind(*operands, **params)
+        found = bind(primitive, *operands, **params)
         call: Call = params["call"]
         first = len(call.inputs)
         kept = range(first, first + len(call.kept))

@@ -42,8 +42,8 @@ class Recurrent(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.cell, self.batch_first = cell, batch_first
-        draw = uniform(features)
         shapes = arrays_of(cell, in_features, features, use_bias)
+        draw = uniform(features)
         self.names = tuple(shapes)
         for name, shape in shapes.items():
             setattr(self, name, nnx.Param(draw(rngs.params(), shape, param_dtype)))

@@ -17,14 +17,17 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from .calls import ROWS, WEIGHTS, Call, bits
+from ..layer_arguments import WEIGHTS
+from .calls import ROWS, Call, bits
 from .composite import composite
 from .handlers import BACKWARD, LAYER
+from .shards import shaped
 
 __all__ = ["layer_p", "pull_composite", "pull_p", "push_composite", "push_p"]
 
@@ -50,7 +53,7 @@ layer_p, push_p, pull_p = map(_primitive, ("bptt_layer", "bptt_push", "bptt_pull
 @layer_p.def_abstract_eval
 def _layer_shapes(*inputs: Any, call: Call, save: bool) -> list[ShapedArray]:
     shapes = call.shapes(inputs)
-    return [ShapedArray(shapes[name], inputs[0].dtype) for name in call.results(save)]
+    return [shaped(shapes[name], inputs[0]) for name in call.results(save)]
 
 
 def _lower_layer(ctx: Any, *operands: Any, call: Call, save: bool) -> Any:
@@ -79,9 +82,9 @@ def _pull_shapes(
     """The inputs, what was kept, and what comes in at outputs; `per_row`: of weights not the sum
     over the rows of the batch but the gradient of each."""
     inputs = operands[: len(call.inputs)]
-    shapes, dtype = call.shapes(inputs), inputs[0].dtype
+    shapes = call.shapes(inputs)
     batch = shapes["x"][1:2] if per_row else ()
-    return [ShapedArray((*(batch if n in WEIGHTS else ()), *shapes[n]), dtype) for n in wanted]
+    return [shaped((*(batch if n in WEIGHTS else ()), *shapes[n]), inputs[0]) for n in wanted]
 
 
 def _lower_pull(
@@ -123,7 +126,7 @@ def pull_composite(
 
     found, pull = jax.vjp(outputs, *(inputs[name] for name in wanted))
     pairs = zip(call.outputs, found, strict=True)
-    return list(pull(tuple(given.get(name, np.zeros(o.shape, o.dtype)) for name, o in pairs)))
+    return list(pull(tuple(given.get(name, jnp.zeros_like(o)) for name, o in pairs)))
 
 
 def _pull_of_rows(
@@ -167,7 +170,7 @@ def push_composite(*operands: Any, call: Call, of: tuple[str, ...]) -> list[Any]
 def _push_shapes(*operands: Any, call: Call, of: tuple[str, ...]) -> list[ShapedArray]:
     inputs = operands[: len(call.inputs)]
     shapes = call.shapes(inputs)
-    return [ShapedArray(shapes[name], inputs[0].dtype) for name in call.outputs]
+    return [shaped(shapes[name], inputs[0]) for name in call.outputs]
 
 
 # --- where they run -----------------------------------------------------------------------------
