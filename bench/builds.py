@@ -36,6 +36,7 @@ from .table import count
 from .timing import Sample, Task
 
 Builds = Mapping[str, Path]  # by "old" and "new": the folder of each
+_PACKAGE = Path("bptt", "__init__.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             names = {"old": options.old, "new": options.new}
-            found = {name: _installed(name, Path(scratch)) for name in {*names.values()}}
+            sources = {name: _sources(name, Path(scratch)) for name in names.values()}
+            found = {name: _installed(name, at, Path(scratch)) for name, at in sources.items()}
         except ValueError as error:
             parser.error(str(error))
         builds = {who: found[name] for who, name in names.items()}
@@ -107,28 +109,34 @@ def _version(name: str) -> str:
     return f"{name} ({revision.decode()[:12]})" if revision else Path(name).name or "."
 
 
-def _installed(name: str, scratch: Path) -> Path:
-    """The folder that holds the package `name` stands for, built in `scratch` if need be."""
-    if (Path(name) / "bptt" / "__init__.py").is_file():
+def _sources(name: str, scratch: Path) -> Path:
+    """The folder that `name` is; or of a revision, one in `scratch`. All are read before any is
+    built, which takes a minute."""
+    if any((Path(name) / file).is_file() for file in ("pyproject.toml", _PACKAGE)):
         return Path(name).resolve()
+    if (archive := git("archive", f"{name}^{{commit}}")) is None:
+        raise ValueError(
+            f"{name}: expected a git revision, a folder with bptt's sources or one with "
+            "an installed bptt"
+        )
+    sources = Path(tempfile.mkdtemp(dir=scratch))
+    subprocess.run(["tar", "-x", "-C", sources], input=archive, check=True)
+    return sources
+
+
+def _installed(name: str, sources: Path, scratch: Path) -> Path:
+    """The folder with the package of `sources`: themselves, or built in `scratch`."""
+    if (sources / _PACKAGE).is_file():
+        return sources
     scratch = Path(tempfile.mkdtemp(dir=scratch))
-    sources, target = Path(name), scratch / "installed"
-    if not (sources / "pyproject.toml").is_file():
-        sources = scratch / "sources"
-        sources.mkdir()
-        if (archive := git("archive", f"{name}^{{commit}}")) is None:
-            raise ValueError(
-                f"{name}: expected a git revision, a folder with bptt's sources or one with "
-                "an installed bptt"
-            )
-        subprocess.run(["tar", "-x", "-C", sources], input=archive, check=True)
+    target = scratch / "installed"
     print(f"building {name}", file=sys.stderr)
     isolated = any(find_spec(module) is None for module in ("scikit_build_core", "pybind11"))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target),
             *([] if isolated else ["--no-build-isolation"]),
-            *("--config-settings", f"build-dir={scratch / 'build'}", sources.resolve()),
+            *("--config-settings", f"build-dir={scratch / 'build'}", sources),
         ],
         env={**os.environ, "BPTT_REQUIRE_NATIVE": "1"},
         capture_output=True,

@@ -427,6 +427,7 @@ def test_builds_tell_a_slower_one_and_one_that_is_wrong(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nosuch", "."], "nosuch: expected a git revision, a folder"),
+        ([".", "nosuch"], "nosuch: expected a git revision, a folder"),  # before "." is built
         ([".", ".", "--threads", "1,0"], "at least 1"),
         ([".", ".", "--case", "B9-*"], "nothing in design matches"),
         ([".", ".", "--cell", "nosuch"], "nosuch not in linear"),
