@@ -87,8 +87,8 @@ void run_backward(std::string_view cell, bool reverse, bool per_row, const Opera
                                in.get<T>(Place::saved, {t, b, r.saved, h})};
   const bool has_c = r.layer.state.c;
   if (!record.y || has_c != (record.c != nullptr)) throw unexpected(Place::y, "absence");
-  out.expect_among({Place::x, Place::h, Place::c, Place::w_ih, Place::w_hh, Place::b_ih,
-                    Place::b_hh});
+  out.expect_among(
+      {Place::x, Place::h, Place::c, Place::w_ih, Place::w_hh, Place::b_ih, Place::b_hh});
   if (!has_c && (out.has(Place::c) || incoming.has(Place::last_c))) {
     throw unexpected(Place::c, "presence");
   }

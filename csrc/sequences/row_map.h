@@ -17,8 +17,8 @@ namespace bptt {
 struct Padded {
   Index steps, batch;
   const std::int32_t* lengths = nullptr;  // (B), each in [0, T]; null: all have T steps
-  const std::uint8_t* reset = nullptr;    // (T, B) not 0: the state before this step is zero; or null
-  bool reverse = false;                   // from a sequence's last step to its first
+  const std::uint8_t* reset = nullptr;  // (T, B) not 0: the state before this step is zero; or null
+  bool reverse = false;                 // from a sequence's last step to its first
 
   // Whether all lengths are in their range.
   bool valid() const;
