@@ -144,6 +144,7 @@ struct Shown {
   T* data = nullptr;  // null: nowhere
   Index row_stride = 0;
   const Index* rows = nullptr;
+  const Index* next_rows = nullptr;  // of the next step, whose lines are fetched meanwhile; or null
 };
 
 // The part of an Elman cell's step that acts on each unit by itself, in place.

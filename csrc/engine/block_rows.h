@@ -3,17 +3,27 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "engine/block.h"
 #include "engine/scratch.h"
 
 namespace bptt {
 
+// A row that is copied or written soon: they lie in no order that the CPU could guess.
+inline constexpr Index kRowsAhead = 4;
+template <class T>
+void fetch(T* row, Index columns) {
+  constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
+  for (Index i = 0; i < columns; i += kLine) __builtin_prefetch(row + i, !std::is_const_v<T>);
+}
+
 // Sets this member's share of the rows that no step has to zero.
 template <class T>
 void clear_padding(const Places& places, T* array, Index columns, Member member) {
   const Range mine = member.share(places.paddings, 1);
   for (Index i = mine.begin; i < mine.end; ++i) {
+    if (i + kRowsAhead < mine.end) fetch(array + places.padding[i + kRowsAhead] * columns, columns);
     std::fill_n(array + places.padding[i] * columns, columns, T(0));
   }
 }
@@ -81,19 +91,11 @@ class BlockRows {
     for_each_run(block, shape_.sequence, rows, [&](Index row, Index array_row, Index count) {
       const Index* const places = shape_.places.rows + array_row;
       for (Index i = 0; i < count; ++i) {
-        if (i + kRowsAhead < count) fetch(array_ + places[i + kRowsAhead] * columns_);
+        if (i + kRowsAhead < count) fetch(array_ + places[i + kRowsAhead] * columns_, columns_);
         std::copy_n(array_ + places[i] * columns_, columns_, out + (row + i) * columns_);
       }
     });
   }
-
-  // A row that is copied soon: they lie in no order that the CPU could guess.
-  void fetch(const T* row) const {
-    constexpr Index kLine = 64 / static_cast<Index>(sizeof(T));
-    for (Index i = 0; i < columns_; i += kLine) __builtin_prefetch(row + i);
-  }
-
-  static constexpr Index kRowsAhead = 4;
 
   const Shape& shape_;
   const T* array_;

@@ -10,11 +10,15 @@
 
 namespace bptt {
 
-// Where a record shows S_t of step t from row b of the batch on.
+// Where a record shows S_t of step t, of some rows of the batch. The next step's places are told if
+// it has any for as many rows.
 template <class T>
-Shown<T> shown_at(const Problem<T>& p, const Record<T>& record, Index t, Index b) {
+Shown<T> shown_at(const Problem<T>& p, const Record<T>& record, Index t, Range batch) {
   if (!record.shown) return {};
-  return {record.shown, p.hidden, p.places.rows + p.sequence.row(t) + b};
+  const Index* const places = p.places.rows + batch.begin;
+  const Index next = t + 1 < p.sequence.steps ? p.sequence.row(t + 1) : p.sequence.rows();
+  const bool there = next + batch.end <= p.sequence.rows();
+  return {record.shown, p.hidden, places + p.sequence.row(t), there ? places + next : nullptr};
 }
 
 template <class T>
@@ -35,7 +39,7 @@ class ElmanForward {
     const Strips<T> out = call_.rows(y, p.hidden);
     step.pointwise = {rows.size(), units.begin, units.end, {}, out};
     step.pointwise.next_values = out;
-    step.pointwise.shown = shown_at(p, record_, t, rows.begin);
+    step.pointwise.shown = shown_at(p, record_, t, rows);
     if (t + 1 < p.sequence.steps) step.pointwise.next_values.data += values_to_next(t);
     return step;
   }
@@ -52,7 +56,7 @@ class ElmanForward {
     step.pointwise.rows = rows.size();
     y += values_to_next(t - 1);
     step.sums.products[0].out.data = y;
-    if (record_.shown) step.pointwise.shown = shown_at(call_.problem, record_, t, rows.begin);
+    if (record_.shown) step.pointwise.shown = shown_at(call_.problem, record_, t, rows);
     if (t + 1 < sequence.steps) step.pointwise.next_values.data += values_to_next(t);
   }
 
@@ -129,7 +133,7 @@ class GatedForward : public GateSteps<T> {
     step.gates.c = p.cell.states > 1 ? record_.c + row * p.hidden : nullptr;
     step.gates.saved = record_.saved ? record_.saved + row * p.cell.saved * p.hidden : nullptr;
     step.gates.next_rows = rows_to_next(t);
-    step.gates.shown = shown_at(p, record_, t, rows.begin);
+    step.gates.shown = shown_at(p, record_, t, rows);
     return step;
   }
 
@@ -144,7 +148,7 @@ class GatedForward : public GateSteps<T> {
     if (gates.c) gates.c += further * p.hidden;
     if (gates.saved) gates.saved += further * p.hidden * p.cell.saved;
     gates.next_rows = rows_to_next(t);
-    if (record_.shown) gates.shown = shown_at(p, record_, t, rows.begin);
+    if (record_.shown) gates.shown = shown_at(p, record_, t, rows);
     if (p.cell.apart && call_.plan.project_first) gates.sums += further * sums_.padded();
   }
 
