@@ -63,6 +63,7 @@ CONTENTS = {
         "docs/README",
         "Benchmarks <bench/README>",
         "CONTRIBUTING",
+        "docs/releasing",
         "CHANGELOG",
     ],
 }

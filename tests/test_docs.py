@@ -87,6 +87,14 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_citation_and_the_changelog_are_of_this_version() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    changed = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert cited is not None
+    assert changed is not None
+    assert {cited[1], changed[1]} == {bptt.__version__}
+
+
 @pytest.mark.parametrize("package", ["bptt", "bptt.torch", "bptt.jax"])
 def test_the_reference_has_every_public_name(package: str) -> None:
     listed: set[str] = set()
