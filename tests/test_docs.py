@@ -1,11 +1,12 @@
 """The Python examples of the documentation run, file by file, from top to bottom.
 
-A block that cannot run (it needs what a reader has) is opened by ```python no-run, and one that
-needs PyTorch by ```python torch, or JAX and flax by ```python jax.
+A block that cannot run says why, as in ```python no-run: needs a model. One that needs PyTorch is
+opened by ```python torch, or JAX and flax by ```python jax.
 """
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def examples(page: Path) -> list[tuple[int, str]]:
     return [
         (text.count("\n", 0, block.start("code")), block["code"])
         for block in BLOCK.finditer(text)
-        if block["mark"].strip() != "no-run"
+        if not block["mark"].startswith("no-run")
     ]
 
 
@@ -40,9 +41,18 @@ def test_the_derivation_is_among_the_pages_with_examples() -> None:
     assert ROOT / "docs" / "math.md" in WITH_EXAMPLES
 
 
-def test_every_mark_of_a_block_is_known() -> None:
+def test_every_block_runs_or_says_why_not() -> None:
     for page in PAGES:
-        assert set(marks(page)) <= {"", "no-run", "torch", "jax"}, page.name
+        for mark in marks(page):
+            assert mark in {"", "torch", "jax"} or re.match(r"no-run: \w", mark), (page.name, mark)
+
+
+def test_every_block_has_a_language() -> None:
+    """So that none is Python in disguise: what opens a block is a word that is known."""
+    known = {"c", "cmake", "math", "python", "sh", "text"}
+    for page in PAGES:
+        fences = re.findall(r"^ *(?:```|~~~)(.*)$", page.read_text(encoding="utf-8"), re.M)
+        assert {fence.split()[0] if fence else "" for fence in fences[::2]} <= known, page.name
 
 
 @pytest.fixture
@@ -75,3 +85,26 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in link.findall(page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_citation_and_the_changelog_are_of_this_version() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    changed = re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert cited is not None
+    assert changed is not None
+    assert {cited[1], changed[1]} == {bptt.__version__}
+
+
+@pytest.mark.parametrize("package", ["bptt", "bptt.torch", "bptt.jax"])
+def test_the_reference_has_every_public_name(package: str) -> None:
+    listed: set[str] = set()
+    for page in (ROOT / "docs" / "reference").glob("*.rst"):
+        text = page.read_text(encoding="utf-8")
+        if f".. currentmodule:: {package}\n" in text:
+            listed |= set(
+                re.findall(r"^\.\. (?:auto)?(?:function|class|data):: (\w+)$", text, re.M)
+            )
+    folder = Path(bptt.__file__).parents[1].joinpath(*package.split("."))
+    names = re.search(r"__all__ = (\[.*?\])", (folder / "__init__.py").read_text(), re.S)
+    assert names is not None
+    assert listed == set(ast.literal_eval(names[1])) - {"__version__"}

@@ -20,7 +20,7 @@ extern "C" {
 #endif
 
 #define BPTT_VERSION_MAJOR 0
-#define BPTT_VERSION_MINOR 1
+#define BPTT_VERSION_MINOR 2
 #define BPTT_VERSION_PATCH 0
 
 typedef enum bptt_status {

@@ -35,7 +35,7 @@ from .subnormals import get_flush_subnormals, set_flush_subnormals
 from .tape import Tape
 from .threads import get_num_threads, set_num_threads
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CELLS",
