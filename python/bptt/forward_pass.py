@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from . import checks, memory, stacked
+from . import checks, memory, on_gpu, stacked
 from .backends import Backend, for_rows, resolve
 from .backends.protocol import SAVE, State
 from .budget import WHOLE, read_budget
@@ -156,6 +156,10 @@ def forward(
     """
     kind = get_cell(cell)
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
+    if on_gpu.is_on_gpu(backend, params, x):
+        on_gpu.expect_none(memory_limit=memory_limit, checkpoint_every=checkpoint_every, out=out)
+        tape: Any = on_gpu.forward(kind, params, x, state, how, backend=backend, save=save)
+        return tape  # type: ignore[no-any-return]
     if is_stack(params):
         return stacked.forward(
             kind,

@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import checks, memory, stacked
+from . import checks, memory, on_gpu, stacked
 from .backends import for_rows, resolve
 from .backends.protocol import Request, Sizes
 from .budget import WHOLE, Budget, budget_for, read_budget
@@ -278,6 +278,30 @@ def value_and_grad(
     """
     kind = get_cell(cell)
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
+    if on_gpu.is_on_gpu(backend, params, x):
+        on_gpu.expect_none(
+            out=out,
+            accumulate=accumulate,
+            truncate=truncate,
+            detach_every=detach_every,
+            memory_limit=memory_limit,
+            checkpoint_every=checkpoint_every,
+            per_row=per_row,
+        )
+        return on_gpu.value_and_grad(
+            kind,
+            params,
+            x,
+            target,
+            how,
+            loss=loss,
+            at=at,
+            reduction=reduction,
+            state=state,
+            backend=backend,
+            wanted=wanted,
+            return_state=return_state,
+        )
     if is_stack(params):
         return stacked.value_and_grad(
             kind,

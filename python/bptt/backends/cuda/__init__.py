@@ -1,0 +1,33 @@
+"""The backend for GPUs, of arrays that live there: csrc/cuda/, compiled by NVRTC at first use."""
+
+from .chips import CHIPS, Chip, chip_named
+from .launcher_in_use import launcher, use_launcher
+from .launching import Kernel, Launch, Launcher
+from .passes import DeviceLayer, DeviceRecord, Gradients, backward, forward
+from .planning import ASSUMED, DevicePasses, passes_for
+from .source import Source, source_of_steps, source_of_tile
+from .tiles import Tile, tiles_for
+
+__all__ = [
+    "ASSUMED",
+    "CHIPS",
+    "Chip",
+    "DeviceLayer",
+    "DevicePasses",
+    "DeviceRecord",
+    "Gradients",
+    "Kernel",
+    "Launch",
+    "Launcher",
+    "Source",
+    "Tile",
+    "backward",
+    "chip_named",
+    "forward",
+    "launcher",
+    "passes_for",
+    "source_of_steps",
+    "source_of_tile",
+    "tiles_for",
+    "use_launcher",
+]
