@@ -453,3 +453,53 @@ def expect_fits(passes: Any, chip: Any, hidden: int, batch: int) -> None:
         assert passes.blocks * passes.groups_at_once <= chip.multiprocessors
     assert tile.exchange != "OneBlock" or passes.blocks == 1
     assert tile.held_values * tile.itemsize <= 512, "half of a thread's 255 registers"
+
+
+def test_a_plan_for_a_chip_tells_what_it_asks_for() -> None:
+    plan = bptt.plan("lstm", 1024, 16, 256, 256, device="sm_90")
+    assert (plan.exchange, plan.blocks, plan.units, plan.arch) == ("Cluster", 8, 32, "sm_90")
+    assert plan.blocks * plan.units == 256
+    assert plan.group_rows * plan.groups == 16
+    assert 0 < plan.shared_bytes["forward"] < plan.most_shared_bytes == 227 << 10
+    assert all(0 < count <= 255 for count in plan.registers.values())
+    assert plan.seconds["total"] == plan.seconds["recurrence"] + plan.seconds["products"] > 0
+    text = str(plan)
+    for words in ("H100 SXM (sm_90)", "held by 8 blocks, which meet in clusters", "of 227 KiB"):
+        assert words in text
+    assert "predicted of assumed costs: nothing of this ran on a GPU" in text
+    on_ampere = bptt.plan("lstm", 1024, 16, 256, 256, device="sm_80")
+    assert on_ampere.exchange == "Grid"
+    assert on_ampere.blocks * on_ampere.groups_at_once <= 108
+    wide = bptt.plan("gru", 10, 16, 256, 2000, device="sm_86")
+    assert wide.exchange is None
+    assert set(wide.registers) == {"one_forward", "one_backward"}
+    assert wide.to_dict()["rows"] == 160
+
+
+def test_registers_of_a_plan_are_estimated_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bptt.device_plan.nvrtc_missing", lambda arch: "none")
+    plan = bptt.plan("lstm", 10, 16, 256, 256, device="sm_90")
+    assert plan.registers_from == "estimated"
+    assert "registers (estimated)" in str(plan)
+
+
+def test_a_plan_for_a_device_counts_the_steps_that_are_there() -> None:
+    whole = bptt.plan("tanh", 10, 4, 3, 64, device="sm_90")
+    ragged = bptt.plan("tanh", 10, 4, 3, 64, lengths=[5, 0, 2, 1], device="sm_90")
+    assert (ragged.steps, ragged.rows) == (5, 8)
+    assert ragged.seconds["recurrence"] == whole.seconds["recurrence"] / 2
+
+
+def test_a_plan_for_a_device_that_is_none_is_an_error(gpu: HostLauncher) -> None:
+    assert bptt.plan("tanh", 10, 4, 3, 64, device="cuda:0").device == "H100 SXM"
+    for device, error in (("sm_42", ValueError), (90, TypeError)):
+        with pytest.raises(error, match="device: expected"):
+            bptt.plan("tanh", 10, 4, 3, 64, device=device)
+    with pytest.raises(ValueError, match="expected none with device"):
+        bptt.plan("tanh", 10, 4, 3, 64, output_size=2, device="sm_90")
+    with pytest.raises(TypeError, match="dtype: expected float32 or float64 on a GPU, got float16"):
+        bptt.plan("tanh", 10, 4, 3, 64, "float16", device="sm_90")
+    with pytest.raises(TypeError, match="backend 'cuda' does not compute cell 'mgu'"):
+        bptt.plan("mgu", 10, 4, 3, 64, device="sm_90")

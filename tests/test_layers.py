@@ -89,6 +89,7 @@ RANKS = (
     ("wanted",),
     ("outputs",),
     ("backends",),
+    ("device_plan",),
     ("checkpoints", "recorded", "info", "inputs", "plan", "stream"),
     ("linearized", "truncation"),
     ("tape", "stepper"),

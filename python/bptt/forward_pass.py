@@ -99,9 +99,11 @@ def forward(
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given. Of a stack (L*D, B, H), in
         PyTorch's order: layer by layer, and forward before reverse.
-    backend : {"auto", "native", "numba", "numpy"}
+    backend : {"auto", "native", "numba", "numpy", "cuda"}
         "auto" takes the first available one that knows the cell and the dtype; see
-        `bptt.backends`.
+        `bptt.backends`. "cuda" is for one layer whose arrays live on a GPU, as tensors of PyTorch
+        or arrays of CuPy, and "auto" takes it there; what it returns and what it takes of the
+        keywords: docs/cuda.md.
     save : {"gates", "minimal"}
         What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
         nothing, so that `backward` computes them again. Elman cells have no gates.

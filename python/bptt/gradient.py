@@ -202,7 +202,8 @@ def value_and_grad(
         sequences have them, or the sum of the weights).
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
-    backend : {"auto", "native", "numba", "numpy"}
+    backend : {"auto", "native", "numba", "numpy", "cuda"}
+        As in `forward`.
     out : Grads, optional
         Written into and returned, in place of new arrays: the result of an earlier call, or
         ``Grads.zeros(params, T, B, cell=cell)``. It must have an array for x, each part of the

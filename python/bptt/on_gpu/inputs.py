@@ -8,7 +8,7 @@ from typing import Any
 from .. import checks
 from ..array_libraries import Place, read_float_array
 from ..backends import REGISTRY, require_cuda
-from ..backends.cuda import DeviceLayer
+from ..backends.cuda import CELLS, DeviceLayer
 from ..cells import Cell
 from ..params import Params
 from ..row_map import dense_rows
@@ -51,8 +51,8 @@ def read_layer(
             "as .cpu() does"
         )
     launcher = launcher or require_cuda()
-    if cell.step is not None:
-        raise TypeError(f"backend 'cuda' does not compute cell {cell.name!r}, which bptt.cell made")
+    if cell.name not in CELLS:
+        raise TypeError(f"backend 'cuda' does not compute cell {cell.name!r}")
     params = params.readable_at(place, cell)
     like = ("w_hh", params.dtype)
     axes: tuple[str, ...] = ("B", "T") if how.get("batch_first") else ("T", "B")

@@ -25,18 +25,17 @@ template <class... A>
 const char* run(void (*kernel)(A...), const Launch& how, const long long* arguments, int count) {
   static std::string fault;
   if (count != static_cast<int>(sizeof...(A))) return "another number of arguments";
-  fault =
-      launch(how, [&] { call(kernel, arguments, std::index_sequence_for<A...>()); }).fault;
+  fault = launch(how, [&] { call(kernel, arguments, std::index_sequence_for<A...>()); }).fault;
   return fault.empty() ? nullptr : fault.c_str();
 }
 
 }  // namespace bptt::fibres
 
-#define BPTT_LAUNCHES(kernel)                                                                 \
-  extern "C" const char* launch_##kernel(int blocks, int threads, int cluster,                \
-                                         std::size_t shared_bytes, unsigned seed,             \
-                                         const long long* arguments, int count) {             \
-    return bptt::fibres::run(bptt::cuda::kernel,                                              \
+#define BPTT_LAUNCHES(kernel)                                                                    \
+  extern "C" const char* launch_##kernel(int blocks, int threads, int cluster,                   \
+                                         std::size_t shared_bytes, unsigned seed,                \
+                                         const long long* arguments, int count) {                \
+    return bptt::fibres::run(bptt::cuda::kernel,                                                 \
                              {blocks, threads, cluster, shared_bytes, seed, nullptr}, arguments, \
-                             count);                                                          \
+                             count);                                                             \
   }

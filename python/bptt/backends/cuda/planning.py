@@ -12,7 +12,7 @@ from ...cells import Cell
 from .chips import Chip
 from .tiles import Tile, tiles_for
 
-__all__ = ["ASSUMED", "DevicePasses", "passes_for"]
+__all__ = ["ASSUMED", "DevicePasses", "passes_for", "products_us_a_row"]
 
 # Microseconds, and shares of a peak.
 ASSUMED = {
@@ -39,8 +39,6 @@ class DevicePasses(NamedTuple):
         That one launch runs: all, but where every block has to run at the same time.
     step_us : float
         Predicted microseconds of a step of the whole batch, forward and backward together.
-    products_us_a_row : float
-        The same of the products over all steps, of each row.
     """
 
     tile: Tile | None
@@ -48,7 +46,6 @@ class DevicePasses(NamedTuple):
     groups: int
     groups_at_once: int
     step_us: float
-    products_us_a_row: float
 
 
 @lru_cache(maxsize=256)
@@ -63,7 +60,8 @@ def passes_for(chip: Chip, cell: Cell, itemsize: int, batch: int, hidden: int) -
 
 
 def products_us_a_row(chip: Chip, cell: Cell, itemsize: int, inputs: int, hidden: int) -> float:
-    """Of the products over all steps: W_x x and its two adjoints, and dW_hh."""
+    """Predicted microseconds of the products over all steps, of each row: W_x x and its two
+    adjoints, and dW_hh."""
     fmas = cell.gates * hidden * (3 * inputs + hidden)
     return fmas / (_fma_rate(chip, itemsize) * chip.multiprocessors * ASSUMED["library"])
 
@@ -77,14 +75,14 @@ def _held(chip: Chip, tile: Tile, batch: int, hidden: int) -> DevicePasses:
     product_us = product / (_fma_rate(chip, tile.itemsize) * ASSUMED["product"])
     of_pass = product_us + ASSUMED[tile.exchange] + ASSUMED["pointwise"]
     at_once = room if tile.exchange == "Grid" else groups
-    return DevicePasses(tile, blocks, groups, min(groups, at_once), 2 * waves * of_pass, 0.0)
+    return DevicePasses(tile, blocks, groups, min(groups, at_once), 2 * waves * of_pass)
 
 
 def _stepwise(chip: Chip, cell: Cell, itemsize: int, batch: int, hidden: int) -> DevicePasses:
     product = cell.gates * hidden * hidden * batch
     rate = _fma_rate(chip, itemsize) * chip.multiprocessors * ASSUMED["library"]
     of_pass = product / rate + 2 * ASSUMED["launch"] + ASSUMED["pointwise"]
-    return DevicePasses(None, 0, 0, 0, 2 * of_pass, 0.0)
+    return DevicePasses(None, 0, 0, 0, 2 * of_pass)
 
 
 def _fma_rate(chip: Chip, itemsize: int) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .tiles import THREADS, Tile
 
-__all__ = ["Source", "source_of_steps", "source_of_tile"]
+__all__ = ["CELLS", "Source", "source_of_steps", "source_of_tile"]
 
 _POLICIES = {
     "linear": "Elman<{0}, Linear<{0}>>",
@@ -24,6 +24,7 @@ _POLICIES = {
     "lstm": "Lstm<{0}>",
     "gru": "Gru<{0}>",
 }
+CELLS = frozenset(_POLICIES)
 _TYPES = {4: "float", 8: "double"}
 
 _OF_FORWARD = """Index steps, Index batch, const Index* offsets, Index hidden,

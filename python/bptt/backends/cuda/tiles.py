@@ -78,6 +78,12 @@ class Tile(NamedTuple):
         return self._slice * self.columns // THREADS
 
     @property
+    def about_registers(self) -> int:
+        """Of a thread, roughly: its weights, the sums of all rows, and some for all else."""
+        values = self.held_values + self.gates * self.rows
+        return min(255, values * self.itemsize // 4 + 48)
+
+    @property
     def _slice(self) -> int:
         return self.gates * self.units
 
