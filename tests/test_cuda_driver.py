@@ -150,6 +150,9 @@ class Recorded:
             self.configs.append(given)
             return given
 
+        def device(number: int) -> Any:
+            return types.SimpleNamespace(set_current=lambda: self.current.append(number))
+
         def put(stream: Any, config: Any, kernel: Any, *arguments: int) -> None:
             self.streams.append(stream.__cuda_stream__())
             self.launched.append(arguments)
@@ -157,8 +160,10 @@ class Recorded:
         monkeypatch.setattr(driver, "cuKernelSetAttribute", set_attribute)
         monkeypatch.setattr(core, "LaunchConfig", config)
         monkeypatch.setattr(core, "launch", put)
-        kernel, device = types.SimpleNamespace(handle=7), types.SimpleNamespace(device_id=0)
-        self.kernel = DriverKernel(kernel, device, CHIPS["sm_90"], "forward")
+        monkeypatch.setattr(core, "Device", device)
+        self.current: list[int] = []
+        kernel = types.SimpleNamespace(handle=7)
+        self.kernel = DriverKernel(kernel, 1, CHIPS["sm_90"], "forward")
 
 
 def test_a_launch_says_what_the_driver_has_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +176,7 @@ def test_a_launch_says_what_the_driver_has_to_know(monkeypatch: pytest.MonkeyPat
     ]
     assert told.launched == [(1, 2), (3,)]
     assert told.streams == [(0, 99), (0, 0)]
+    assert told.current == [1, 1]
     assert told.asked == []
 
 

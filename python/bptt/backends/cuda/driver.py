@@ -28,7 +28,7 @@ class _Stream:
 class DriverKernel:
     """A kernel that the driver has loaded."""
 
-    def __init__(self, kernel: Any, device: Any, chip: Chip, name: str) -> None:
+    def __init__(self, kernel: Any, device: int, chip: Chip, name: str) -> None:
         self._kernel, self._device = kernel, device
         self._chip, self._name = chip, name
         self._most_shared = 48 << 10  # what a block may ask for without more ado
@@ -36,9 +36,10 @@ class DriverKernel:
 
     def launch(self, launch: Launch, arguments: Sequence[int], stream: int) -> None:
         """See ``Kernel.launch``."""
-        from cuda.core import LaunchConfig
+        from cuda.core import Device, LaunchConfig
         from cuda.core import launch as put
 
+        Device(self._device).set_current()  # another thread may have loaded the kernel
         self._allow(launch)
         chosen: dict[str, Any] = {}
         if launch.cluster > 1:
@@ -75,8 +76,7 @@ class DriverKernel:
     def _set(self, attribute: Any, value: int) -> None:
         from cuda.bindings import driver
 
-        number = self._device.device_id
-        (status,) = driver.cuKernelSetAttribute(attribute, value, self._kernel.handle, number)
+        (status,) = driver.cuKernelSetAttribute(attribute, value, self._kernel.handle, self._device)
         if status != driver.CUresult.CUDA_SUCCESS:
             raise RuntimeError(
                 f"kernel {self._name!r} on {self._chip.name}: {attribute.name} = {value} is "
@@ -130,8 +130,7 @@ class DriverLauncher:
         from cuda.core import Device, ObjectCode
 
         chip = self.chip(device)
-        on = Device(device)
-        on.set_current()
+        Device(device).set_current()
         loaded = self._loaded.get((source, device))
         if loaded is None:
             loaded = ObjectCode.from_cubin(compiled(source.joined(), chip.arch).cubin)
@@ -142,7 +141,7 @@ class DriverLauncher:
             raise RuntimeError(f"kernel {name!r} cannot be loaded on {chip.name}: {error}") from (
                 error
             )
-        return DriverKernel(kernel, on, chip, name)
+        return DriverKernel(kernel, device, chip, name)
 
 
 def _driver_missing() -> str | None:
