@@ -109,6 +109,7 @@ SHARED = ("checks", "files", "ticks")
 # A front end hands its framework's arrays to a backend, and what is saved to the framework.
 OF_FRONT_ENDS = {
     "torch": (
+        "array_libraries",
         "backends",
         "cells",
         "compiled",
