@@ -7,7 +7,8 @@
 #
 # Stages: facts, barriers (what it costs that blocks meet), tests (float64 within 1e-12 of plain loops;
 # the same bits twice), steps (microseconds a step of LSTM and GRU, float32), cudnn (the same by PyTorch,
-# with TF32 on and off, where it is installed), sanitizer (the tests under compute-sanitizer, few cases).
+# with TF32 on and off, where it is installed), backend (tests/test_cuda_on_gpu.py, and the same times by
+# bptt.forward and Tape.backward), sanitizer (the tests under compute-sanitizer, few cases).
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 program=build/device
@@ -37,52 +38,19 @@ sanitizer() {
   done
 }
 
-# A line of JSON for each figure, as `steps` prints them; its products over all steps are included.
-cudnn() {
-  if ! "${PYTHON:-python3}" -c 'import torch'; then
-    echo 'skipped: no PyTorch'
-    return
-  fi
-  "${PYTHON:-python3}" - <<'PY'
-import json
-import torch
+# A line of JSON for each figure; products over all steps are included.
+cudnn() { "${PYTHON:-python3}" -m bench.on_gpu cudnn; }
 
-assert torch.cuda.is_available(), "PyTorch sees no GPU"
-
-def least_ms(work):
-    found = []
-    for _ in range(6):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        work()
-        end.record()
-        end.synchronize()
-        found.append(begin.elapsed_time(end))
-    return min(found[1:])
-
-for tf32 in (False, True):
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    for name in ("LSTM", "GRU"):
-        for H in (64, 128, 256, 512, 1024):
-            for B in (1, 16, 64):
-                layer = getattr(torch.nn, name)(H, H).cuda()
-                x = torch.randn(1024, B, H, device="cuda", requires_grad=True)
-                dy = torch.randn(1024, B, H, device="cuda")
-                forward = least_ms(lambda: layer(x))
-                both = least_ms(lambda: layer(x)[0].backward(dy))
-                print(json.dumps({
-                    "peer": f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}",
-                    "tf32": tf32, "cell": name.lower(), "T": 1024, "B": B, "H": H,
-                    "forward_us_a_step": forward / 1.024,
-                    "backward_us_a_step": (both - forward) / 1.024,
-                }), flush=True)
-PY
+# The backend cuda by the public functions, of an installation with the extra `cuda`, beside its plan.
+backend() {
+  "${PYTHON:-python3}" -m pytest -n0 -q -rs tests/test_cuda_on_gpu.py &&
+    "${PYTHON:-python3}" -m bench.on_gpu backend
 }
 
 run() {
   local folder=$1 stage failed=0
   shift
-  (( $# )) || set -- facts barriers tests steps cudnn sanitizer
+  (( $# )) || set -- facts barriers tests steps cudnn backend sanitizer
   mkdir -p "$folder"
   if command -v nvcc >/dev/null; then
     build  # what is there may be of other sources
@@ -102,5 +70,5 @@ run() {
 case ${1:-} in
   build) build "${2:-}" ;;
   run) [[ -n ${2:-} ]] && run "${@:2}" ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac

@@ -40,7 +40,7 @@ WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 STATUS = bptt.backends()
-BACKENDS = [name for name, status in STATUS.items() if status.available]
+BACKENDS = [name for name in REGISTRY if STATUS[name].available]
 
 
 def pytest_report_header() -> list[str]:

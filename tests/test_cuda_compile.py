@@ -6,72 +6,69 @@ import itertools
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
+import bptt
 import pytest
+from bptt.backends.cuda import CHIPS, Source, Tile, source_of_steps, source_of_tile, tiles_for
+from bptt.backends.cuda.compiling import compiled, nvrtc_missing
 from covering import pairwise
-from cuda_tiles import (
-    BYTES,
-    CLUSTERS,
-    GATES,
-    MOST_BLOCKS,
-    SHARED_KIB,
-    THREADS,
-    Tile,
-    compiled,
-    tile_for,
-)
 
 ROOT = Path(__file__).parents[1]
 
-COLUMNS = (64, 128, 256, 512, 1024)
-ROWS = (2, 8)
-ALL = list(itertools.product(SHARED_KIB, BYTES, GATES, COLUMNS, ROWS))
-# What cuda-core is asked for, a second or two each: a third of a few cases in which every pair of
-# values meets.
+CELLS = ("linear", "tanh", "relu", "lstm", "gru")
+HIDDEN = (64, 128, 256, 512, 1024)
+ALL = list(itertools.product(CHIPS, (4, 8), CELLS, HIDDEN, ("fewest rows", "most rows")))
+# What NVRTC is asked for, a second or two each: a few cases in which every pair of values meets.
 SOME = [ALL[n] for n in pairwise(ALL)]
 
 
-def test_no_tile_asks_for_more_than_a_chip_has() -> None:
-    for arch, dtype, cell, columns, rows in ALL:
-        tile = tile_for(arch, dtype, cell, columns, rows)
-        assert tile.rows >= 1
-        assert tile.shared_bytes <= SHARED_KIB[arch] * 1024
-        assert tile.units * tile.blocks == columns
-        assert tile.exchange != "Cluster" or (arch in CLUSTERS and tile.blocks <= MOST_BLOCKS)
-        weights = GATES[cell] * columns * tile.units // THREADS
-        assert weights * BYTES[dtype] // 4 <= 128, "half of a thread's 255 registers"
-
-
-def nvrtc() -> Any:
+def nvrtc() -> None:
     """Skips the test where there is no compiler."""
-    pytest.importorskip("cuda.core", reason="there is no NVRTC: cuda-core is not installed")
-    bindings = pytest.importorskip("cuda.bindings.nvrtc")
-    try:
-        bindings.nvrtcVersion()
-    except RuntimeError as error:
-        pytest.skip(f"there is no NVRTC: {error}")
+    missing = nvrtc_missing()
+    if missing is not None:
+        pytest.skip(missing)
+
+
+def tile_of(arch: str, itemsize: int, cell: str, hidden: int, rows: str) -> Tile | None:
+    tiles = list(tiles_for(CHIPS[arch], bptt.CELLS[cell], itemsize, hidden))
+    return tiles[0 if rows == "fewest rows" else -1] if tiles else None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "dtype", "cell", "columns", "rows"), SOME)
+@pytest.mark.parametrize(("arch", "itemsize", "cell", "hidden", "rows"), SOME)
 def test_kernels_compile_and_spill_nothing(
-    arch: str, dtype: str, cell: str, columns: int, rows: int
+    arch: str, itemsize: int, cell: str, hidden: int, rows: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvrtc()
-    kernels = compiled(tile_for(arch, dtype, cell, columns, rows), arch)
-    assert set(kernels) == {"forward", "backward", "one_forward", "one_backward"}
-    for kernel in kernels.values():
-        assert kernel.spilled == 0, kernel
-        assert kernel.registers <= 255, kernel
+    monkeypatch.setenv("BPTT_CUDA_CACHE", "")
+    tile = tile_of(arch, itemsize, cell, hidden, rows)
+    source = source_of_steps(cell, itemsize) if tile is None else source_of_tile(tile)
+    expect_no_spills(source, arch)
+
+
+def expect_no_spills(source: Source, arch: str) -> None:
+    told = compiled(source.joined(), arch).told
+    assert set(told) == set(source.names)
+    for name, kernel in told.items():
+        assert kernel.spilled == 0, name
+        assert kernel.registers <= 255, name
 
 
 @pytest.mark.slow
-def test_a_kernel_that_holds_too_much_is_seen_to_spill() -> None:
+def test_kernels_of_a_step_compile_and_spill_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     nvrtc()
-    of_256_weights = Tile("float", "lstm", "Cluster", 64, 256, 2)
-    kernels = compiled(of_256_weights, "sm_90")
-    assert kernels["forward"].spilled > 0
+    monkeypatch.setenv("BPTT_CUDA_CACHE", "")
+    for cell in CELLS:
+        expect_no_spills(source_of_steps(cell, 8), "sm_80")
+
+
+@pytest.mark.slow
+def test_a_kernel_that_holds_too_much_is_seen_to_spill(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvrtc()
+    monkeypatch.setenv("BPTT_CUDA_CACHE", "")
+    of_256_weights = Tile(4, "lstm", 4, "Cluster", 64, 256, 2)
+    told = compiled(source_of_tile(of_256_weights).joined(), "sm_90").told
+    assert told["forward"].spilled > 0
 
 
 @pytest.mark.slow

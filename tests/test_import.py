@@ -20,6 +20,7 @@ PUBLIC = {
     "BackendStatus",
     "Cell",
     "CellDefinition",
+    "DevicePlan",
     "cell",
     "Grads",
     "Info",

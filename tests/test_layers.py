@@ -78,7 +78,7 @@ RANKS = (
     ("compiled", "control_groups", "threadpoolctl"),
     ("layer_options", "library", "memory", "pointwise", "progress", "releasing", "ticks"),
     ("checks",),
-    ("budget", "cells"),
+    ("array_libraries", "budget", "cells"),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),
     ("layer_arguments",),
     ("row_copies",),
@@ -89,11 +89,12 @@ RANKS = (
     ("wanted",),
     ("outputs",),
     ("backends",),
+    ("device_plan",),
     ("checkpoints", "recorded", "info", "inputs", "plan", "stream"),
     ("linearized", "truncation"),
     ("tape", "stepper"),
     ("reused_tape",),
-    ("stacked",),
+    ("on_gpu", "stacked"),
     ("forward_pass", "gradient", "prediction"),
     ("gradient_check", "lags", "jacobians"),
     ("__init__",),
@@ -108,6 +109,7 @@ SHARED = ("checks", "files", "ticks")
 # A front end hands its framework's arrays to a backend, and what is saved to the framework.
 OF_FRONT_ENDS = {
     "torch": (
+        "array_libraries",
         "backends",
         "cells",
         "compiled",

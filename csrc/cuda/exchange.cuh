@@ -14,8 +14,9 @@ struct Member {
   unsigned expected = 0;
 };
 
-BPTT_INLINE Member member_of(int blocks, unsigned* counters) {
-  const Index group = block_index() / blocks;
+// Of a launch whose first group is `first_group` of all.
+BPTT_INLINE Member member_of(int blocks, unsigned* counters, Index first_group = 0) {
+  const Index group = first_group + block_index() / blocks;
   return {block_index() % blocks, blocks, group, counters ? counters + group : nullptr};
 }
 

@@ -164,12 +164,14 @@ struct HoldBackward {
   }
 };
 
-// `exchange` has the values of Tile::backward_exchange for each group.
+// `exchange` has the values of Tile::backward_exchange for each group of the launch.
 template <class Tile>
 BPTT_INLINE void hold_backward(const BackwardPass<typename Tile::T>& p, int blocks,
-                               unsigned* counters, typename Tile::T* exchange) {
-  const Member me = member_of(blocks, counters);
-  HoldBackward<Tile>{p, me, exchange + me.group * Tile::backward_exchange(blocks)}.run();
+                               unsigned* counters, typename Tile::T* exchange,
+                               Index first_group = 0) {
+  const Member me = member_of(blocks, counters, first_group);
+  const Index place = me.group - first_group;
+  HoldBackward<Tile>{p, me, exchange + place * Tile::backward_exchange(blocks)}.run();
 }
 
 }  // namespace bptt::BPTT_ISA

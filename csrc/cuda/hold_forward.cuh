@@ -134,11 +134,12 @@ struct HoldForward {
   }
 };
 
-// `blocks` of a group, and for a grid a counter of each group, zero.
+// `blocks` of a group, and for a grid a counter of each group, zero. A launch may run some of the
+// groups, from one on.
 template <class Tile>
 BPTT_INLINE void hold_forward(const ForwardPass<typename Tile::T>& p, int blocks,
-                              unsigned* counters) {
-  HoldForward<Tile>{p, member_of(blocks, counters)}.run();
+                              unsigned* counters, Index first_group = 0) {
+  HoldForward<Tile>{p, member_of(blocks, counters, first_group)}.run();
 }
 
 }  // namespace bptt::BPTT_ISA

@@ -27,7 +27,7 @@ from .lags import (
 )
 from .library import get_include, get_library_dir
 from .params import Params
-from .plan import Plan, plan
+from .plan import DevicePlan, Plan, plan
 from .prediction import Prediction, predict
 from .stacked import StackTape
 from .stepper import Stepper
@@ -43,6 +43,7 @@ __all__ = [
     "BackendStatus",
     "Cell",
     "CellDefinition",
+    "DevicePlan",
     "GradientCheck",
     "Grads",
     "Info",

@@ -145,7 +145,7 @@ def expect_shape(
     reason = why() if callable(why) else why
     raise ValueError(
         f"{name}: expected shape {wanted}{' to match ' + reason if reason else ''}, "
-        f"got {array.shape}{remedy}"
+        f"got {tuple(array.shape)}{remedy}"
     )
 
 

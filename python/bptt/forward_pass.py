@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, overload
 
-from . import checks, memory, stacked
+from . import checks, memory, on_gpu, stacked
 from .backends import Backend, for_rows, resolve
 from .backends.protocol import SAVE, State
 from .budget import WHOLE, read_budget
@@ -99,9 +99,11 @@ def forward(
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given. Of a stack (L*D, B, H), in
         PyTorch's order: layer by layer, and forward before reverse.
-    backend : {"auto", "native", "numba", "numpy"}
+    backend : {"auto", "native", "numba", "numpy", "cuda"}
         "auto" takes the first available one that knows the cell and the dtype; see
-        `bptt.backends`.
+        `bptt.backends`. "cuda" is for one layer whose arrays live on a GPU, as tensors of PyTorch
+        or arrays of CuPy, and "auto" takes it there; what it returns and what it takes of the
+        keywords: docs/cuda.md.
     save : {"gates", "minimal"}
         What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
         nothing, so that `backward` computes them again. Elman cells have no gates.
@@ -156,6 +158,10 @@ def forward(
     """
     kind = get_cell(cell)
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
+    if on_gpu.is_on_gpu(backend, params, x):
+        on_gpu.expect_none(memory_limit=memory_limit, checkpoint_every=checkpoint_every, out=out)
+        tape: Any = on_gpu.forward(kind, params, x, state, how, backend=backend, save=save)
+        return tape  # type: ignore[no-any-return]
     if is_stack(params):
         return stacked.forward(
             kind,

@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from . import checks, memory, stacked
+from . import checks, memory, on_gpu, stacked
 from .backends import for_rows, resolve
 from .backends.protocol import Request, Sizes
 from .budget import WHOLE, Budget, budget_for, read_budget
@@ -202,7 +202,8 @@ def value_and_grad(
         sequences have them, or the sum of the weights).
     state : (B, H) array, or pair of them, optional
         The initial state S_0, of an LSTM (h_0, c_0); zeros if not given.
-    backend : {"auto", "native", "numba", "numpy"}
+    backend : {"auto", "native", "numba", "numpy", "cuda"}
+        As in `forward`.
     out : Grads, optional
         Written into and returned, in place of new arrays: the result of an earlier call, or
         ``Grads.zeros(params, T, B, cell=cell)``. It must have an array for x, each part of the
@@ -278,6 +279,30 @@ def value_and_grad(
     """
     kind = get_cell(cell)
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
+    if on_gpu.is_on_gpu(backend, params, x):
+        on_gpu.expect_none(
+            out=out,
+            accumulate=accumulate,
+            truncate=truncate,
+            detach_every=detach_every,
+            memory_limit=memory_limit,
+            checkpoint_every=checkpoint_every,
+            per_row=per_row,
+        )
+        return on_gpu.value_and_grad(
+            kind,
+            params,
+            x,
+            target,
+            how,
+            loss=loss,
+            at=at,
+            reduction=reduction,
+            state=state,
+            backend=backend,
+            wanted=wanted,
+            return_state=return_state,
+        )
     if is_stack(params):
         return stacked.value_and_grad(
             kind,

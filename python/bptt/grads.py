@@ -128,7 +128,7 @@ class Grads:
         state = {} if self.state is None else by_part("state", as_tuple(self.state))
         found = {"x": self.x, **state, **self.arrays()}
         given = {name: array for name, array in found.items() if array is not None}
-        shapes = [f"{name}={array.shape}" for name, array in given.items()]
+        shapes = [f"{name}={tuple(array.shape)}" for name, array in given.items()]
         dtypes = {f"dtype={array.dtype}" for array in given.values()}
         return f"Grads({', '.join([*shapes, *dtypes])})"
 

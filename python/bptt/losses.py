@@ -14,7 +14,19 @@ from .params import Params
 from .row_copies import put_rows
 from .row_map import RowMap
 
-__all__ = ["LOSSES", "REDUCTIONS", "At", "Objective", "make_objective", "read_step"]
+__all__ = [
+    "LOSSES",
+    "REDUCTIONS",
+    "At",
+    "Objective",
+    "TargetRows",
+    "are_ids",
+    "make_objective",
+    "read_loss",
+    "read_loss_steps",
+    "read_step",
+    "sum_for_mean",
+]
 
 LOSSES = ("squared_error", "cross_entropy")
 REDUCTIONS = ("mean", "sum")
@@ -72,14 +84,13 @@ def make_objective(
     TypeError, ValueError
         Naming the argument that does not fit.
     """
-    loss = checks.choice("loss", loss, LOSSES, _LOSS_ALIASES)
-    reduction = checks.choice("reduction", reduction, REDUCTIONS, _REDUCTION_ALIASES)
-    step, weights = _loss_steps(at, rows, params)
+    loss, reduction = read_loss(loss, reduction)
+    step, weights = read_loss_steps(at, rows, params)
     last = isinstance(at, str) and at == "last"
-    where = _TargetRows(rows, None if last else step, last or step is not None)
+    where = TargetRows(rows, None if last else step, last or step is not None)
     read_target = _class_ids if loss == "cross_entropy" else _float_target
     checked = read_target(target, where, params, weights)
-    terms = _sum_for_mean(weights) if reduction == "mean" and weights is not None else where.terms
+    terms = sum_for_mean(weights) if reduction == "mean" and weights is not None else where.terms
     scale = 1 / terms if reduction == "mean" and terms else 1.0
     if where.one_step and not rows.whole:
         step, weights = None, where.selected(params.dtype)
@@ -118,7 +129,21 @@ def read_step(at: object, steps: int, wanted: str = _STEPS) -> int | None:
     return step % steps
 
 
-def _loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | None, Array | None]:
+def read_loss(loss: object, reduction: object) -> tuple[str, str]:
+    """The names of a loss and of a reduction.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are none.
+    """
+    return (
+        checks.choice("loss", loss, LOSSES, _LOSS_ALIASES),
+        checks.choice("reduction", reduction, REDUCTIONS, _REDUCTION_ALIASES),
+    )
+
+
+def read_loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | None, Array | None]:
     """`at` as one of the caller's steps, or as weights of the layer's rows; (None, None) means
     every step with weight one."""
     if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
@@ -142,7 +167,7 @@ def _loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | None, A
     return None, weights
 
 
-def _sum_for_mean(weights: Array) -> float:
+def sum_for_mean(weights: Array) -> float:
     """What the mean divides by; it has a meaning where no weight is negative and not all are 0."""
     if not weights.size:
         return 0.0
@@ -160,7 +185,7 @@ def _sum_for_mean(weights: Array) -> float:
     return total
 
 
-class _TargetRows(NamedTuple):
+class TargetRows(NamedTuple):
     """What a target belongs to: every step, or `step` alone, the last of each sequence if None."""
 
     rows: RowMap
@@ -210,7 +235,7 @@ class _TargetRows(NamedTuple):
 
 
 def _float_target(
-    target: object, where: _TargetRows, params: Params, weights: Array | None
+    target: object, where: TargetRows, params: Params, weights: Array | None
 ) -> Array:
     array = checks.as_float_array("target", target, ("w_hh", params.dtype))
     outputs = params.output_size
@@ -219,7 +244,7 @@ def _float_target(
     return where.of_layer(array)
 
 
-def _class_ids(target: object, where: _TargetRows, params: Params, weights: Array | None) -> Array:
+def _class_ids(target: object, where: TargetRows, params: Params, weights: Array | None) -> Array:
     array = checks.as_array("target", target)
     if array.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {array.dtype}")
@@ -227,9 +252,9 @@ def _class_ids(target: object, where: _TargetRows, params: Params, weights: Arra
     outputs = params.output_size
     assert outputs is not None
     found = where.of_layer(array)
-    if not _are_ids(found, outputs):
+    if not are_ids(found, outputs):
         counting = found if weights is None else found[weights != 0]
-        if not _are_ids(counting, outputs):
+        if not are_ids(counting, outputs):
             raise ValueError(
                 f"target: expected class ids in [0, {outputs}), got values from "
                 f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
@@ -237,7 +262,7 @@ def _class_ids(target: object, where: _TargetRows, params: Params, weights: Arra
     return found.astype(np.int64, copy=False)
 
 
-def _are_ids(array: Array, outputs: int) -> bool:
+def are_ids(array: Array, outputs: int) -> bool:
     return not array.size or bool(array.min() >= 0 and array.max() < outputs)
 
 

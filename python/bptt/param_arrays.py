@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from . import checks, files
+from .array_libraries import numpy_dtype, place_of, read_float_array
 from .cells import CELLS
 from .checks import Array
 
@@ -18,26 +19,30 @@ _CELL = "cell"  # its name, beside them in a file
 
 
 def checked(given: Mapping[str, object]) -> dict[str, Array]:
-    """Every entry that is present, as an array of fitting dtype and shape.
+    """Every entry that is present, as an array of fitting dtype and shape, all of them where w_hh
+    lives.
 
     Raises
     ------
     TypeError, ValueError
         If an entry is no array of floats, or does not fit the others.
     """
-    w_hh = checks.as_float_array("w_hh", given["w_hh"])
+    place = place_of(given["w_hh"])
+    w_hh = read_float_array("w_hh", given["w_hh"], place, "w_hh")
     checks.expect_shape("w_hh", w_hh, ("G*H", "H"))
     rows, hidden = w_hh.shape
     if hidden < 1 or rows < 1 or rows % hidden:
-        raise ValueError(f"w_hh: expected shape (G*H, H) with H at least 1, got {w_hh.shape}")
+        raise ValueError(f"w_hh: expected shape (G*H, H) with H at least 1, got {(rows, hidden)}")
     gates = sorted({cell.gates for cell in CELLS.values()})
     if rows // hidden not in gates:
         raise ValueError(
             f"w_hh: expected shape (G*H, H) with G in {gates}, the numbers of gates that cells "
-            f"have, got {w_hh.shape}; are w_ih and w_hh swapped?"
+            f"have, got {tuple(w_hh.shape)}; are w_ih and w_hh swapped?"
         )
     arrays = {"w_hh": w_hh}
-    like = ("w_hh", w_hh.dtype)
+    dtype = numpy_dtype(w_hh.dtype)
+    assert dtype is not None
+    like = ("w_hh", dtype)
     for name, shape in (
         ("w_ih", (rows, "I")),
         ("b_ih", (rows,)),
@@ -48,10 +53,10 @@ def checked(given: Mapping[str, object]) -> dict[str, Array]:
         value = given[name]
         if value is None and name != "w_ih":
             continue
-        array = arrays[name] = checks.as_float_array(name, value, like)
-        checks.expect_shape(name, array, shape, lambda: f"w_hh of shape {w_hh.shape}")
+        array = arrays[name] = read_float_array(name, value, place, "w_hh", like)
+        checks.expect_shape(name, array, shape, lambda: f"w_hh of shape {tuple(w_hh.shape)}")
         if 0 in array.shape:
-            raise ValueError(f"{name}: expected sizes of at least 1, got {array.shape}")
+            raise ValueError(f"{name}: expected sizes of at least 1, got {tuple(array.shape)}")
     if "b_o" in arrays:
         if "w_ho" not in arrays:
             raise ValueError("b_o: a readout bias needs the readout weights w_ho, got None")

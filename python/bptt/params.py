@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import checks, files, layouts, param_arrays
+from .array_libraries import Place, numpy_dtype, place_of
 from .cells import Cell, get_cell
 from .checks import Array
 from .param_arrays import PARAM_NAMES
@@ -62,6 +63,7 @@ class Params(FromLibraries):
     ======== ============= =========================================================
 
     All arrays share one float dtype. They are kept as given, never copied and never written to.
+    They may all live on a GPU, as tensors of PyTorch or arrays of CuPy: see docs/cuda.md.
 
     Raises
     ------
@@ -103,7 +105,12 @@ class Params(FromLibraries):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The common dtype of all arrays."""
-        return self.w_hh.dtype
+        found = self.w_hh.dtype
+        if isinstance(found, np.dtype):  # as nearly always
+            return found
+        named = numpy_dtype(found)
+        assert named is not None
+        return named
 
     @property
     def nbytes(self) -> int:
@@ -151,6 +158,31 @@ class Params(FromLibraries):
         accepted = self._accepted
         if accepted is not None and accepted.fits(cell, self):
             return accepted.params
+        self._expect_host()
+        arrays = self._checked_for(cell)
+        readable = {name: checks.readable(array) for name, array in arrays.items()}
+        if any(array is not getattr(self, name) for name, array in readable.items()):
+            return Params(**readable)
+        self._accepted = accepted = _Accepted(cell, self.snapshot())
+        return accepted.params
+
+    def readable_at(self, place: Place, cell: Cell) -> Params:
+        """The same of arrays on a GPU.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `readable_for` does; or if they live elsewhere.
+        """
+        there = place_of(self.w_hh)
+        if there != place:
+            raise ValueError(
+                f"params: expected arrays on {place} as x is, got some on {there or 'the host'}"
+            )
+        self._checked_for(cell)
+        return self.like(place.library.readable)
+
+    def _checked_for(self, cell: Cell) -> dict[str, Array]:
         arrays = self._checked()
         rows, hidden = arrays["w_hh"].shape
         if rows != cell.gates * hidden:
@@ -158,11 +190,15 @@ class Params(FromLibraries):
                 f"w_hh: expected shape ({cell.gates * hidden}, {hidden}) for cell {cell.name!r} "
                 f"with hidden_size={hidden}, got ({rows}, {hidden})"
             )
-        readable = {name: checks.readable(array) for name, array in arrays.items()}
-        if any(array is not getattr(self, name) for name, array in readable.items()):
-            return Params(**readable)
-        self._accepted = accepted = _Accepted(cell, self.snapshot())
-        return accepted.params
+        return arrays
+
+    def _expect_host(self) -> None:
+        place = place_of(self.w_hh)
+        if place is not None:
+            raise TypeError(
+                f"params: expected arrays in the memory of the host, got some on {place}; copy "
+                "them there, as .cpu() does"
+            )
 
     @classmethod
     def trusted(
@@ -195,6 +231,7 @@ class Params(FromLibraries):
     def astype(self, dtype: npt.DTypeLike) -> Params:
         """A copy with every array cast to `dtype`, a float dtype."""
         target = checks.float_dtype("dtype", dtype)
+        self._expect_host()
         return Params(**{name: array.astype(target) for name, array in self.arrays().items()})
 
     def save(self, path: files.StrPath, *, cell: str | Cell | None = None) -> None:
@@ -218,6 +255,7 @@ class Params(FromLibraries):
         OSError
             If the file cannot be written.
         """
+        self._expect_host()
         name = None
         if cell is not None:
             kind = get_cell(cell)
@@ -278,6 +316,7 @@ class Params(FromLibraries):
 
         It imports torch. The arguments are those of `from_torch`.
         """
+        self._expect_host()
         return layouts.to_torch(
             self.arrays(), layer, reverse=reverse, prefix=prefix, readout=readout
         )
@@ -309,6 +348,6 @@ class Params(FromLibraries):
         return layouts.to_onnx(self.readable_for(get_cell(cell)).arrays(), cell)
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{name}={array.shape}" for name, array in self.arrays().items())
+        shapes = ", ".join(f"{name}={tuple(array.shape)}" for name, array in self.arrays().items())
         dtypes = {f"dtype={array.dtype}" for array in self.arrays().values()}
         return f"Params({', '.join([shapes, *dtypes])})"

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import checks
-from .backends import resolve
+from .backends import cuda, resolve
 from .budget import WHOLE, Budget, budget_for, read_budget
 from .cells import Cell, get_cell
 from .checks import Array
+from .device_plan import DevicePlan, plan_on_device
 from .holdings import moved_rows_nbytes
 from .sequence_options import Integers, read_lengths
 from .threads import get_num_threads
 
-__all__ = ["Plan", "plan"]
+__all__ = ["DevicePlan", "Plan", "plan"]
 
 # More than any memory holds, and few enough for all sums of sizes.
 _MOST_VALUES = 1 << 48
@@ -137,6 +138,7 @@ class Plan:
     __repr__ = __str__
 
 
+@overload
 def plan(
     cell: str | Cell,
     steps: int,
@@ -150,7 +152,43 @@ def plan(
     threads: int | None = None,
     memory_limit: int | None = None,
     checkpoint_every: int | None = None,
-) -> Plan:
+    device: None = None,
+) -> Plan: ...
+
+
+@overload
+def plan(
+    cell: str | Cell,
+    steps: int,
+    batch: int,
+    input_size: int,
+    hidden_size: int,
+    dtype: npt.DTypeLike = "float32",
+    *,
+    output_size: None = None,
+    lengths: Integers | None = None,
+    threads: None = None,
+    memory_limit: None = None,
+    checkpoint_every: None = None,
+    device: str,
+) -> DevicePlan: ...
+
+
+def plan(
+    cell: str | Cell,
+    steps: int,
+    batch: int,
+    input_size: int,
+    hidden_size: int,
+    dtype: npt.DTypeLike = "float32",
+    *,
+    output_size: int | None = None,
+    lengths: Integers | None = None,
+    threads: int | None = None,
+    memory_limit: int | None = None,
+    checkpoint_every: int | None = None,
+    device: str | None = None,
+) -> Plan | DevicePlan:
     """How the native backend would do a call of these sizes: ``print(bptt.plan(...))``.
 
     Parameters
@@ -169,17 +207,20 @@ def plan(
         The most that may take part; `get_num_threads` if not given.
     memory_limit, checkpoint_every : int, optional
         As `value_and_grad` takes them; only together with `output_size`.
+    device : str, optional
+        A GPU in place of the native backend: an architecture, as "sm_90", for which no GPU need be
+        there, or "cuda" or "cuda:1" of this machine. With it only `lengths` of the keywords above.
 
     Returns
     -------
-    Plan
+    Plan, or DevicePlan with `device`
 
     Raises
     ------
     TypeError, ValueError
         If an argument has the wrong type or value, or the limit cannot be met.
     RuntimeError
-        If the native backend is not available.
+        If the backend is not available.
 
     Examples
     --------
@@ -193,7 +234,10 @@ def plan(
     outputs = None if output_size is None else checks.size("output_size", output_size)
     number = get_num_threads() if threads is None else checks.num_threads("threads", threads)
     floats = checks.float_dtype("dtype", dtype)
-    resolve("native", kind, floats)
+    if device is None:
+        resolve("native", kind, floats)
+    elif kind.name not in cuda.CELLS:
+        raise TypeError(f"backend 'cuda' does not compute cell {kind.name!r}")
     values = steps * batch * max(input_size, hidden_size, outputs or 0)
     if max(values, hidden_size * (input_size + hidden_size + (outputs or 0))) > _MOST_VALUES:
         raise ValueError(f"sizes: expected arrays of at most {_MOST_VALUES} values")
@@ -207,6 +251,14 @@ def plan(
         if (np.diff(offsets) == batch).all():  # as long as the longest
             offsets = None
     rows = steps * batch if offsets is None else int(offsets[-1])
+
+    if device is not None:
+        others = (output_size, threads, memory_limit, checkpoint_every)
+        if any(other is not None for other in others):
+            raise ValueError(
+                "output_size, threads, memory_limit, checkpoint_every: expected none with device"
+            )
+        return plan_on_device(device, kind, steps, batch, rows, input_size, hidden_size, floats)
 
     limit, budget = read_budget(memory_limit, checkpoint_every)
     if outputs is None and (limit is not None or budget != WHOLE):

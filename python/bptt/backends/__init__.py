@@ -12,13 +12,22 @@ import numpy as np
 
 from .. import checks
 from ..cells import Cell
+from .cuda import Launcher, launcher
 from .dense_runs import for_rows
 from .native import NativeBackend
 from .numba import NumbaBackend
 from .numpy import NumpyBackend
 from .protocol import Backend
 
-__all__ = ["REGISTRY", "Backend", "BackendStatus", "backends", "for_rows", "resolve"]
+__all__ = [
+    "REGISTRY",
+    "Backend",
+    "BackendStatus",
+    "backends",
+    "for_rows",
+    "require_cuda",
+    "resolve",
+]
 
 # In the order in which backend="auto" tries them.
 REGISTRY: dict[str, Backend] = {
@@ -45,12 +54,30 @@ def backends() -> dict[str, BackendStatus]:
 
     ``backend="auto"`` takes the first available one, in this order, that knows the cell and the
     dtype. Once chosen, an error is raised to the caller: no other backend is tried in silence.
-    Numba is imported, if it is installed: whether it works here takes that to know.
+    Numba is imported, if it is installed: whether it works here takes that to know. "auto" takes
+    "cuda" where arrays live on a GPU, and nowhere else.
     """
-    return {name: _status(backend) for name, backend in REGISTRY.items()}
+    found = {name: _status(backend) for name, backend in REGISTRY.items()}
+    found["cuda"] = _status(launcher())
+    return found
 
 
-def _status(backend: Backend) -> BackendStatus:
+def require_cuda() -> Launcher:
+    """What launches kernels on a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        If it is not available here; the message says why.
+    """
+    found = launcher()
+    missing = found.missing()
+    if missing is not None:
+        raise RuntimeError(f"backend 'cuda' is not available: {missing}")
+    return found
+
+
+def _status(backend: Backend | Launcher) -> BackendStatus:
     try:
         missing = backend.missing()
         return BackendStatus(missing is None, missing or backend.description())
@@ -73,7 +100,13 @@ def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:
     """
     if name == "auto":
         return _best(cell, dtype)
-    backend = REGISTRY[checks.choice("backend", name, ("auto", *REGISTRY), _ALIASES)]
+    chosen = checks.choice("backend", name, ("auto", *REGISTRY, "cuda"), _ALIASES)
+    if chosen == "cuda":
+        raise TypeError(
+            "backend 'cuda' computes forward, Tape.backward and value_and_grad of one layer whose "
+            "arrays live on a GPU, and nothing else yet"
+        )
+    backend = REGISTRY[chosen]
     missing = backend.missing()
     if missing is not None:
         raise backend.error(f"backend {name!r} is not available: {missing}")

@@ -86,4 +86,4 @@ def traced(x: Any) -> bool:
     """Whether somebody watches the operators that are called, or `x` has no values to compute."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return True
-    return type(x) not in PLAIN or not x.is_cpu
+    return type(x) not in PLAIN or not (x.is_cpu or x.is_cuda)

@@ -33,7 +33,7 @@ class MovedRows:
         more = x.shape[len(self.map.shape) :]
         rows = x.reshape(math.prod(self.map.shape), *more)
         if self.map.index is not None:
-            rows = rows.index_select(0, _index(self.map.index))
+            rows = rows.index_select(0, _index(self.map.index, x))
         return rows.reshape(*self.map.inner, *more)
 
     def scatter(self, y: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class MovedRows:
         if self.map.index is not None:
             count = math.prod(self.map.shape)
             of_caller = (y.new_empty if len(rows) == count else y.new_zeros)((count, *more))
-            rows = of_caller.index_copy(0, _index(self.map.index), rows)
+            rows = of_caller.index_copy(0, _index(self.map.index, y), rows)
         return rows.reshape(*self.map.shape, *more)
 
     def gather_state(
@@ -62,7 +62,7 @@ class MovedRows:
             return state
         used = np.arange(rows.batch) if rows.anew is None else np.flatnonzero(~rows.anew)
         into = used if rows.first is None else rows.first[used]
-        source, target = _index(used), _index(into)
+        source, target = _index(used, w_hh), _index(into, w_hh)
         return tuple(
             w_hh.new_zeros(shape).index_copy(0, target, part.index_select(0, source))
             for part in state
@@ -72,9 +72,11 @@ class MovedRows:
         """The caller's final state (B, H) of each part, of the layer's."""
         if self.map.last is None:
             return state
-        index = _index(self.map.last)
+        index = _index(self.map.last, state[0])
         return tuple(part.index_select(0, index) for part in state)
 
 
-def _index(index: Array) -> Tensor:
-    return torch.from_numpy(index)
+def _index(index: Array, like: Tensor) -> Tensor:
+    """The index where `like` is; an index has values also where that has none."""
+    found = torch.from_numpy(index)
+    return found.to(like.device) if like.is_cuda else found

@@ -48,7 +48,7 @@ def layer(
     params : mapping or sequence of tensors
         ``w_ih`` (G*H, I), ``w_hh`` (G*H, H), ``b_ih`` and ``b_hh`` (G*H,), by these names or in
         this order; biases may be None or left out.
-    x : (T, B, I) tensor of float32 or float64, on the CPU
+    x : (T, B, I) tensor of float32 or float64, on the CPU, or on a GPU (docs/cuda.md)
         (B, T, I) with `batch_first`, and packed rows (N, I) with `batch_sizes`.
     state : (B, H) tensor, or the pair (h, c) of them, optional
         The initial state; zeros if not given.
@@ -67,6 +67,8 @@ def layer(
     ------
     TypeError, ValueError
         If an argument has the wrong type, dtype, device, shape or value.
+    RuntimeError
+        If tensors are on a GPU, and the backend "cuda" is not available here.
 
     Examples
     --------
@@ -160,8 +162,14 @@ def _expect_tensor(name: str, value: object, like: Tensor | None) -> None:
             f"{name}: expected {like.dtype} like w_hh, got {value.dtype}; "
             "convert one of them with .to(...)"
         )
-    if value.device.type != "cpu":
-        raise ValueError(f"{name}: expected a tensor on the CPU, got one on {value.device}")
+    if value.device.type not in ("cpu", "cuda"):
+        raise ValueError(
+            f"{name}: expected a tensor on the CPU or a GPU, got one on {value.device}"
+        )
+    if like is not None and value.device != like.device:
+        raise ValueError(
+            f"{name}: expected a tensor on {like.device} as w_hh is, got one on {value.device}"
+        )
     if value.layout is not torch.strided:
         raise TypeError(f"{name}: expected a strided tensor, got layout {value.layout}")
 

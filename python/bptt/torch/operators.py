@@ -108,7 +108,7 @@ def _layer(cell: str, *arguments: Any) -> Tensors:
     return tuple(_results(how, states, found[2 * parts :], x))
 
 
-torch.library.impl("bptt::layer", "cpu", _disable_dynamo(_layer))
+torch.library.impl("bptt::layer", ("cpu", "cuda"), _disable_dynamo(_layer))
 
 
 def _layer_fake(cell: str, *arguments: Any) -> Tensors:
@@ -170,7 +170,7 @@ def _gradients(cell: str, needed: list[bool], samples: int | None, *tensors: Any
     return tuple(flat[0].new_empty(0) if g is None else g for g in found)
 
 
-torch.library.impl("bptt::layer_backward", "cpu", _disable_dynamo(_gradients))
+torch.library.impl("bptt::layer_backward", ("cpu", "cuda"), _disable_dynamo(_gradients))
 
 
 def _gradients_fake(cell: str, needed: list[bool], samples: int | None, *tensors: Any) -> Tensors:

@@ -18,7 +18,7 @@ from ..layer_arguments import WEIGHTS
 from ..params import Params
 from ..states import as_tuple
 from ..threads import at_most
-from . import direct
+from . import direct, gpu_passes
 from .arrays import DTYPES, array_of, tensor_of
 
 __all__ = ["Direction", "Inputs", "Saved"]
@@ -85,7 +85,11 @@ class Direction:
     def forward(self, flat: Sequence[Tensor | None], save: str) -> tuple[Tensor, ...]:
         """Each part of the state after every step, and after the last, and what is saved beside:
         `save` is one of ``protocol.SAVE``. `flat` is ``Inputs.flat()``."""
-        if self._direct(flat[0]):
+        x = flat[0]
+        assert x is not None
+        if not gpu_passes.on_host(x):
+            return gpu_passes.forward(self.cell, flat, self.offsets, save == "gates")
+        if self._direct(x):
             found = direct.forward(self.cell, flat, self.offsets, False, save == "gates")
             if found is not None:
                 return found
@@ -104,7 +108,20 @@ class Direction:
     ) -> tuple[Tensor | None, ...]:
         """The gradients of ``inputs.flat()`` that are needed, of what comes in at y and at each
         part of the state after the last step; `by_row`: of weights those of each row of the batch,
-        (B, ...)."""
+        (B, ...).
+
+        Raises
+        ------
+        RuntimeError
+            If gradients of rows are asked for on a GPU.
+        """
+        if not gpu_passes.on_host(inputs.x):
+            if by_row:
+                raise RuntimeError(
+                    "torch.func: gradients of weights by row are not computed on a GPU yet"
+                )
+            kept_there = (saved.history, saved.gates, incoming, needed)
+            return gpu_passes.backward(self.cell, inputs.flat(), self.offsets, *kept_there)
         if self._direct(inputs.x):
             flat, kept = inputs.flat(), (*saved.history, *saved.gates)
             given = (self.cell, flat, self.offsets, False, kept, incoming, needed, by_row)
@@ -156,9 +173,9 @@ class Direction:
         """How many sequences there are."""
         return x.shape[1] if self.offsets is None else int(self.offsets[1])
 
-    def _direct(self, x: Tensor | None) -> bool:
+    def _direct(self, x: Tensor) -> bool:
         """Whether the compiled kernels are what computes this."""
-        return x is not None and self._of_dtype(DTYPES[x.dtype]).name == "native"
+        return self._of_dtype(DTYPES[x.dtype]).name == "native"
 
     def _layer(self, inputs: Inputs) -> Layer:
         x = array_of(inputs.x)

@@ -1,0 +1,344 @@
+"""The libraries whose arrays may live on a GPU: PyTorch and CuPy.
+
+What a pass asks of the library that owns its arrays, in one set of names: memory, rows by their
+index, products over all steps, and the stream that its work is in. A library is looked at only if
+it has been imported: nobody else can have made an array of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from . import checks
+from .checks import Array
+
+__all__ = [
+    "LIBRARIES",
+    "Cupy",
+    "Library",
+    "Place",
+    "Torch",
+    "numpy_dtype",
+    "place_of",
+    "read_float_array",
+]
+
+
+class Library(Protocol):
+    """What owns arrays on a GPU; every array below is one of them but for those named host."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    def owns(self, value: object) -> bool:
+        """Whether `value` is an array of it on a GPU."""
+
+    def device(self, array: Any) -> int:
+        """The number of the GPU."""
+
+    def dtype(self, array: Any) -> np.dtype[Any] | None:
+        """NumPy's name of the dtype, None if it has none."""
+
+    def readable(self, array: Any) -> Any:
+        """`array` itself if it is C-contiguous, else a copy; no autograd."""
+
+    def pointer(self, array: Any) -> int:
+        """Where its first value lies."""
+
+    def stream(self, device: int) -> int:
+        """The handle of the stream that the caller has chosen for the library's work."""
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        """Makes it the device of what is made and launched within."""
+
+    def empty(self, shape: Sequence[int], like: Any) -> Any:
+        """Unwritten memory, where `like` lives and of its dtype."""
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any: ...
+
+    def zero_counters(self, count: int, like: Any) -> Any:
+        """So many zeros of 32 bits."""
+
+    def upload(self, host: Array, like: Any) -> Any:
+        """A copy of the host's array, of its own dtype."""
+
+    def fetch(self, array: Any) -> Array:
+        """A copy in the memory of the host; it waits for the stream."""
+
+    def take(self, rows: Any, index: Any) -> Any:
+        """Some rows, by integers."""
+
+    def put(self, rows: Any, index: Any, values: Any) -> None:
+        """Writes rows, each of them once."""
+
+    def concatenate(self, parts: Sequence[Any]) -> Any: ...
+
+    def copy(self, array: Any) -> Any: ...
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any: ...
+
+    def exp(self, array: Any) -> Any: ...
+
+    def log(self, array: Any) -> Any: ...
+
+    def largest(self, array: Any) -> Any:
+        """Along the last axis, which stays."""
+
+    def sum(self, array: Any, axis: int) -> Any: ...
+
+
+class Torch:
+    """PyTorch's tensors."""
+
+    name = "torch"
+    device_type = "cuda"
+
+    @property
+    def _torch(self) -> Any:
+        return sys.modules["torch"]
+
+    def owns(self, value: object) -> bool:
+        torch = sys.modules.get("torch")
+        tensor = getattr(torch, "Tensor", None)  # None while torch is being imported
+        if tensor is None or not isinstance(value, tensor):
+            return False
+        return bool(getattr(value, "device").type == self.device_type)  # noqa: B009 - of any type
+
+    def device(self, array: Any) -> int:
+        return int(array.device.index or 0)
+
+    def dtype(self, array: Any) -> np.dtype[Any] | None:
+        return numpy_dtype(array.dtype)
+
+    def readable(self, array: Any) -> Any:
+        # Conjugate and negative views are bits that a pointer does not tell.
+        return array.detach().resolve_conj().resolve_neg().contiguous()
+
+    def pointer(self, array: Any) -> int:
+        return int(array.data_ptr())
+
+    def stream(self, device: int) -> int:
+        return int(self._torch.cuda.current_stream(device).cuda_stream)
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        found: AbstractContextManager[Any] = self._torch.cuda.device(device)
+        return found
+
+    def empty(self, shape: Sequence[int], like: Any) -> Any:
+        return self._allocated(lambda: like.new_empty(tuple(shape)), shape, like)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        return self._allocated(lambda: like.new_zeros(tuple(shape)), shape, like)
+
+    def _allocated(self, make: Any, shape: Sequence[int], like: Any) -> Any:
+        try:
+            return make()
+        except self._torch.OutOfMemoryError as error:
+            raise _out_of_memory(shape, like.element_size(), like.device, error) from error
+
+    def zero_counters(self, count: int, like: Any) -> Any:
+        return like.new_zeros(count, dtype=self._torch.int32)
+
+    def upload(self, host: Array, like: Any) -> Any:
+        return self._torch.tensor(host, device=like.device)
+
+    def fetch(self, array: Any) -> Array:
+        found: Array = array.detach().cpu().numpy()
+        return found
+
+    def take(self, rows: Any, index: Any) -> Any:
+        return rows.index_select(0, index)
+
+    def put(self, rows: Any, index: Any, values: Any) -> None:
+        rows.index_copy_(0, index, values)
+
+    def concatenate(self, parts: Sequence[Any]) -> Any:
+        return self._torch.cat(list(parts))
+
+    def copy(self, array: Any) -> Any:
+        return array.clone()
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        return self._torch.where(condition, yes, no)
+
+    def exp(self, array: Any) -> Any:
+        return array.exp()
+
+    def log(self, array: Any) -> Any:
+        return array.log()
+
+    def largest(self, array: Any) -> Any:
+        return array.amax(-1, keepdim=True)
+
+    def sum(self, array: Any, axis: int) -> Any:
+        return array.sum(axis)
+
+
+class Cupy:
+    """CuPy's arrays."""
+
+    name = "cupy"
+
+    @property
+    def _cupy(self) -> Any:
+        return sys.modules["cupy"]
+
+    def owns(self, value: object) -> bool:
+        array = getattr(sys.modules.get("cupy"), "ndarray", None)
+        return array is not None and isinstance(value, array)
+
+    def device(self, array: Any) -> int:
+        return int(array.device.id)
+
+    def dtype(self, array: Any) -> np.dtype[Any] | None:
+        return numpy_dtype(array.dtype)
+
+    def readable(self, array: Any) -> Any:
+        return self._cupy.ascontiguousarray(array)
+
+    def pointer(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def stream(self, device: int) -> int:
+        return int(self._cupy.cuda.get_current_stream().ptr)
+
+    def on(self, device: int) -> AbstractContextManager[Any]:
+        found: AbstractContextManager[Any] = self._cupy.cuda.Device(device)
+        return found
+
+    def empty(self, shape: Sequence[int], like: Any) -> Any:
+        return self._allocated(self._cupy.empty, shape, like)
+
+    def zeros(self, shape: Sequence[int], like: Any) -> Any:
+        return self._allocated(self._cupy.zeros, shape, like)
+
+    def _allocated(self, make: Any, shape: Sequence[int], like: Any) -> Any:
+        try:
+            return make(tuple(shape), like.dtype)
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            where = f"cuda:{self.device(like)}"
+            raise _out_of_memory(shape, like.itemsize, where, error) from error
+
+    def zero_counters(self, count: int, like: Any) -> Any:
+        return self._cupy.zeros(count, "int32")
+
+    def upload(self, host: Array, like: Any) -> Any:
+        return self._cupy.asarray(host)
+
+    def fetch(self, array: Any) -> Array:
+        found: Array = self._cupy.asnumpy(array)
+        return found
+
+    def take(self, rows: Any, index: Any) -> Any:
+        return rows[index]
+
+    def put(self, rows: Any, index: Any, values: Any) -> None:
+        rows[index] = values
+
+    def concatenate(self, parts: Sequence[Any]) -> Any:
+        return self._cupy.concatenate(list(parts))
+
+    def copy(self, array: Any) -> Any:
+        return array.copy()
+
+    def where(self, condition: Any, yes: Any, no: Any) -> Any:
+        return self._cupy.where(condition, yes, no)
+
+    def exp(self, array: Any) -> Any:
+        return self._cupy.exp(array)
+
+    def log(self, array: Any) -> Any:
+        return self._cupy.log(array)
+
+    def largest(self, array: Any) -> Any:
+        return array.max(-1, keepdims=True)
+
+    def sum(self, array: Any, axis: int) -> Any:
+        return array.sum(axis)
+
+
+LIBRARIES: tuple[Library, ...] = (Torch(), Cupy())
+
+
+class Place(NamedTuple):
+    """Where an array lives: whose it is, and on which GPU."""
+
+    library: Library
+    device: int
+
+    def __str__(self) -> str:
+        return f"cuda:{self.device} ({self.library.name})"
+
+
+def place_of(value: object) -> Place | None:
+    """Where `value` lives, None if that is no GPU, or if it is no array of a library above."""
+    if type(value) is np.ndarray:
+        return None
+    for library in LIBRARIES:
+        if library.owns(value):
+            return Place(library, library.device(value))
+    return None
+
+
+def read_float_array(
+    name: str,
+    value: object,
+    place: Place | None,
+    beside: str,
+    like: tuple[str, np.dtype[Any]] | None = None,
+) -> Any:
+    """`value` as an array of float32 or float64 at `place`, where the argument `beside` is; one of
+    any floats in the memory of the host if that is None.
+
+    Raises
+    ------
+    TypeError
+        If it is no array, or of another dtype, or of another than that of `like`.
+    ValueError
+        If it lives elsewhere.
+    """
+    there = place_of(value)
+    if place is None and there is None:
+        return checks.as_float_array(name, value, like)
+    if not (isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")):
+        raise TypeError(f"{name}: expected an array on {place}, got {type(value).__name__}")
+    if there is None or there != place:
+        raise ValueError(
+            f"{name}: expected an array on {place or 'the host'} as {beside} is, got one on "
+            f"{there or 'the host'}"
+        )
+    dtype = there.library.dtype(value)
+    if dtype is None or dtype.name not in ("float32", "float64"):
+        got = dtype or getattr(value, "dtype", None)
+        raise TypeError(f"{name}: expected float32 or float64 on a GPU, got {got}")
+    if like is not None and dtype != like[1]:
+        raise TypeError(f"{name}: expected dtype {like[1]} like {like[0]}, got {dtype}")
+    return value
+
+
+def numpy_dtype(dtype: object) -> np.dtype[Any] | None:
+    """What NumPy calls the dtype of a library; None if it does not know it."""
+    if isinstance(dtype, np.dtype):
+        return dtype
+    try:
+        return np.dtype(str(dtype).rpartition(".")[2])
+    except TypeError:
+        return None
+
+
+def _out_of_memory(
+    shape: Sequence[int], itemsize: int, where: object, error: Exception
+) -> MemoryError:
+    nbytes = itemsize
+    for length in shape:
+        nbytes *= length
+    reason = str(error).partition("\n")[0]
+    return MemoryError(
+        f"an array of shape {tuple(shape)} needs {nbytes / 2**30:.2f} GiB on {where}: {reason}"
+    )

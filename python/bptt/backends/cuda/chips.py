@@ -1,0 +1,128 @@
+"""What a chip has, as far as a plan depends on it.
+
+From the chip itself where there is one, else by its compute capability: the CUDA C++ Programming
+Guide, "Technical specifications per compute capability" and "Arithmetic instructions", and NVIDIA's
+data sheets of the card that is named.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from ... import checks
+
+__all__ = ["CHIPS", "Chip", "chip_named", "chip_of"]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A GPU, or one of its kind.
+
+    Attributes
+    ----------
+    name : str
+    arch : str
+        What the compiler calls it, ``sm_90``.
+    shared_bytes : int
+        Shared memory that a block may ask for.
+    multiprocessors : int
+    most_cluster : int
+        Blocks of a cluster; 1 where there are none.
+    cooperative : bool
+        Whether all blocks of a launch can be made to run at the same time.
+    ghz : float
+        The clock of a multiprocessor.
+    fma32, fma64 : int
+        Fused multiply-adds of a multiprocessor in a cycle.
+    """
+
+    name: str
+    arch: str
+    shared_bytes: int
+    multiprocessors: int
+    most_cluster: int
+    cooperative: bool
+    ghz: float
+    fma32: int
+    fma64: int
+
+
+def _kind(card: str, arch: str, kib: int, multiprocessors: int, ghz: float, fma64: int) -> Chip:
+    number = int(arch[3:])
+    most = 1 if number < 90 else 16 if number < 120 else 8
+    fma32 = 64 if number == 80 else 128
+    return Chip(card, arch, kib * 1024, multiprocessors, most, True, ghz, fma32, fma64)
+
+
+CHIPS = {
+    chip.arch: chip
+    for chip in (
+        _kind("A100", "sm_80", 163, 108, 1.41, 32),
+        _kind("RTX A6000", "sm_86", 99, 84, 1.80, 2),
+        _kind("L40", "sm_89", 99, 142, 2.49, 2),
+        _kind("H100 SXM", "sm_90", 227, 132, 1.98, 64),
+        _kind("B200", "sm_100", 227, 148, 1.97, 64),
+        _kind("RTX 5090", "sm_120", 99, 170, 2.41, 2),
+    )
+}
+
+
+def chip_named(device: object) -> Chip:
+    """The chip of an architecture, ``sm_90``; its card is the one in `CHIPS`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none that a plan is known for.
+    """
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected a string, got {type(device).__name__}")
+    if device not in CHIPS:
+        raise checks.unknown("device", device, CHIPS)
+    return CHIPS[device]
+
+
+def chip_of(
+    name: str,
+    capability: tuple[int, int],
+    *,
+    shared_bytes: int,
+    multiprocessors: int,
+    clusters: bool,
+    cooperative: bool,
+    khz: int,
+) -> Chip:
+    """A chip by what it tells of itself; what it does not tell is that of the kind before it.
+
+    Raises
+    ------
+    ValueError
+        If it is older than all that the kernels are compiled for.
+    """
+    number = 10 * capability[0] + capability[1]
+    older = [int(arch[3:]) for arch in CHIPS if int(arch[3:]) <= number]
+    if not older:
+        raise ValueError(
+            f"{name} has compute capability {capability[0]}.{capability[1]}: the kernels are for "
+            f"8.0 ({min(CHIPS, key=_number)}) and later"
+        )
+    like = CHIPS[f"sm_{max(older)}"]
+    # Every chip that has clusters can have them of 8; of more only those that are known to.
+    most = like.most_cluster if f"sm_{number}" in CHIPS else 8
+    return replace(
+        like,
+        name=name,
+        arch=f"sm_{number}",
+        shared_bytes=shared_bytes,
+        multiprocessors=multiprocessors,
+        most_cluster=most if clusters else 1,
+        cooperative=cooperative,
+        ghz=khz / 1e6,
+    )
+
+
+def _number(arch: str) -> int:
+    found = re.fullmatch(r"sm_(\d+)", arch)
+    assert found is not None
+    return int(found[1])

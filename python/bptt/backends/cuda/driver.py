@@ -1,0 +1,163 @@
+"""Kernels on a GPU by CUDA's driver, through cuda-core. Nothing here ran on a GPU yet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from .chips import Chip, chip_of
+from .compiling import compiled, nvrtc_missing, packages_missing
+from .launching import Launch
+from .source import Source
+
+__all__ = ["DriverLauncher"]
+
+
+class _Stream:
+    """A stream of another library, as cuda-core takes it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._handle
+
+
+class DriverKernel:
+    """A kernel that the driver has loaded."""
+
+    def __init__(self, kernel: Any, device: int, chip: Chip, name: str) -> None:
+        self._kernel, self._device = kernel, device
+        self._chip, self._name = chip, name
+        self._most_shared = 48 << 10  # what a block may ask for without more ado
+        self._of_cluster = 8
+
+    def launch(self, launch: Launch, arguments: Sequence[int], stream: int) -> None:
+        """See ``Kernel.launch``."""
+        from cuda.core import Device, LaunchConfig
+        from cuda.core import launch as put
+
+        Device(self._device).set_current()  # another thread may have loaded the kernel
+        self._allow(launch)
+        chosen: dict[str, Any] = {}
+        if launch.cluster > 1:
+            chosen["cluster"] = launch.cluster
+        if launch.cooperative:
+            chosen["is_cooperative"] = True
+        config = LaunchConfig(
+            grid=launch.blocks // launch.cluster,  # of clusters, if there are some
+            block=launch.threads,
+            shmem_size=launch.shared_bytes,
+            **chosen,
+        )
+        try:
+            put(_Stream(stream), config, self._kernel, *arguments)
+        except Exception as error:  # of cuda-core's own type
+            raise RuntimeError(
+                f"kernel {self._name!r} cannot be launched on {self._chip.name} with {launch}: "
+                f"{error}"
+            ) from error
+
+    def _allow(self, launch: Launch) -> None:
+        """Ask for what a kernel may not have without being asked for."""
+        from cuda.bindings import driver
+
+        attribute = driver.CUfunction_attribute
+        if launch.shared_bytes > self._most_shared:
+            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._set(most, launch.shared_bytes)
+            self._most_shared = launch.shared_bytes
+        if launch.cluster > self._of_cluster:
+            self._set(attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)
+            self._of_cluster = launch.cluster
+
+    def _set(self, attribute: Any, value: int) -> None:
+        from cuda.bindings import driver
+
+        (status,) = driver.cuKernelSetAttribute(attribute, value, self._kernel.handle, self._device)
+        if status != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(
+                f"kernel {self._name!r} on {self._chip.name}: {attribute.name} = {value} is "
+                f"refused: {status.name}"
+            )
+
+
+class DriverLauncher:
+    """`Launcher` of all GPUs of this machine."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kernels: dict[tuple[Source, str, int], DriverKernel] = {}
+        self._loaded: dict[tuple[Source, int], Any] = {}
+
+    def missing(self) -> str | None:
+        """See ``Launcher.missing``."""
+        return packages_missing() or _driver_missing() or nvrtc_missing()
+
+    def description(self) -> str:
+        """See ``Launcher.description``."""
+        chip = self.chip(0)
+        return f"{chip.name} ({chip.arch}); these kernels have never been run on a GPU by us"
+
+    @cache  # noqa: B019 - there is one launcher in a process
+    def chip(self, device: int) -> Chip:
+        """See ``Launcher.chip``."""
+        from cuda.core import Device
+
+        found = Device(device)
+        told = found.properties
+        return chip_of(
+            found.name,
+            tuple(found.compute_capability),
+            shared_bytes=told.max_shared_memory_per_block_optin,
+            multiprocessors=told.multiprocessor_count,
+            clusters=bool(told.cluster_launch),
+            cooperative=bool(told.cooperative_launch),
+            khz=told.clock_rate,
+        )
+
+    def kernel(self, source: Source, name: str, device: int) -> DriverKernel:
+        """See ``Launcher.kernel``."""
+        key = (source, name, device)
+        with self._lock:
+            if key not in self._kernels:
+                self._kernels[key] = self._load(source, name, device)
+            return self._kernels[key]
+
+    def _load(self, source: Source, name: str, device: int) -> DriverKernel:
+        from cuda.core import Device, ObjectCode
+
+        chip = self.chip(device)
+        Device(device).set_current()
+        loaded = self._loaded.get((source, device))
+        if loaded is None:
+            loaded = ObjectCode.from_cubin(compiled(source.joined(), chip.arch).cubin)
+            self._loaded[source, device] = loaded
+        try:
+            kernel = loaded.get_kernel(name)
+        except Exception as error:  # of cuda-core's own type
+            raise RuntimeError(f"kernel {name!r} cannot be loaded on {chip.name}: {error}") from (
+                error
+            )
+        return DriverKernel(kernel, device, chip, name)
+
+
+def _driver_missing() -> str | None:
+    """Why there is no GPU for us; None if there is one."""
+    from cuda.bindings import driver
+
+    try:
+        (status,) = driver.cuInit(0)
+    except Exception as error:  # of a library that cannot be loaded, of several types
+        reason = str(error).partition("\n")[0].rstrip(".")
+        return f"there is no NVIDIA driver: {reason}"
+    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
+        return "the NVIDIA driver finds no GPU"
+    if status != driver.CUresult.CUDA_SUCCESS:
+        return f"the NVIDIA driver cannot be used: {status.name}"
+    status, count = driver.cuDeviceGetCount()
+    if status != driver.CUresult.CUDA_SUCCESS or not count:
+        return "the NVIDIA driver finds no GPU"
+    return None

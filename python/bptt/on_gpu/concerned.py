@@ -1,0 +1,48 @@
+"""Whether a call is one for a GPU, and what it may not ask for there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..array_libraries import Place, place_of
+from ..params import Params
+
+__all__ = ["expect_none", "is_on_gpu", "place_for"]
+
+
+def is_on_gpu(backend: object, params: object, x: object) -> bool:
+    """Whether a call is for the backend cuda: by its name, or since its arrays live there."""
+    if type(x) is not np.ndarray and place_of(x) is not None:
+        return True
+    if isinstance(params, Params):
+        w_hh = params.w_hh
+        if type(w_hh) is not np.ndarray and place_of(w_hh) is not None:
+            return True
+    return isinstance(backend, str) and backend == "cuda"
+
+
+def place_for(x: object, params: object) -> Place:
+    """Where x lives.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If that is no GPU.
+    """
+    place = place_of(x)
+    if place is not None:
+        return place
+    there = place_of(params.w_hh) if isinstance(params, Params) else None
+    if there is not None:
+        raise ValueError(f"x: expected an array on {there} as params are, got one on the host")
+    raise TypeError(
+        "x: backend 'cuda' reads arrays that live on a GPU, tensors of PyTorch or arrays of CuPy, "
+        f"got {type(x).__name__} on the host"
+    )
+
+
+def expect_none(**given: object) -> None:
+    """Raise ValueError if one of these keywords was given, each None or False if not."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise ValueError(f"{name}: not for arrays on a GPU yet, got {value!r}")

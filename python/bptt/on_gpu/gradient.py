@@ -1,0 +1,217 @@
+"""`value_and_grad` of arrays on a GPU: the readout and its loss by the library's own operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import checks
+from ..array_libraries import Place, place_of, read_float_array
+from ..backends.cuda import DeviceLayer, backward, forward
+from ..cells import Cell
+from ..checks import Array
+from ..grads import Grads
+from ..losses import TargetRows, are_ids, read_loss, read_loss_steps, sum_for_mean
+from ..params import Params
+from ..states import GivenState, as_given
+from ..wanted import Wanted, read_wanted
+from .inputs import read_layer
+from .rows import DeviceRows
+from .tape import grads_for_caller
+
+__all__ = ["value_and_grad"]
+
+
+def value_and_grad(
+    cell: Cell,
+    params: object,
+    x: Any,
+    target: object,
+    how: Mapping[str, object],
+    *,
+    loss: object,
+    at: object,
+    reduction: object,
+    state: object,
+    backend: object,
+    wanted: Wanted,
+    return_state: object,
+) -> tuple[float, Grads] | tuple[float, Grads, GivenState]:
+    """``bptt.value_and_grad`` of one layer; the other keywords are for the host alone.
+
+    The loss is a float, so the call waits for the device.
+    """
+    layer, rows = read_layer(cell, params, x, state, how, backend)
+    if layer.params.w_ho is None:
+        raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
+    names = read_wanted(wanted, readout=True)
+    return_state = checks.boolean("return_state", return_state)
+    with layer.place.library.on(layer.place.device):
+        objective = _read_objective(layer, rows, target, loss, at, reduction)
+        record = forward(layer, save=True)
+        value, dy, readout = _read_out(layer, record.history[0], objective)
+        found = backward(layer, record, (dy,), None, names)
+        found.update({name: g for name, g in readout.items() if name in names})
+        grads = grads_for_caller(rows, found)
+        if not return_state:
+            return value, grads
+        return value, grads, as_given(rows.scatter_state(record.state))
+
+
+class _Objective(NamedTuple):
+    """A checked loss of some rows of the layer.
+
+    Attributes
+    ----------
+    loss : str
+    target : (M, O) floats, or (M,) int64 class ids
+    index : (M,) integers, or None
+        The rows that are read; None for all.
+    weights : (M,), or None
+        A weight of 0 selects.
+    scale : float
+    """
+
+    loss: str
+    target: Any
+    index: Any
+    weights: Any
+    scale: float
+
+
+def _read_objective(
+    layer: DeviceLayer,
+    rows: DeviceRows,
+    target: object,
+    loss: object,
+    at: object,
+    reduction: object,
+) -> _Objective:
+    params, place = layer.params, layer.place
+    loss, reduction = read_loss(loss, reduction)
+    if place_of(at) is not None:  # weights are checked on the host
+        read_float_array("at", at, place, "x")
+        at = place.library.fetch(at)
+    step, weights = read_loss_steps(at, rows.map, params)
+    last = isinstance(at, str) and at == "last"
+    where = TargetRows(rows.map, None if last else step, last or step is not None)
+    terms = sum_for_mean(weights) if reduction == "mean" and weights is not None else where.terms
+    scale = 1 / terms if reduction == "mean" and terms else 1.0
+    sequence, index = None, None
+    if where.one_step:
+        sequence, source = rows.map.rows_at(where.step)
+        index = rows.upload(rows.map.place(source))
+    weights = None if weights is None else weights.ravel()
+    read = _class_ids if loss == "cross_entropy" else _float_target
+    found = read(target, where, rows, params, place, sequence, weights)
+    uploaded = None if weights is None else place.library.upload(weights, layer.x)
+    return _Objective(loss, found, index, uploaded, scale)
+
+
+def _float_target(
+    target: object,
+    where: TargetRows,
+    rows: DeviceRows,
+    params: Params,
+    place: Place,
+    sequence: Array | None,
+    weights: Array | None,
+) -> Any:
+    array = read_float_array("target", target, place, "x", ("w_hh", params.dtype))
+    assert params.output_size is not None
+    where.expect(array, (params.output_size,), params)
+    array = place.library.readable(array)
+    if sequence is None:
+        return rows.gather(array)
+    return place.library.take(array, rows.upload(sequence))
+
+
+def _class_ids(
+    target: object,
+    where: TargetRows,
+    rows: DeviceRows,
+    params: Params,
+    place: Place,
+    sequence: Array | None,
+    weights: Array | None,
+) -> Any:
+    """Class ids are checked on the host: one that is none would be read as an address."""
+    there = place_of(target)
+    if there != place:
+        raise ValueError(
+            f"target: expected an array on {place} as x is, got one on {there or 'the host'}"
+        )
+    ids = place.library.fetch(target)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {ids.dtype}")
+    where.expect(ids, (), params)
+    outputs = params.output_size
+    assert outputs is not None
+    found = rows.map.gather(np.ascontiguousarray(ids)) if sequence is None else ids[sequence]
+    found = found.ravel().astype(np.int64)
+    counts = np.ones(len(found), bool) if weights is None else weights != 0
+    counting = found[counts]
+    if not are_ids(counting, outputs):
+        raise ValueError(
+            f"target: expected class ids in [0, {outputs}), got values from "
+            f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
+        )
+    return rows.upload(np.where(counts, found, 0))
+
+
+def _read_out(
+    layer: DeviceLayer, y: Any, objective: _Objective
+) -> tuple[float, Any, dict[str, Any]]:
+    """The loss, dL/dS of each row, and the gradients of the readout."""
+    library, params = layer.place.library, layer.params
+    assert params.w_ho is not None
+    read = y if objective.index is None else library.take(y, objective.index)
+    target, counts = objective.target, None
+    if objective.weights is not None:
+        counts = (objective.weights != 0)[:, None]
+        read = library.where(counts, read, library.zeros((), y))
+    o = read @ params.w_ho.T
+    if params.b_o is not None:
+        o = o + params.b_o
+    if objective.loss == "cross_entropy":
+        terms, do = _cross_entropy(layer, o, target)
+    else:
+        terms, do = _squared_error(layer, o, target)
+    if counts is not None:
+        nothing = library.zeros((), y)
+        weights = objective.weights
+        terms = library.where(counts[:, 0], terms * weights, nothing)
+        do = library.where(counts, do * weights[:, None], nothing)
+    do = do * objective.scale
+    found = {"w_ho": do.T @ read}
+    if params.b_o is not None:
+        found["b_o"] = library.sum(do, 0)
+    dy = do @ params.w_ho
+    if objective.index is not None:
+        of_rows, dy = dy, library.zeros(tuple(y.shape), y)
+        library.put(dy, objective.index, of_rows)
+    value = float(library.fetch(terms).sum(dtype=np.float64) * objective.scale)
+    return value, dy, found
+
+
+def _squared_error(layer: DeviceLayer, o: Any, target: Any) -> tuple[Any, Any]:
+    difference = o - target
+    return layer.place.library.sum(difference * difference, 1) / 2, difference
+
+
+def _cross_entropy(layer: DeviceLayer, o: Any, ids: Any) -> tuple[Any, Any]:
+    library = layer.place.library
+    count, outputs = o.shape
+    if not count:
+        return library.zeros((0,), o), o
+    shifted = o - library.largest(o)
+    exponentials = library.exp(shifted)
+    total = library.sum(exponentials, 1)
+    starts = library.upload(np.arange(count, dtype=np.int64) * outputs, o)
+    at_id = starts + ids  # among all values
+    values = (exponentials / total[:, None]).reshape(count * outputs)
+    library.put(values, at_id, library.take(values, at_id) - 1)
+    terms = library.log(total) - library.take(shifted.reshape(count * outputs), at_id)
+    return terms, values.reshape(count, outputs)

@@ -1,0 +1,104 @@
+"""A `RowMap` on a GPU: the same index, applied by the library that owns the arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..array_libraries import Place
+from ..checks import Array
+from ..row_map import RowMap
+
+__all__ = ["DeviceRows"]
+
+
+class DeviceRows:
+    """What `RowMap` does with arrays of the host, of arrays like `like`. A layer's are (N, ...)."""
+
+    def __init__(self, rows: RowMap, place: Place, like: Any) -> None:
+        self.map = rows
+        self._library = place.library
+        self._like = like
+
+    @property
+    def rows(self) -> int:
+        """N"""
+        return math.prod(self.map.inner)
+
+    @property
+    def steps(self) -> int:
+        """Of the layer."""
+        offsets = self.map.offsets
+        return self.map.inner[0] if offsets is None else len(offsets) - 1
+
+    @cached_property
+    def _index(self) -> Any:
+        return None if self.map.index is None else self.upload(self.map.index)
+
+    def upload(self, index: Array) -> Any:
+        """Integers, for `take` and `put`."""
+        return self._library.upload(np.ascontiguousarray(index, np.int64), self._like)
+
+    def gather(self, array: Any) -> Any:
+        """The layer's rows (N, ...) of the caller's (*shape, ...)."""
+        more = array.shape[len(self.map.shape) :]
+        rows = array.reshape(math.prod(self.map.shape), *more)
+        return rows if self._index is None else self._library.take(rows, self._index)
+
+    def scatter(self, array: Any) -> Any:
+        """The caller's (*shape, ...) of the layer's rows (N, ...); zeros where it has none."""
+        more = array.shape[1:]
+        if self._index is None:
+            return array.reshape(*self.map.shape, *more)
+        count = math.prod(self.map.shape)
+        make = self._library.empty if count == len(array) else self._library.zeros
+        found = make((count, *more), array)
+        self._library.put(found, self._index, array)
+        return found.reshape(*self.map.shape, *more)
+
+    def gather_state(self, state: Sequence[Any]) -> tuple[Any, ...]:
+        return self._enter(state, self.map.first, self.map.anew)
+
+    def scatter_state(self, state: Sequence[Any]) -> tuple[Any, ...]:
+        return self._leave(state, self.map.last, None)
+
+    def gather_dstate(self, dstate: Sequence[Any]) -> tuple[Any, ...]:
+        """A part may be None."""
+        return self._enter(dstate, self.map.last, None)
+
+    def scatter_dstate(self, dstate: Sequence[Any]) -> tuple[Any, ...]:
+        return self._leave(dstate, self.map.first, self.map.anew)
+
+    def _enter(
+        self, state: Sequence[Any], at: Array | None, unused: Array | None
+    ) -> tuple[Any, ...]:
+        if at is None and unused is None:
+            return tuple(state)
+        used = np.arange(self.map.batch) if unused is None else np.flatnonzero(~unused)
+        source, target = self.upload(used), self.upload(used if at is None else at[used])
+        found = []
+        for s in state:
+            part = None
+            if s is not None:
+                part = self._library.zeros((self.map.inner_batch, s.shape[1]), s)
+                self._library.put(part, target, self._library.take(s, source))
+            found.append(part)
+        return tuple(found)
+
+    def _leave(
+        self, state: Sequence[Any], at: Array | None, unused: Array | None
+    ) -> tuple[Any, ...]:
+        library = self._library
+        if at is not None:
+            index = self.upload(at)
+            state = [library.take(s, index) for s in state]
+        if unused is not None:
+            nowhere = self.upload(np.flatnonzero(unused))
+            state = [library.copy(s) for s in state]
+            for s in state:
+                library.put(s, nowhere, library.zeros((len(nowhere), s.shape[1]), s))
+        return tuple(state)

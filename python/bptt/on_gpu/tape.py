@@ -1,0 +1,188 @@
+"""`GpuTape`: the record of a forward pass on a GPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..backends.cuda import DeviceLayer, DeviceRecord, backward
+from ..grads import Grads, grads_of
+from ..releasing import Releasing
+from ..states import GivenState, as_given
+from ..wanted import Wanted, read_wanted
+from .concerned import expect_none
+from .inputs import read_like, read_state
+from .rows import DeviceRows
+
+__all__ = ["GpuTape"]
+
+
+class GpuTape(Releasing):
+    """What `bptt.forward` returns for arrays on a GPU: as much of `bptt.Tape` as there is there.
+
+    Arrays are those of the library that owns x, on its device. Nothing waits for the device.
+    """
+
+    def __init__(
+        self, layer: DeviceLayer, rows: DeviceRows, record: DeviceRecord, save: str
+    ) -> None:
+        self._layer = layer
+        self._rows = rows
+        self._record: DeviceRecord | None = record
+        self._save = save
+        self._shown: dict[int, Any] = {}
+
+    @property
+    def y(self) -> Any:
+        """(T, B, H), the hidden state S_t after every step; its rows are those of x."""
+        return self._history(0)
+
+    @property
+    def c(self) -> Any:
+        """(T, B, H), the memory c_t of an LSTM after every step.
+
+        Raises
+        ------
+        AttributeError
+            If the cell has none.
+        """
+        if len(self._layer.cell.states) < 2:
+            raise AttributeError(f"cell {self.cell!r} has no memory c beside y")
+        return self._history(1)
+
+    def _history(self, part: int) -> Any:
+        states = self._held().history[part]
+        if part not in self._shown:
+            self._shown[part] = self._rows.scatter(states)
+        return self._shown[part]
+
+    @property
+    def state(self) -> GivenState:
+        """(B, H), the state after the last step of each sequence; of an LSTM the pair (h, c)."""
+        return as_given(self._rows.scatter_state(self._held().state))
+
+    @property
+    def cell(self) -> str:
+        """Name of the cell."""
+        return self._layer.cell.name
+
+    @property
+    def save(self) -> str:
+        """What `forward` was asked to save: "gates" or "minimal"."""
+        return self._save
+
+    @property
+    def backend(self) -> str:
+        """ "cuda" """
+        return "cuda"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the device held for `backward` beyond the caller's own arrays; 0 once
+        released."""
+        if self._record is None:
+            return 0
+        held = [*self._record.history, *self._record.state]
+        if self._record.saved is not None:
+            held.append(self._record.saved)
+        if self._rows.map.index is not None:
+            held += [self._layer.x, *self._shown.values()]
+        itemsize = self._layer.params.dtype.itemsize
+        return sum(math.prod(array.shape) * itemsize for array in held)
+
+    def backward(
+        self,
+        dy: Any = None,
+        dstate: GivenState | None = None,
+        *,
+        dc: Any = None,
+        wanted: Wanted = None,
+        out: Grads | None = None,
+        accumulate: bool = False,
+        truncate: int | None = None,
+        detach_every: int | None = None,
+        per_row: str | None = None,
+    ) -> Grads:
+        """Back-propagate through time; see ``Tape.backward``.
+
+        Parameters
+        ----------
+        dy, dc : (T, B, H) array, optional
+            Gradients with respect to `y` and `c`.
+        dstate : (B, H) array, or pair of them, optional
+            Gradient with respect to the final `state`.
+        wanted : str or tuple of str, optional
+            Names of `Grads`, or "params".
+        out, accumulate, truncate, detach_every, per_row
+            Not on a GPU yet.
+
+        Returns
+        -------
+        Grads
+            New arrays on the device.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has the wrong type, dtype or shape, or lives elsewhere.
+        RuntimeError
+            If the tape was released.
+        MemoryError
+            If the device has too little.
+        """
+        record, layer, rows = self._held(), self._layer, self._rows
+        expect_none(
+            out=out,
+            accumulate=accumulate,
+            truncate=truncate,
+            detach_every=detach_every,
+            per_row=per_row,
+        )
+        names = read_wanted(wanted, readout=False)
+        if dy is None and dstate is None and dc is None:
+            raise ValueError("dy, dstate, dc: expected at least one of them, got None for all")
+        if dc is not None and len(layer.cell.states) < 2:
+            raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
+        like = ("the tape", layer.params.dtype)
+        shape = (*rows.map.shape, layer.hidden)
+        given = [
+            None if d is None else read_like(name, d, shape, layer.place, like, "tape.y")
+            for name, d in (("dy", dy), ("dc", dc))
+        ]
+        final = None
+        if dstate is not None:
+            of_state = (rows.map.batch, layer.hidden)
+            final = read_state(
+                "dstate", dstate, layer.cell, of_state, layer.place, like, "tape.state", partly=True
+            )
+        with layer.place.library.on(layer.place.device):
+            dhistory = tuple(None if d is None else rows.gather(d) for d in given)
+            dlast = None if final is None else rows.gather_dstate(final)
+            found = backward(layer, record, dhistory, dlast, names)
+            return grads_for_caller(rows, found)
+
+    def release(self) -> None:
+        """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
+        self._record = None
+        self._shown.clear()
+
+    def _held(self) -> DeviceRecord:
+        if self._record is None:
+            raise RuntimeError("the tape was released; call bptt.forward again")
+        return self._record
+
+    def __repr__(self) -> str:
+        if self._record is None:
+            return f"GpuTape({self.cell!r}, released)"
+        shape = (*self._rows.map.shape, self._layer.hidden)
+        return f"GpuTape({self.cell!r}, y={shape}, on {self._layer.place}, nbytes={self.nbytes})"
+
+
+def grads_for_caller(rows: DeviceRows, found: dict[str, Any]) -> Grads:
+    """`Grads` of a layer's gradients, with those of x and of the state in the caller's rows."""
+    of_caller = dict(found)
+    if "x" in found:
+        of_caller["x"] = rows.scatter(found["x"])
+    if "state" in found:
+        of_caller["state"] = as_given(rows.scatter_dstate(found["state"]))
+    return grads_of(of_caller)

@@ -1,0 +1,110 @@
+"""One direction of one layer on tensors that live on a GPU: the passes of the backend cuda."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..array_libraries import place_of
+from ..backends import require_cuda
+from ..backends.cuda import CELLS, DeviceLayer, DeviceRecord
+from ..backends.cuda import backward as run_backward
+from ..backends.cuda import forward as run_forward
+from ..cells import Cell
+from ..checks import Array
+from ..layer_arguments import WEIGHTS
+from ..params import Params
+
+__all__ = ["backward", "forward", "on_host"]
+
+Given = Sequence[Tensor | None]
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether the kernels for the CPU read `x`."""
+    return not x.is_cuda
+
+
+def forward(cell: Cell, flat: Given, offsets: Array | None, gates: bool) -> tuple[Tensor, ...]:
+    """As ``Direction.forward``: the history, the last state, and the gates if they are wanted.
+
+    Raises
+    ------
+    TypeError
+        If there are no kernels for the cell.
+    RuntimeError
+        If the backend is not available here.
+    """
+    layer = _layer(cell, flat, offsets)
+    with layer.place.library.on(layer.place.device):
+        record = run_forward(layer, save=gates)
+    x = flat[0]
+    assert x is not None
+    saved = () if record.saved is None else (record.saved,)
+    shaped = [t.reshape(*x.shape[:-1], *t.shape[1:]) for t in (*record.history, *saved)]
+    parts = len(cell.states)
+    return (*shaped[:parts], *record.state, *shaped[parts:])
+
+
+def backward(
+    cell: Cell,
+    flat: Given,
+    offsets: Array | None,
+    history: Sequence[Tensor],
+    gates: Sequence[Tensor],
+    incoming: Given,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """As ``Direction.backward``, of the sum over rows alone."""
+    layer, parts = _layer(cell, flat, offsets), len(cell.states)
+    dy, *dlast = (None if d is None else _dense(d) for d in incoming)
+    record = DeviceRecord(
+        tuple(_rows(t, 1) for t in history), (), _rows(gates[0], 2) if gates else None
+    )
+    names = ("x", *("state",) * parts, *WEIGHTS)
+    wanted = {name for name, is_ in zip(names, needed, strict=True) if is_}
+    into_state = tuple(dlast) if any(d is not None for d in dlast) else None
+    with layer.place.library.on(layer.place.device):
+        dhistory = (None if dy is None else _rows(dy, 1),)
+        found = run_backward(layer, record, dhistory, into_state, wanted)
+    x = flat[0]
+    assert x is not None
+    if "x" in found:
+        found["x"] = found["x"].reshape(x.shape)
+    state = found.get("state", (None,) * parts)
+    grads = (found.get("x"), *state, *(found.get(name) for name in WEIGHTS))
+    return tuple(g if is_ else None for g, is_ in zip(grads, needed, strict=True))
+
+
+def _layer(cell: Cell, flat: Given, offsets: Array | None) -> DeviceLayer:
+    if cell.name not in CELLS:
+        raise TypeError(f"cell {cell.name!r} has no kernels for a GPU")
+    parts = len(cell.states)
+    given, weights = flat[1 : 1 + parts], flat[1 + parts :]
+    x = flat[0]
+    assert x is not None
+    place = place_of(x)
+    assert place is not None
+    params = Params.trusted(*(None if w is None else _dense(w) for w in weights))  # type: ignore[arg-type]
+    batch = int(x.shape[1]) if offsets is None else int(offsets[1]) if len(offsets) > 1 else 0
+    steps = int(x.shape[0]) if offsets is None else len(offsets) - 1
+    state: tuple[Any, ...] = tuple(
+        x.new_zeros((batch, params.hidden_size)) if s is None else _dense(s) for s in given
+    )
+    rows = _rows(_dense(x), 1)
+    return DeviceLayer(place, require_cuda(), cell, params, rows, state, steps, offsets)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Its values as a kernel reads them; no autograd."""
+    found: Tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    return found
+
+
+def _rows(tensor: Tensor, axes: int) -> Tensor:
+    """All rows on one axis, before the last `axes`."""
+    last = tuple(tensor.shape[-axes:])
+    return tensor.reshape(math.prod(tensor.shape[:-axes]), *last)

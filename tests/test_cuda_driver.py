@@ -1,0 +1,239 @@
+"""Between a plan and a GPU: NVRTC, its cache, and the driver, as far as that goes without one."""
+
+from __future__ import annotations
+
+import sys
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bptt.backends.cuda import CHIPS, Launch, compiling
+from bptt.backends.cuda.chips import chip_named, chip_of
+from bptt.backends.cuda.compiling import compiled, nvrtc_missing
+from bptt.backends.cuda.driver import DriverKernel, DriverLauncher
+
+NOTHING = 'extern "C" __global__ void nothing() {}'
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for compiled kernels; skips the test where nothing compiles them."""
+    missing = nvrtc_missing()
+    if missing is not None:
+        pytest.skip(missing)
+    monkeypatch.setenv("BPTT_CUDA_CACHE", str(tmp_path / "kernels"))
+    return tmp_path / "kernels"
+
+
+def forbidden(*_: object) -> Any:
+    raise AssertionError("compiled again")
+
+
+# --- NVRTC and the cache -------------------------------------------------------------------------
+
+
+def test_a_kernel_is_compiled_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = compiled(NOTHING, "sm_90")
+    assert first.cubin[:4] == b"\x7fELF"
+    assert first.told["nothing"].spilled == 0
+    assert compiled(NOTHING, "sm_80").cubin != first.cubin
+    assert len(list(cache.glob("*.cubin"))) == 2
+    monkeypatch.setattr(compiling, "_compile", forbidden)
+    assert compiled(NOTHING, "sm_90") == first
+
+
+def test_a_damaged_file_of_the_cache_is_made_again(cache: Path) -> None:
+    first = compiled(NOTHING, "sm_90")
+    (path,) = cache.glob("*.cubin")
+    whole = path.read_bytes()
+    for damaged in (b"", b"{}\nabc", whole[:-1], b"\xff" + whole):
+        path.write_bytes(damaged)
+        assert compiled(NOTHING, "sm_90") == first
+        assert path.read_bytes() == whole
+
+
+def test_a_cache_that_cannot_be_written_warns_once(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("BPTT_CUDA_CACHE", str(tmp_path / "file" / "kernels"))
+    monkeypatch.setattr(compiling._Warned, "of_cache", False)
+    with pytest.warns(RuntimeWarning, match="compiled kernels are not kept: .*BPTT_CUDA_CACHE"):
+        first = compiled(NOTHING, "sm_90")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compiled(NOTHING, "sm_90") == first
+
+
+def test_an_empty_name_asks_for_no_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BPTT_CUDA_CACHE", "")
+    compiled(NOTHING, "sm_90")
+    assert not cache.exists()
+
+
+def test_a_text_that_is_none_is_an_error_with_the_compilers_words(cache: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)does not compile the kernels for sm_90: .*oops"):
+        compiled("oops", "sm_90")
+
+
+def test_a_chip_that_nvrtc_does_not_know_is_an_error_with_a_remedy(cache: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"NVRTC \d+\.\d+ does not compile for sm_999; pip inst"):
+        compiled(NOTHING, "sm_999")
+
+
+def test_nvrtc_that_cannot_be_loaded_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cuda.bindings import nvrtc
+
+    def no_library() -> Any:
+        raise RuntimeError("no libnvrtc.so.13\nmore")
+
+    monkeypatch.setattr(nvrtc, "nvrtcVersion", no_library)
+    with pytest.raises(
+        RuntimeError, match=r"NVRTC cannot be loaded \(no libnvrtc.so.13\); pip inst"
+    ):
+        compiled(NOTHING, "sm_90")
+
+
+def test_without_cuda_core_the_reason_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    reason = DriverLauncher().missing()
+    assert reason is not None
+    assert reason.startswith("cuda-core is not installed")
+    assert reason.endswith("pip install 'bptt[cuda]'")
+
+
+# --- The driver ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "count", "reason"),
+    [
+        ("CUDA_ERROR_NO_DEVICE", 0, "the NVIDIA driver finds no GPU"),
+        ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", 0, "cannot be used: CUDA_ERROR_SYSTEM_DRIVER_MISM"),
+        ("CUDA_SUCCESS", 0, "the NVIDIA driver finds no GPU"),
+        ("CUDA_SUCCESS", 1, None),
+    ],
+)
+def test_a_driver_without_a_gpu_is_told(
+    status: str, count: int, reason: str | None, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cuda.bindings import driver
+
+    monkeypatch.setattr(driver, "cuInit", lambda flags: (getattr(driver.CUresult, status),))
+    counted = (driver.CUresult.CUDA_SUCCESS, count)
+    monkeypatch.setattr(driver, "cuDeviceGetCount", lambda: counted)
+    missing = DriverLauncher().missing()
+    assert (missing is None) == (reason is None)
+    assert reason is None or (missing is not None and reason in missing)
+
+
+class Recorded:
+    """What passes for a driver: it notes how kernels are launched, and what they ask for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        core = pytest.importorskip("cuda.core")
+        from cuda.bindings import driver
+
+        self.configs: list[dict[str, Any]] = []
+        self.launched: list[tuple[int, ...]] = []
+        self.streams: list[Any] = []
+        self.asked: list[tuple[str, int]] = []
+        self.status = driver.CUresult.CUDA_SUCCESS
+
+        def set_attribute(attribute: Any, value: int, handle: Any, device: int) -> Any:
+            self.asked.append((attribute.name, value))
+            return (self.status,)
+
+        def config(**given: Any) -> dict[str, Any]:
+            self.configs.append(given)
+            return given
+
+        def device(number: int) -> Any:
+            return types.SimpleNamespace(set_current=lambda: self.current.append(number))
+
+        def put(stream: Any, config: Any, kernel: Any, *arguments: int) -> None:
+            self.streams.append(stream.__cuda_stream__())
+            self.launched.append(arguments)
+
+        monkeypatch.setattr(driver, "cuKernelSetAttribute", set_attribute)
+        monkeypatch.setattr(core, "LaunchConfig", config)
+        monkeypatch.setattr(core, "launch", put)
+        monkeypatch.setattr(core, "Device", device)
+        self.current: list[int] = []
+        kernel = types.SimpleNamespace(handle=7)
+        self.kernel = DriverKernel(kernel, 1, CHIPS["sm_90"], "forward")
+
+
+def test_a_launch_says_what_the_driver_has_to_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Recorded(monkeypatch)
+    told.kernel.launch(Launch(12, 256, 4, False, 1000), [1, 2], 99)
+    told.kernel.launch(Launch(6, 256, 1, True, 1000), [3], 0)
+    assert told.configs == [
+        {"grid": 3, "block": 256, "shmem_size": 1000, "cluster": 4},  # clusters
+        {"grid": 6, "block": 256, "shmem_size": 1000, "is_cooperative": True},
+    ]
+    assert told.launched == [(1, 2), (3,)]
+    assert told.streams == [(0, 99), (0, 0)]
+    assert told.current == [1, 1]
+    assert told.asked == []
+
+
+def test_much_shared_memory_and_large_clusters_are_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Recorded(monkeypatch)
+    for _ in range(2):
+        told.kernel.launch(Launch(16, 256, 16, False, 100_000), [], 0)
+    assert told.asked == [
+        ("CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES", 100_000),
+        ("CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED", 1),
+    ]
+
+
+def test_what_the_driver_refuses_is_an_error_that_names_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Recorded(monkeypatch)
+    told.status = type(told.status).CUDA_ERROR_INVALID_VALUE
+    with pytest.raises(
+        RuntimeError, match=r"'forward' on H100 SXM: .* = 900000 is refused: CUDA_E"
+    ):
+        told.kernel.launch(Launch(1, 256, 1, False, 900_000), [], 0)
+
+    def refuse(*_: object) -> None:
+        raise OSError("too many resources requested")
+
+    monkeypatch.setattr(sys.modules["cuda.core"], "launch", refuse)
+    with pytest.raises(
+        RuntimeError, match=r"'forward' cannot be launched on H100 SXM.*too many re"
+    ):
+        told.kernel.launch(Launch(1, 256), [], 0)
+
+
+# --- Chips ---------------------------------------------------------------------------------------
+
+
+def of_capability(major: int, minor: int, *, clusters: bool = True) -> Any:
+    facts: dict[str, Any] = {"shared_bytes": 99 << 10, "multiprocessors": 20, "cooperative": True}
+
+    return chip_of("a GPU", (major, minor), clusters=clusters, khz=1_500_000, **facts)
+
+
+def test_a_chip_tells_more_than_the_table() -> None:
+    known = of_capability(9, 0)
+    assert (known.arch, known.multiprocessors, known.ghz) == ("sm_90", 20, 1.5)
+    assert known.most_cluster == 16
+    assert of_capability(10, 3).most_cluster == 8, "more than every chip with clusters has"
+    assert of_capability(12, 1).fma64 == CHIPS["sm_120"].fma64
+    assert of_capability(8, 7, clusters=False).most_cluster == 1
+
+
+def test_a_chip_that_is_too_old_or_unknown_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"a GPU has compute capability 7.5: .* 8.0 \(sm_80\)"):
+        of_capability(7, 5)
+    with pytest.raises(ValueError, match=r"device: expected one of sm_80, .*, got 'sm_42'"):
+        chip_named("sm_42")
+    with pytest.raises(TypeError, match="device: expected a string, got int"):
+        chip_named(90)
