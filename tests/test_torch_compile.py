@@ -94,6 +94,26 @@ def test_lengths_and_batches_that_vary_take_one_graph(allowed: None) -> None:
     assert len(operators(graphs[0].graph)) == 1
 
 
+def test_a_compiled_layer_asks_little_of_this_package_before_each_call(allowed: None) -> None:
+    ours, _ = pair("LSTM", num_layers=2, bidirectional=True, dropout=0.1)
+    guards = torch._dynamo.explain(ours)(torch.randn(T, B, I)).out_guards
+    functions = {g.name for g in guards if g.create_fn_name() == "CLOSURE_MATCH"}
+    assert "G['forward_traced']" in functions
+    assert len(functions) <= 6
+    assert len({g.name for g in guards if "bptt" in g.name}) <= 12
+
+
+def test_compiled_shapes_that_do_not_fit_are_errors(allowed: None) -> None:
+    ours, _ = pair("LSTM")
+    compiled = torch.compile(ours, backend="eager", fullgraph=True)
+    h = torch.randn(1, B + 1, H)
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="Expected hidden"):
+        compiled(torch.randn(T, B, I), (h, h))
+    ours.weight_hh_l0 = torch.nn.Parameter(torch.randn(4 * H + 1, H))
+    with pytest.raises(Exception, match="shapes do not fit together"):
+        compiled(torch.randn(T, B, I))
+
+
 def test_without_permission_the_error_says_what_to_do(allowed: None) -> None:
     model = torch.nn.Sequential(pair("GRU")[0])
     bptt.torch.allow_compile(False)
@@ -225,7 +245,10 @@ def test_traced_gradients_are_operators_too() -> None:
 
     xs = torch.randn(3, T, 1, I)
     graph = make_fx(partial(gradients, ours))(w, xs)
-    assert operators(graph.graph) == ["bptt.layer.default", "bptt.layer_backward.default"]
+    assert operators(graph.graph) == [
+        "bptt.layer_kernel.default",
+        "bptt.layer_backward_kernel.default",
+    ]
     found = graph(w, xs)
     for i, x in enumerate(xs):
         expected = torch.autograd.grad(value(theirs(x)), list(theirs.parameters()))
@@ -234,7 +257,7 @@ def test_traced_gradients_are_operators_too() -> None:
 
 def test_checkpointing_knows_the_operator() -> None:
     ours, theirs = pair("LSTM")
-    kept = partial(create_selective_checkpoint_contexts, [torch.ops.bptt.layer.default])
+    kept = partial(create_selective_checkpoint_contexts, [torch.ops.bptt.layer_kernel.default])
 
     def run(x: Any) -> Any:
         return checkpoint(ours, x, use_reentrant=False, context_fn=kept)
@@ -294,6 +317,7 @@ def test_the_operators_take_a_backend_that_saves_gates_in_several_arrays(
     cell: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bptt.torch.passes, "resolve", lambda *_: REGISTRY["numpy"])
+    monkeypatch.setattr(bptt.torch.direct, "_tensors", None)
     gates = bptt.CELLS[cell].gates * 4
     x, w_ih, w_hh = (
         torch.randn(*shape, requires_grad=True) for shape in ((5, 2, 3), (gates, 3), (gates, 4))

@@ -1,8 +1,9 @@
 """The compiled kernels called on tensors as they are, in one call, without arrays in between.
 
 The compiled module reads tensors by the functions that DLPack has for C, checks them and makes the
-results. What it does not take (tensors that are not dense, lazily negated ones, another dtype or
-shape, an older PyTorch, a cell or a backend of another kind) goes through arrays, see `passes`.
+results. Tensors that do not lie as their axes say, or are lazily negated, are copied. What it does
+not take then (another dtype or shape, an older PyTorch, a cell or a backend of another kind) goes
+through arrays, see `passes`.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def forward(
     """
     if _tensors is None or cell.name not in core.CELLS:
         return None
-    found: tuple[Tensor, ...] | None = _tensors.forward(
-        num_threads(), get_flush_subnormals(), cell.name, tuple(flat), offsets, layered, gates
-    )
+    how, flat = (num_threads(), get_flush_subnormals(), cell.name), tuple(flat)
+    found: tuple[Tensor, ...] | None = _tensors.forward(*how, flat, offsets, layered, gates)
+    if found is None and (dense := _dense(flat)) is not None:
+        found = _tensors.forward(*how, dense, offsets, layered, gates)
     return found
 
 
@@ -72,11 +74,27 @@ def backward(
     """
     if _tensors is None or cell.name not in core.CELLS:
         return None
+    how = (num_threads(), get_flush_subnormals(), cell.name)
+    flat, kept, incoming, needed = map(tuple, (flat, kept, incoming, needed))
     found: tuple[Tensor | None, ...] | None = _tensors.backward(
-        *(num_threads(), get_flush_subnormals(), cell.name, tuple(flat), offsets, layered),
-        *(tuple(kept), tuple(incoming), tuple(needed), apart),
+        *how, flat, offsets, layered, kept, incoming, needed, apart
     )
+    if found is None and (dense := _dense((*flat, *kept, *incoming))) is not None:
+        behind = len(flat) + len(kept)
+        flat, kept, incoming = dense[: len(flat)], dense[len(flat) : behind], dense[behind:]
+        found = _tensors.backward(*how, flat, offsets, layered, kept, incoming, needed, apart)
     return found
+
+
+def _dense(tensors: Given) -> tuple[Tensor | None, ...] | None:
+    """The same values as they are read, with copies where these differ; None if all lie so, or
+    some are nothing that is read."""
+    if any(t is not None and type(t) not in PLAIN for t in tensors):
+        return None
+    with torch.no_grad():
+        dense = [t if t is None else t.resolve_neg().contiguous() for t in tensors]
+    same = all(a is b for a, b in zip(dense, tensors, strict=True))
+    return None if same else tuple(dense)
 
 
 def num_threads() -> int:

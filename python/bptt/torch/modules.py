@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..cells import CELLS, Cell
+from ..checks import Array
 from .arguments import fits, offsets_of
-from .autograd import run_layered
-from .directions import Layers, Rows, run_stack
+from .autograd import run, run_layered
+from .directions import run_stack, turn_of
 from .modes import undisturbed
-from .passes import Direction
+from .passes import Direction, Inputs
 from .reasons import why_torch
 from .telling import tell_of_torch
+from .traced import forward_traced
 
 __all__ = ["GRU", "LSTM", "MODES", "RNN", "Fused"]
 
@@ -39,10 +41,12 @@ class Fused(torch.nn.RNNBase):
 
         ``bptt.torch.why(module, input, hx)`` tells who computes a call.
         """
-        if undisturbed():
-            found = self._forward_of_one(input, hx)
-            if found is not None:
-                return found
+        if torch.compiler.is_dynamo_compiling():
+            found = forward_traced(self, input, hx)
+        else:
+            found = self._forward_of_one(input, hx) if undisturbed() else None
+        if found is not None:
+            return found
         weights = self._weights()
         reason = why_torch(self, weights, input, hx)
         if reason is not None:
@@ -55,14 +59,14 @@ class Fused(torch.nn.RNNBase):
             offsets = offsets_of(input.batch_sizes, len(input.data))
             if offsets is None:
                 return super().forward(input, hx)
-            return self._forward_packed(weights, input, hx, Rows(offsets))
+            return self._forward_packed(weights, input, hx, offsets)
         batched, axis = input.dim() == 3, 0 if self.batch_first else 1
         state = self._parts(hx)
         if not batched:
             input = input.unsqueeze(axis)
             state = None if state is None else tuple(part.unsqueeze(1) for part in state)
         x = input.transpose(0, 1) if self.batch_first else input
-        y, last = run_stack(self._stack(weights), x, state, Rows(None))
+        y, last = self._run(weights, x, state, None)
         y = y.transpose(0, 1) if self.batch_first else y
         if not batched:
             y, last = y.squeeze(axis), tuple(part.squeeze(1) for part in last)
@@ -96,12 +100,12 @@ class Fused(torch.nn.RNNBase):
         return None if found is None else (found[0], found[1] if how.parts == 1 else found[1:])
 
     def _forward_packed(
-        self, weights: list[Tensor], input: PackedSequence, hx: Any, rows: Rows
+        self, weights: list[Tensor], input: PackedSequence, hx: Any, offsets: Array
     ) -> Any:
         x, batch_sizes, sorted_indices, unsorted_indices = input
         if hx is not None:
             hx = self.permute_hidden(hx, sorted_indices)
-        y, last = run_stack(self._stack(weights), x, self._parts(hx), rows)
+        y, last = self._run(weights, x, self._parts(hx), offsets)
         packed = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return packed, self.permute_hidden(self._given(last), unsorted_indices)
 
@@ -124,12 +128,27 @@ class Fused(torch.nn.RNNBase):
     def _cell(self) -> Cell:
         return CELLS[MODES[self.mode]]
 
-    def _stack(self, weights: list[Tensor]) -> Layers:
+    def _run(
+        self,
+        weights: list[Tensor],
+        x: Tensor,
+        state: tuple[Tensor, ...] | None,
+        offsets: Array | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """y and the final state of rows (T, B, I), or of packed ones, which have offsets."""
+        how = _DIRECTIONS[self.mode] if offsets is None else Direction(self._cell, offsets)
         each = 4 if self.bias else 2
         absent = (None,) * (4 - each)
         of_directions = [(*weights[i : i + each], *absent) for i in range(0, len(weights), each)]
+        entering: list[Any] = [(None,) * how.parts] * len(of_directions)
+        if state is not None:
+            entering = list(zip(*(part.unbind(0) for part in state), strict=True))
+        turns = (None, turn_of(offsets)) if self.bidirectional else (None,)
         dropout = self.dropout if self.training else 0.0
-        return Layers(self._cell, of_directions, 2 if self.bidirectional else 1, dropout)
+        return run_stack(
+            lambda x, state, own: run(how, Inputs(x, state, own)),
+            *(x, entering, of_directions, turns, dropout),
+        )
 
     def _given(self, state: tuple[Tensor, ...]) -> Any:
         """A state as PyTorch has it."""
