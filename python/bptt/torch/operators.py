@@ -25,7 +25,7 @@ from torch._compile import _disable_dynamo
 
 from ..cells import get_cell
 from ..layer_arguments import WEIGHTS
-from . import direct
+from . import direct, gpu_passes
 from .derivatives import Gradients, outputs_of, pull_back
 from .passes import Direction, Inputs, Saved
 
@@ -143,7 +143,9 @@ _SCHEMA = f"(str cell, {_FLAT}, bool save) -> ({', '.join(['Tensor'] * 5)})"
 def _layer(cell: str, *arguments: Any) -> Tensors:
     how, (*flat, save) = Direction(get_cell(cell)), arguments
     given = _narrowed(how, 1, flat)
-    found = direct.forward(how.cell, given, None, False, save)
+    found = None
+    if gpu_passes.on_host(given[0]):
+        found = direct.forward(how.cell, given, None, False, save)
     if found is None:
         found = how.forward(given, how.save(given[0].dtype, save))
     states = (found[: how.parts], found[how.parts : 2 * how.parts])
@@ -223,7 +225,7 @@ def _gradients(cell: str, needed: list[bool], samples: int | None, *tensors: Any
     wanted = tuple(_narrowed(how, 1, needed))
     given, into, saved = _narrowed(how, 1, flat), _narrowed(how, 1, incoming), _saved(how, kept)
     grads: Sequence[Tensor | None] | None = None
-    if samples is None:
+    if samples is None and gpu_passes.on_host(flat[0]):
         record = (*saved.history, *saved.gates)
         grads = direct.backward(how.cell, given, None, False, record, into, wanted)
     if grads is None:
