@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from bptt import array_libraries
-from bptt.array_libraries import Cupy, Torch
+from bptt.array_libraries import Borrowed, Cupy, Torch
 from bptt.backends import cuda
 from bptt.backends.cuda import CHIPS, Chip, Launch, Source
 
@@ -130,6 +130,21 @@ class HostTorch(Torch):
         return nullcontext()
 
 
+class HostBorrowed(Borrowed):
+    """Arrays of the CPU that any library has, but for those above."""
+
+    kinds = (1,)
+
+    def owns(self, value: object) -> bool:
+        return not isinstance(value, np.ndarray) and super().owns(value)
+
+    def stream(self, device: int) -> int:
+        return 0
+
+    def on(self, device: int) -> Any:
+        return nullcontext()
+
+
 class OnDevice(np.ndarray):
     """What passes for an array of CuPy."""
 
@@ -183,7 +198,10 @@ def host_gpu(chip: str = "sm_90", **facts: Any) -> Iterator[HostLauncher]:
     """Within it there is a GPU of such a kind, in which some facts may be others."""
     launcher = HostLauncher(replace(CHIPS[chip], **facts))
     before = cuda.use_launcher(launcher)
-    libraries, array_libraries.LIBRARIES = array_libraries.LIBRARIES, (HostTorch(), HostCupy())
+    libraries, array_libraries.LIBRARIES = (
+        array_libraries.LIBRARIES,
+        (HostTorch(), HostCupy(), HostBorrowed()),
+    )
     try:
         yield launcher
     finally:

@@ -300,6 +300,24 @@ def test_arrays_that_are_not_contiguous_or_need_gradients_are_read(gpu: HostLaun
     expect_close({"y": tape.y}, {"y": recorded_of(problem)})
 
 
+def test_arrays_of_another_library_are_read_through_dlpack(gpu: HostLauncher) -> None:
+    jnp = pytest.importorskip("jax.numpy")
+    pytest.importorskip("torch")
+    problem = make_problem("lstm", 3, 2, 2, 7, dtype="float32")
+    p = on(jnp.asarray, problem)
+    tape = bptt.forward("lstm", p.params, p.x, p.state)
+    grads = p.backward(tape)
+    for array in (tape.y, tape.c, *tape.state, grads.x, *grads.state, *grads.arrays().values()):
+        assert type(array) is type(p.x)
+    wanted = problem.astype("float64").forward_backward("numpy")
+    expect_close({**recorded(tape), **by_name(grads)}, wanted, most=2e-6)
+    found = p.value_and_grad("auto", "cross_entropy", "weights")
+    wanted = problem.astype("float64").value_and_grad("numpy", "cross_entropy", "weights")
+    expect_close(found, wanted, most=2e-6)
+    with pytest.raises(ValueError, match=r"params: .*cuda:0 \(cupy\) as x is, got .*\(DLPack\)"):
+        bptt.forward("lstm", p.params, of_cupy(problem.x))
+
+
 def recorded_of(problem: Problem) -> np.ndarray:
     return bptt.forward(problem.cell, problem.params, problem.x, problem.state).y
 

@@ -1,4 +1,4 @@
-"""The libraries whose arrays may live on a GPU: PyTorch and CuPy.
+"""The libraries whose arrays may live on a GPU: PyTorch, CuPy, and any other through PyTorch.
 
 What a pass asks of the library that owns its arrays, in one set of names: memory, rows by their
 index, products over all steps, and the stream that its work is in. A library is looked at only if
@@ -19,6 +19,7 @@ from .checks import Array
 
 __all__ = [
     "LIBRARIES",
+    "Borrowed",
     "Cupy",
     "Library",
     "Place",
@@ -47,6 +48,9 @@ class Library(Protocol):
 
     def readable(self, array: Any) -> Any:
         """`array` itself if it is C-contiguous, else a copy; no autograd."""
+
+    def given(self, array: Any) -> Any:
+        """What the caller gets of a result."""
 
     def pointer(self, array: Any) -> int:
         """Where its first value lies."""
@@ -119,6 +123,9 @@ class Torch:
     def readable(self, array: Any) -> Any:
         # Conjugate and negative views are bits that a pointer does not tell.
         return array.detach().resolve_conj().resolve_neg().contiguous()
+
+    def given(self, array: Any) -> Any:
+        return array
 
     def pointer(self, array: Any) -> int:
         return int(array.data_ptr())
@@ -202,6 +209,9 @@ class Cupy:
     def readable(self, array: Any) -> Any:
         return self._cupy.ascontiguousarray(array)
 
+    def given(self, array: Any) -> Any:
+        return array
+
     def pointer(self, array: Any) -> int:
         return int(array.data.ptr)
 
@@ -263,7 +273,51 @@ class Cupy:
         return array.sum(axis)
 
 
-LIBRARIES: tuple[Library, ...] = (Torch(), Cupy())
+class Borrowed(Torch):
+    """Arrays of any other library that follows the array API standard, as JAX's do: read by PyTorch
+    through DLPack, without a copy, and results given back in the same way.
+
+    Attributes
+    ----------
+    kinds : tuple of int
+        DLPack's numbers of devices: CUDA's own memory, and managed memory.
+    """
+
+    name = "DLPack"
+    kinds: tuple[int, ...] = (2, 13)
+
+    def __init__(self, namespace: Any = None) -> None:
+        self._namespace = namespace
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Borrowed) and self._namespace is other._namespace
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def of(self, value: Any) -> Borrowed:
+        """The library that `value` is of."""
+        return type(self)(value.__array_namespace__())
+
+    def owns(self, value: object) -> bool:
+        if "torch" not in sys.modules or not hasattr(value, "__array_namespace__"):
+            return False
+        try:
+            return int(value.__dlpack_device__()[0]) in self.kinds  # type: ignore[attr-defined]
+        except Exception:  # another library's code, which may raise anything
+            return False
+
+    def device(self, array: Any) -> int:
+        return int(array.__dlpack_device__()[1])
+
+    def readable(self, array: Any) -> Any:
+        return super().readable(self._torch.from_dlpack(array))
+
+    def given(self, array: Any) -> Any:
+        return self._namespace.from_dlpack(array)
+
+
+LIBRARIES: tuple[Library, ...] = (Torch(), Cupy(), Borrowed())
 
 
 class Place(NamedTuple):
@@ -282,7 +336,8 @@ def place_of(value: object) -> Place | None:
         return None
     for library in LIBRARIES:
         if library.owns(value):
-            return Place(library, library.device(value))
+            owner = library.of(value) if isinstance(library, Borrowed) else library
+            return Place(owner, owner.device(value))
     return None
 
 

@@ -1,4 +1,4 @@
-"""The public functions for arrays that live on a GPU: PyTorch's tensors and CuPy's arrays.
+"""The public functions for arrays that live on a GPU: PyTorch's, CuPy's, and others by DLPack.
 
 One layer at a time, on the stream of the library that owns the arrays, into new arrays of it; see
 docs/cuda.md. What of the functions' keywords is for arrays of the host alone is an error here.

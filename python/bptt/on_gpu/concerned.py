@@ -36,7 +36,7 @@ def place_for(x: object, params: object) -> Place:
     if there is not None:
         raise ValueError(f"x: expected an array on {there} as params are, got one on the host")
     raise TypeError(
-        "x: backend 'cuda' reads arrays that live on a GPU, tensors of PyTorch or arrays of CuPy, "
+        "x: backend 'cuda' reads arrays that live on a GPU, as tensors of PyTorch or CuPy's, "
         f"got {type(x).__name__} on the host"
     )
 

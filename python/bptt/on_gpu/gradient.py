@@ -54,10 +54,12 @@ def value_and_grad(
         value, dy, readout = _read_out(layer, record.history[0], objective)
         found = backward(layer, record, (dy,), None, names)
         found.update({name: g for name, g in readout.items() if name in names})
-        grads = grads_for_caller(rows, found)
+        library = layer.place.library
+        grads = grads_for_caller(library, rows, found)
         if not return_state:
             return value, grads
-        return value, grads, as_given(rows.scatter_state(record.state))
+        last = rows.scatter_state(record.state)
+        return value, grads, as_given(tuple(map(library.given, last)))
 
 
 class _Objective(NamedTuple):
@@ -93,7 +95,7 @@ def _read_objective(
     loss, reduction = read_loss(loss, reduction)
     if place_of(at) is not None:  # weights are checked on the host
         read_float_array("at", at, place, "x")
-        at = place.library.fetch(at)
+        at = place.library.fetch(place.library.readable(at))
     step, weights = read_loss_steps(at, rows.map, params)
     last = isinstance(at, str) and at == "last"
     where = TargetRows(rows.map, None if last else step, last or step is not None)
@@ -143,7 +145,7 @@ def _class_ids(
         raise ValueError(
             f"target: expected an array on {place} as x is, got one on {there or 'the host'}"
         )
-    ids = place.library.fetch(target)
+    ids = place.library.fetch(place.library.readable(target))
     if ids.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {ids.dtype}")
     where.expect(ids, (), params)

@@ -53,7 +53,8 @@ def read_layer(
     launcher = launcher or require_cuda()
     if cell.name not in CELLS:
         raise TypeError(f"backend 'cuda' does not compute cell {cell.name!r}")
-    params = params.readable_at(place, cell)
+    with place.library.on(place.device):
+        params = params.readable_at(place, cell)
     like = ("w_hh", params.dtype)
     axes: tuple[str, ...] = ("B", "T") if how.get("batch_first") else ("T", "B")
     if how.get("batch_sizes") is not None:
@@ -63,25 +64,26 @@ def read_layer(
     checks.expect_shape(
         "x", x, (*axes, params.input_size), lambda: f"w_ih of shape {tuple(params.w_ih.shape)}"
     )
-    x = place.library.readable(x)
     shape = tuple(x.shape[:-1])
-    rows = DeviceRows(read_row_map(shape, **how) if how else dense_rows(*shape), place, x)
-    batch, hidden = rows.map.batch, params.hidden_size
-    if state is None:
-        given = tuple(place.library.zeros((batch, hidden), x) for _ in cell.states)
-    else:
-        given = read_state("state", state, cell, (batch, hidden), place, like, "x and w_hh")
-    offsets = rows.map.offsets
-    layer = DeviceLayer(
-        place,
-        launcher,
-        cell,
-        params,
-        rows.gather(x),
-        rows.gather_state(given),
-        rows.steps,
-        offsets,
-    )
+    row_map = read_row_map(shape, **how) if how else dense_rows(*shape)
+    of_state = (row_map.batch, params.hidden_size)
+    with place.library.on(place.device):
+        x = place.library.readable(x)
+        rows = DeviceRows(row_map, place, x)
+        if state is None:
+            given = tuple(place.library.zeros(of_state, x) for _ in cell.states)
+        else:
+            given = read_state("state", state, cell, of_state, place, like, "x and w_hh")
+        layer = DeviceLayer(
+            place,
+            launcher,
+            cell,
+            params,
+            rows.gather(x),
+            rows.gather_state(given),
+            rows.steps,
+            row_map.offsets,
+        )
     return layer, rows
 
 

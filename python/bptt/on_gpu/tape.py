@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
+from ..array_libraries import Library
 from ..backends.cuda import DeviceLayer, DeviceRecord, backward
 from ..grads import Grads, grads_of
 from ..releasing import Releasing
@@ -53,13 +55,16 @@ class GpuTape(Releasing):
     def _history(self, part: int) -> Any:
         states = self._held().history[part]
         if part not in self._shown:
-            self._shown[part] = self._rows.scatter(states)
+            with self._on_device():
+                self._shown[part] = self._library.given(self._rows.scatter(states))
         return self._shown[part]
 
     @property
     def state(self) -> GivenState:
         """(B, H), the state after the last step of each sequence; of an LSTM the pair (h, c)."""
-        return as_given(self._rows.scatter_state(self._held().state))
+        with self._on_device():
+            found = self._rows.scatter_state(self._held().state)
+            return as_given(tuple(map(self._library.given, found)))
 
     @property
     def cell(self) -> str:
@@ -144,22 +149,27 @@ class GpuTape(Releasing):
         if dc is not None and len(layer.cell.states) < 2:
             raise ValueError(f"dc: cell {self.cell!r} has no memory c, got an array")
         like = ("the tape", layer.params.dtype)
-        shape = (*rows.map.shape, layer.hidden)
-        given = [
-            None if d is None else read_like(name, d, shape, layer.place, like, "tape.y")
-            for name, d in (("dy", dy), ("dc", dc))
-        ]
-        final = None
-        if dstate is not None:
-            of_state = (rows.map.batch, layer.hidden)
-            final = read_state(
-                "dstate", dstate, layer.cell, of_state, layer.place, like, "tape.state", partly=True
-            )
-        with layer.place.library.on(layer.place.device):
+        shape, of_state = (*rows.map.shape, layer.hidden), (rows.map.batch, layer.hidden)
+        with self._on_device():
+            given = [
+                None if d is None else read_like(name, d, shape, layer.place, like, "tape.y")
+                for name, d in (("dy", dy), ("dc", dc))
+            ]
+            final = None
+            if dstate is not None:
+                where = (layer.place, like, "tape.state")
+                final = read_state("dstate", dstate, layer.cell, of_state, *where, partly=True)
             dhistory = tuple(None if d is None else rows.gather(d) for d in given)
             dlast = None if final is None else rows.gather_dstate(final)
             found = backward(layer, record, dhistory, dlast, names)
-            return grads_for_caller(rows, found)
+            return grads_for_caller(layer.place.library, rows, found)
+
+    @property
+    def _library(self) -> Library:
+        return self._layer.place.library
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return self._library.on(self._layer.place.device)
 
     def release(self) -> None:
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
@@ -178,11 +188,12 @@ class GpuTape(Releasing):
         return f"GpuTape({self.cell!r}, y={shape}, on {self._layer.place}, nbytes={self.nbytes})"
 
 
-def grads_for_caller(rows: DeviceRows, found: dict[str, Any]) -> Grads:
+def grads_for_caller(library: Library, rows: DeviceRows, found: dict[str, Any]) -> Grads:
     """`Grads` of a layer's gradients, with those of x and of the state in the caller's rows."""
-    of_caller = dict(found)
+    of_caller = {name: library.given(g) for name, g in found.items() if name not in ("x", "state")}
     if "x" in found:
-        of_caller["x"] = rows.scatter(found["x"])
+        of_caller["x"] = library.given(rows.scatter(found["x"]))
     if "state" in found:
-        of_caller["state"] = as_given(rows.scatter_dstate(found["state"]))
+        state = rows.scatter_dstate(found["state"])
+        of_caller["state"] = as_given(tuple(map(library.given, state)))
     return grads_of(of_caller)

@@ -89,12 +89,17 @@ class DriverLauncher:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._there = False
         self._kernels: dict[tuple[Source, str, int], DriverKernel] = {}
         self._loaded: dict[tuple[Source, int], Any] = {}
 
     def missing(self) -> str | None:
         """See ``Launcher.missing``."""
-        return packages_missing() or _driver_missing() or nvrtc_missing()
+        if self._there:  # a GPU that is there stays there
+            return None
+        missing = packages_missing() or _driver_missing() or nvrtc_missing()
+        self._there = missing is None
+        return missing
 
     def description(self) -> str:
         """See ``Launcher.description``."""
