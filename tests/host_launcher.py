@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from bptt import array_libraries
-from bptt.array_libraries import Borrowed, Cupy, Torch
+from bptt.array_libraries import Borrowed, Copied, Cupy, Place, Torch
 from bptt.backends import cuda
 from bptt.backends.cuda import CHIPS, Chip, Launch, Source
 
@@ -145,6 +146,22 @@ class HostBorrowed(Borrowed):
         return nullcontext()
 
 
+class HostCopied(Copied):
+    """Copies of the host's arrays to what passes for a GPU."""
+
+    device_type = "cpu"
+
+    def place(self) -> Place:
+        pytest.importorskip("torch")
+        return Place(self, 0)
+
+    def stream(self, device: int) -> int:
+        return 0
+
+    def on(self, device: int) -> Any:
+        return nullcontext()
+
+
 class OnDevice(np.ndarray):
     """What passes for an array of CuPy."""
 
@@ -198,12 +215,11 @@ def host_gpu(chip: str = "sm_90", **facts: Any) -> Iterator[HostLauncher]:
     """Within it there is a GPU of such a kind, in which some facts may be others."""
     launcher = HostLauncher(replace(CHIPS[chip], **facts))
     before = cuda.use_launcher(launcher)
-    libraries, array_libraries.LIBRARIES = (
-        array_libraries.LIBRARIES,
-        (HostTorch(), HostCupy(), HostBorrowed()),
-    )
+    libraries, copying = array_libraries.LIBRARIES, array_libraries.COPYING
+    array_libraries.LIBRARIES = (HostTorch(), HostCupy(), HostBorrowed())
+    array_libraries.COPYING = HostCopied()
     try:
         yield launcher
     finally:
-        array_libraries.LIBRARIES = libraries
+        array_libraries.LIBRARIES, array_libraries.COPYING = libraries, copying
         cuda.use_launcher(before)

@@ -6,6 +6,7 @@ There is no GPU here. The kernels are compiled for this CPU and their threads ru
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import bptt
 import numpy as np
 import pytest
+from bptt.array_libraries import Copied
 from bptt.backends import cuda
 from host_launcher import HostLauncher, OnDevice, OutOfMemoryError, host_gpu
 from problems import Problem, by_name, each, make_problem, recorded
@@ -22,12 +24,13 @@ MOST = 1e-12
 
 # By what runs: the kind of chip, what it lacks, and hidden units that bring it about.
 WAYS: dict[str, tuple[str, dict[str, Any], int]] = {
-    "OneBlock": ("sm_90", {"multiprocessors": 1}, 7),
+    "OneBlock": ("sm_90", {}, 7),
+    "several rows": ("sm_90", {"multiprocessors": 3}, 7),
     "Cluster": ("sm_90", {"multiprocessors": 4}, 70),
     "Grid": ("sm_80", {"multiprocessors": 7}, 70),
     "steps": ("sm_80", {"cooperative": False}, 150),
 }
-HELD = {("lstm", "Cluster"), ("gru", "Grid")}
+HELD = {("lstm", "several rows"), ("lstm", "Cluster"), ("gru", "Grid")}
 RAN = [
     (cell, way)
     for cell in CELLS
@@ -94,6 +97,8 @@ def test_both_passes_are_those_of_the_reference(
     launches = [launch for _, launch in launcher.launched]
     assert any(launch.cluster > 1 for launch in launches) == (way == "Cluster")
     assert any(launch.cooperative for launch in launches) == (way == "Grid")
+    if way == "several rows":
+        assert {launch.blocks for launch in launches} == {3}, "groups of 4 rows share 9"
     if way == "Grid":
         assert len(launches) > 2, "more groups than run at a time"
 
@@ -271,17 +276,17 @@ def test_a_loss_of_sequences_of_several_lengths(gpu: HostLauncher) -> None:
 def test_arrays_come_back_where_they_came_from(
     gpu: HostLauncher, device: Callable[[np.ndarray], Any]
 ) -> None:
-    p = on(device, make_problem("tanh", 3, 2, 2, 7, dtype="float32"))
-    tape = bptt.forward("tanh", p.params, p.x)
+    p = on(device, make_problem("lstm", 3, 2, 2, 7, dtype="float32"))
+    tape = bptt.forward("lstm", p.params, p.x)
     grads = p.backward(tape)
     assert tape.backend == "cuda"
-    for array in (tape.y, tape.state, grads.x, grads.state, *grads.arrays().values()):
+    for array in (tape.y, *tape.state, grads.x, *grads.state, *grads.arrays().values()):
         assert type(array) is type(p.x)
         assert array.dtype == p.x.dtype
 
 
 def test_float32_is_as_near_as_its_rounding(gpu: HostLauncher) -> None:
-    problem = make_problem("lstm", 5, 9, 3, 70, dtype="float32")
+    problem = make_problem("lstm", 5, 9, 3, 7, dtype="float32")
     found = on(of_cupy, problem).forward_backward("auto")
     wanted = problem.astype("float64").forward_backward("numpy")
     expect_close(found, wanted, most=2e-6)
@@ -298,6 +303,37 @@ def test_arrays_that_are_not_contiguous_or_need_gradients_are_read(gpu: HostLaun
     tape = bptt.forward("tanh", params, turned, p.state)
     assert not tape.y.requires_grad
     expect_close({"y": tape.y}, {"y": recorded_of(problem)})
+
+
+def test_arrays_of_the_host_are_copied_there_and_back(gpu: HostLauncher) -> None:
+    for cell in ("tanh", "lstm"):
+        problem = make_problem(cell, 3, 2, 2, 7)
+        tape = bptt.forward(cell, problem.params, problem.x, problem.state, backend="cuda")
+        found = {**recorded(tape), **by_name(problem.backward(tape))}
+        assert all(type(array) is np.ndarray for array in found.values())
+        expect_close(found, problem.forward_backward("numpy"))
+        for loss, at in (("cross_entropy", "last"), ("squared_error", "weights")):
+            found = problem.value_and_grad("cuda", loss, at)
+            expect_close(found, problem.value_and_grad("numpy", loss, at))
+    there = on(of_cupy, problem)
+    with pytest.raises(ValueError, match=r"dy: expected an array on the host as x is, got one"):
+        tape.backward(there.dy)
+    with pytest.raises(TypeError, match="params: expected float32 or float64 on a GPU, got f"):
+        bptt.forward("lstm", problem.params.astype("f2"), problem.x.astype("f2"), backend="cuda")
+
+
+@pytest.mark.parametrize("sees", [None, False])
+def test_without_what_copies_them_the_error_says_so(
+    sees: bool | None, gpu: HostLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = make_problem("tanh", 3, 2, 2, 7)
+    monkeypatch.setattr("bptt.array_libraries.COPYING", Copied())
+    if sees is None:
+        monkeypatch.setitem(sys.modules, "torch", None)
+    elif pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match=r"by PyTorch, which (is not installed|sees no GPU)"):
+        problem.forward_backward("cuda")
 
 
 def test_arrays_of_another_library_are_read_through_dlpack(gpu: HostLauncher) -> None:
@@ -409,8 +445,6 @@ def test_what_a_gpu_has_not_is_an_error_that_says_so(gpu: HostLauncher) -> None:
         bptt.forward("lstm", [p.params], p.x)
     with pytest.raises(ValueError, match="x: backend 'native' reads arrays of the host"):
         bptt.forward("lstm", p.params, p.x, backend="native")
-    with pytest.raises(TypeError, match="x: backend 'cuda' reads arrays that live on a GPU"):
-        bptt.forward("lstm", problem.params, problem.x, backend="cuda")
     with pytest.raises(TypeError, match="backend 'cuda' does not compute cell 'mgu'"):
         bptt.forward("mgu", p.params, p.x)
     with pytest.raises(TypeError, match=r"params: expected arrays in the memory of the host.*cpu"):

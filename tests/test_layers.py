@@ -274,12 +274,14 @@ def test_backends_know_nothing_of_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["numba", "torch", "jax", "flax", "equinox", "matplotlib", "sklearn", "tqdm"]
+    "package",
+    ["numba", "cuda", "torch", "jax", "flax", "equinox", "matplotlib", "sklearn", "tqdm"],
 )
 def test_optional_packages_are_imported_where_they_are_used_and_nowhere_else(
     package: str,
 ) -> None:
-    homes = {"numba": ("backends",), "torch": ("torch", "layouts"), "jax": ("jax",)}
+    homes = {"numba": ("backends",), "cuda": ("backends",), "jax": ("jax",)}
+    homes |= {"torch": ("torch", "layouts", "array_libraries")}
     homes |= {"flax": ("jax",), "equinox": ("jax",)}
     homes |= {
         "matplotlib": ("cli", "lags", "jacobians", "ticks"),

@@ -18,8 +18,10 @@ from . import checks
 from .checks import Array
 
 __all__ = [
+    "COPYING",
     "LIBRARIES",
     "Borrowed",
+    "Copied",
     "Cupy",
     "Library",
     "Place",
@@ -317,7 +319,44 @@ class Borrowed(Torch):
         return self._namespace.from_dlpack(array)
 
 
+class Copied(Torch):
+    """Arrays of the host, which PyTorch copies to a GPU, and results back."""
+
+    name = "copied"
+
+    def owns(self, value: object) -> bool:
+        return False
+
+    def readable(self, array: Any) -> Any:
+        return self._torch.tensor(checks.readable(array), device=self.device_type)
+
+    def given(self, array: Any) -> Any:
+        return self.fetch(array)
+
+    def place(self) -> Place:
+        """Where copies go: the GPU that PyTorch works on.
+
+        Raises
+        ------
+        RuntimeError
+            If there is no PyTorch, or it sees no GPU.
+        """
+        try:
+            import torch
+        except ImportError:
+            raise RuntimeError(
+                "x: backend 'cuda' copies arrays of the host by PyTorch, which is not installed; "
+                "those that live on a GPU need no copy"
+            ) from None
+        if not torch.cuda.is_available():
+            raise RuntimeError(
+                "x: backend 'cuda' copies arrays of the host by PyTorch, which sees no GPU"
+            )
+        return Place(self, torch.cuda.current_device())
+
+
 LIBRARIES: tuple[Library, ...] = (Torch(), Cupy(), Borrowed())
+COPYING = Copied()
 
 
 class Place(NamedTuple):
@@ -325,6 +364,11 @@ class Place(NamedTuple):
 
     library: Library
     device: int
+
+    @property
+    def of_caller(self) -> Place | None:
+        """Where the caller's arrays live: there, or on the host if they are copied."""
+        return None if isinstance(self.library, Copied) else self
 
     def __str__(self) -> str:
         return f"cuda:{self.device} ({self.library.name})"
@@ -349,7 +393,7 @@ def read_float_array(
     like: tuple[str, np.dtype[Any]] | None = None,
 ) -> Any:
     """`value` as an array of float32 or float64 at `place`, where the argument `beside` is; one of
-    any floats in the memory of the host if that is None.
+    any floats in the memory of the host if that is None, or for copies of such.
 
     Raises
     ------
@@ -358,7 +402,7 @@ def read_float_array(
     ValueError
         If it lives elsewhere.
     """
-    there = place_of(value)
+    there, place = place_of(value), place and place.of_caller
     if place is None and there is None:
         return checks.as_float_array(name, value, like)
     if not (isinstance(value, np.ndarray) or hasattr(value, "__dlpack__")):

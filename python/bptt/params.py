@@ -174,11 +174,14 @@ class Params(FromLibraries):
         TypeError, ValueError
             As `readable_for` does; or if they live elsewhere.
         """
-        there = place_of(self.w_hh)
-        if there != place:
+        there, wanted = place_of(self.w_hh), place.of_caller
+        if there != wanted:
             raise ValueError(
-                f"params: expected arrays on {place} as x is, got some on {there or 'the host'}"
+                f"params: expected arrays on {wanted or 'the host'} as x is, got some on "
+                f"{there or 'the host'}"
             )
+        if self.dtype.name not in ("float32", "float64"):
+            raise TypeError(f"params: expected float32 or float64 on a GPU, got {self.dtype}")
         self._checked_for(cell)
         return self.like(place.library.readable)
 

@@ -93,9 +93,8 @@ def _read_objective(
 ) -> _Objective:
     params, place = layer.params, layer.place
     loss, reduction = read_loss(loss, reduction)
-    if place_of(at) is not None:  # weights are checked on the host
-        read_float_array("at", at, place, "x")
-        at = place.library.fetch(place.library.readable(at))
+    if place_of(at) is not None or hasattr(at, "__dlpack__"):
+        at = _on_host(place, read_float_array("at", at, place, "x"))  # where weights are checked
     step, weights = read_loss_steps(at, rows.map, params)
     last = isinstance(at, str) and at == "last"
     where = TargetRows(rows.map, None if last else step, last or step is not None)
@@ -140,12 +139,13 @@ def _class_ids(
     weights: Array | None,
 ) -> Any:
     """Class ids are checked on the host: one that is none would be read as an address."""
-    there = place_of(target)
-    if there != place:
+    there, wanted = place_of(target), place.of_caller
+    if there != wanted:
         raise ValueError(
-            f"target: expected an array on {place} as x is, got one on {there or 'the host'}"
+            f"target: expected an array on {wanted or 'the host'} as x is, got one on "
+            f"{there or 'the host'}"
         )
-    ids = place.library.fetch(place.library.readable(target))
+    ids = _on_host(place, target if there else checks.as_array("target", target))
     if ids.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {ids.dtype}")
     where.expect(ids, (), params)
@@ -161,6 +161,13 @@ def _class_ids(
             f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
         )
     return rows.upload(np.where(counts, found, 0))
+
+
+def _on_host(place: Place, array: Any) -> Array:
+    """The values of a caller's array."""
+    if place.of_caller is None:
+        return np.asarray(array)
+    return place.library.fetch(place.library.readable(array))
 
 
 def _read_out(
