@@ -4,25 +4,30 @@
   `design`, of two layers, of both directions, and with the batch first
 - packed: the same of a PackedSequence, whose lengths rise evenly from 1 to T
 - calls: one call at T = B = 1, without gradients and with
-- compiled: a training step of a layer and a readout by torch.compile, over the same without it
+- compiled: a training step of a layer and a readout by torch.compile, over the same without it; as
+  a control, without a goal, with a torch.nn.Linear for the layer; and the first step, which
+  compiles, of bptt.torch over torch.nn's
 - beside: a call (forward, and the gradients of the weights) in alternation with a product of two
-  512 x 512 matrices by torch.matmul, each over its own time alone; torch.nn's beside it, without a
-  goal
+  512 x 512 matrices by torch.matmul, each over its own time alone; as controls, without a goal,
+  torch.nn's beside it, and the product beside a copy of as many bytes as the call has in arrays,
+  beside a larger product, and after a while of nothing
 
 As in training, x is data, whose gradient nobody asks for. The two of a pair take turns, outputs and
-gradients are compared first. Some four minutes; needs PyTorch.
+gradients are compared first. Some eight minutes; needs PyTorch.
 """
 
 import copy
 import itertools
 import sys
 import time
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import bptt
 import numpy as np
 
 from . import session
@@ -31,7 +36,7 @@ from .options import choose, make_parser, names, parse
 from .peers import all_peers, versions
 from .problem import Outputs, make_problem, tolerance, worst_output
 from .records import Record, Row
-from .timing import Task, Timed, alternate, judged
+from .timing import Sample, Task, Timed, alternate, judged
 
 # Makes the call that is timed, of a module, x and dy.
 Kind = Callable[[Any, Any, Any], Callable[[], object]]
@@ -43,6 +48,7 @@ _RAGGED, _SMALL_LONG = (32, 128, 128, 128), (8, 2000, 64, 64)
 _SMALL, _SMALLER = (1, 1, 64, 64), (4, 40, 17, 33)  # the second with --quick
 _STEP_GOAL, _RAGGED_GOAL, _SMALL_LONG_GOAL = 1.0, 1 / 8, 1 / 20
 _COMPILED_GOAL = 1.0
+_COMPILING = (4, 8, 32, 32)  # torch.compile traces all steps of torch.nn's
 _CALL_GOALS = {"without gradients": 0.6, "with gradients": 0.7}
 _BESIDE_GOAL = 1.05
 _MEANS = {"lstm": 1 / 1.5, "gru": 1 / 3, "tanh": 1 / 2.5}  # of the steps of a cell
@@ -110,19 +116,64 @@ def _compiled(options: Namespace) -> Iterator[Task]:
 
     bptt.torch.allow_compile()
     backend = "aot_eager" if options.quick else "inductor"  # which needs a C++ compiler
+    compiled = partial(torch.compile, fullgraph=True, backend=backend)
+    work = "a training step by torch.compile, over without"
+    for shape in [_SMALLER] if options.quick else [_OF_VARIANTS, _SMALL]:
+        for cell in options.cell[: 1 if options.quick else None]:
+            pair = Pair.make(cell, shape)
+            yield _over_eager(pair.name, pair.ours, pair, _COMPILED_GOAL, compiled, work, options)
+        name = f"Linear {pair.name.partition(' ')[2]}"
+        layer = _linear_layer(*shape[2:])
+        yield _over_eager(name, layer, pair, None, compiled, work, options)
     for cell in options.cell[: 1 if options.quick else None]:
-        pair = Pair.make(cell, _SMALLER if options.quick else _OF_VARIANTS)
-        model = _with_readout(pair.ours)
-        modules = {
-            "compiled": torch.compile(copy.deepcopy(model), fullgraph=True, backend=backend),
-            "eager": model,
-        }
-        turns = {
-            name: Timed(Step(module, pair.x, pair.dy), options.min_time)
-            for name, module in modules.items()
-        }
-        row = Row("torch", "a training step by torch.compile, over without", pair.name)
-        yield judged(row, _COMPILED_GOAL, turns, options.rounds)
+        pair = Pair.make(cell, _COMPILING)
+        row = Row("torch", "a first training step by torch.compile over torch.nn's", pair.name)
+        turns: dict[str, FirstStep] = {}
+        for name, module in (("bptt.torch", pair.ours), ("torch.nn", pair.theirs)):
+            turn = FirstStep(module, pair.x, pair.dy, compiled)
+            try:
+                turn()
+                turns[name] = turn
+            except Exception as error:  # PyTorch's own: that of an LSTM by Inductor is one
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0]:.80}"
+                row.records[name] = Record("failed", reason)
+        yield judged(row, _COMPILED_GOAL if len(turns) > 1 else None, turns, 1)
+
+
+def _over_eager(
+    name: str,
+    layer: Any,
+    pair: "Pair",
+    goal: float | None,
+    compiled: Callable[[Any], Any],
+    work: str,
+    options: Namespace,
+) -> Task:
+    import torch
+
+    torch._dynamo.reset()  # else it asks the guards of the models before, too
+    model = _with_readout(layer)
+    modules = {"compiled": compiled(copy.deepcopy(model)), "eager": model}
+    turns = {}
+    for who, module in modules.items():
+        step = Step(module, pair.x, pair.dy)
+        for _ in range(3):
+            step()  # compiles, which is not what the number of calls of a turn goes by
+        turns[who] = Timed(step, options.min_time)
+    return judged(Row("torch", work, name), goal, turns, options.rounds)
+
+
+def _linear_layer(inputs: int, hidden: int) -> Any:
+    """A torch.nn.Linear that returns what a layer does."""
+    import torch
+
+    class Linear(torch.nn.Linear):  # type: ignore[misc, unused-ignore]
+        hidden_size = hidden
+
+        def forward(self, x: Any) -> Any:
+            return (super().forward(x),)
+
+    return Linear(inputs, hidden)
 
 
 def _with_readout(layer: Any) -> Any:
@@ -144,8 +195,18 @@ def _with_readout(layer: Any) -> Any:
 def _beside(options: Namespace) -> Iterator[Task]:
     import torch
 
-    square = torch.randn(2, 512, 512)
+    square, larger = torch.randn(2, 512, 512), torch.randn(2, 1024, 1024)
     product = partial(torch.matmul, *square)
+    pair = Pair.make(options.cell[0], _SMALLER if options.quick else _OF_VARIANTS)
+    copied = torch.empty(2, pair.nbytes() // 8)  # float32, as many read as written
+    controls: dict[str, Callable[[], object]] = {
+        f"a copy of {pair.nbytes() >> 20} MiB": partial(copied[0].copy_, copied[1]),
+        "a product of 1024 x 1024": partial(torch.matmul, *larger),
+        "a loop of 10 ms": partial(_wait, 0.01),
+    }
+    for name, control in controls.items():
+        work = "torch.matmul beside other work, over alone"
+        yield _alternating(work, product, control, f"beside {name}", None, options)
     for cell in options.cell[: 1 if options.quick else None]:
         pair = Pair.make(cell, _SMALLER if options.quick else _OF_VARIANTS)
         for name, module in (("bptt.torch", pair.ours), ("torch.nn", pair.theirs)):
@@ -155,11 +216,29 @@ def _beside(options: Namespace) -> Iterator[Task]:
                 (f"a call of {name} beside torch.matmul, over alone", call, product),
                 (f"torch.matmul beside a call of {name}, over alone", product, call),
             ):
-                turns = {
-                    "beside": Alternating(one, options.min_time, other=other),
-                    "alone": Alternating(one, options.min_time),
-                }
-                yield judged(Row("torch", work, pair.name), goal, turns, options.rounds)
+                yield _alternating(work, one, other, pair.name, goal, options)
+
+
+def _wait(seconds: float) -> None:
+    """Busy, but with next to no memory."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def _alternating(
+    work: str,
+    one: Callable[[], object],
+    other: Callable[[], object],
+    name: str,
+    goal: float | None,
+    options: Namespace,
+) -> Task:
+    turns = {
+        "beside": Alternating(one, options.min_time, other=other),
+        "alone": Alternating(one, options.min_time),
+    }
+    return judged(Row("torch", work, name), goal, turns, options.rounds)
 
 
 _PARTS = {
@@ -214,6 +293,14 @@ class Pair:
         # Each of the two errs by as much at most, in each layer.
         allowed = 2 * how.get("num_layers", 1) * tolerance(make_problem(case, cell, "float32"))
         return cls(name, ours, theirs, x, dy, allowed)
+
+    def nbytes(self) -> int:
+        """Of the arrays with a row for each step and sequence that a call of ours reads and writes:
+        x, dy, states, gates, and their gradients."""
+        cell = bptt.CELLS[self.name.split()[0]]
+        hidden = (1 + len(cell.states) + cell.saved + cell.gates) * self.ours.hidden_size
+        steps, batch, inputs = self.x.shape
+        return int(steps * batch * (inputs + hidden) * 4)
 
     def packed(self) -> "Pair":
         """The same with rows of the lengths 1 ... T."""
@@ -276,6 +363,28 @@ class Step:
         loss.backward()
         self.optimizer.step()
         return loss
+
+
+@dataclass
+class FirstStep:
+    """A training step that begins with compiling, which nothing is remembered of."""
+
+    module: Any
+    x: Any
+    dy: Any
+    compiled: Callable[[Any], Any]
+
+    def __call__(self) -> Sample:
+        import torch
+
+        torch._dynamo.reset()
+        warnings.filterwarnings("ignore", "dynamo_pgo force disabled")
+        with torch._inductor.config.patch(force_disable_caches=True):
+            module = self.compiled(copy.deepcopy(self.module))
+            began, used = time.perf_counter(), time.process_time()
+            Step(module, self.x, self.dy)()
+            wall, cpu = time.perf_counter() - began, time.process_time() - used
+        return Sample(wall, cpu / wall)
 
 
 @dataclass

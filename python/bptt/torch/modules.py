@@ -51,7 +51,7 @@ class Fused(torch.nn.RNNBase):
         reason = why_torch(self, weights, input, hx)
         if reason is not None:
             found = super().forward(input, hx)
-            tell_of_torch(self, weights, reason)
+            tell_of_torch(self, reason)
             return found
         if not fits(self, self._cell, weights, input, hx):
             return super().forward(input, hx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +12,15 @@ from torch.nn.utils.rnn import PackedSequence
 from .arrays import DTYPES
 from .modes import PLAIN, TRACED, traced
 
-__all__ = ["why_torch"]
+__all__ = ["Reason", "why_torch"]
+
+
+class Reason(NamedTuple):
+    """Why PyTorch computes a call, and whether it will compute the next ones of the module, too:
+    that which only this call is about (a transform, an empty or a wrong input) passes."""
+
+    text: str
+    lasts: bool
 
 
 def why_torch(
@@ -20,7 +28,7 @@ def why_torch(
     weights: Sequence[Tensor],
     input: Tensor | PackedSequence,
     hx: Any = None,
-) -> str | None:
+) -> Reason | None:
     """Why `bptt` does not compute this call with these weights; None if it does."""
     x = input.data if isinstance(input, PackedSequence) else input
     states = hx if isinstance(hx, (tuple, list)) else () if hx is None else (hx,)
@@ -31,24 +39,26 @@ def why_torch(
     )
 
 
-def _mode(packed: bool, x: Any) -> str | None:
+def _mode(packed: bool, x: Any) -> Reason | None:
     """What PyTorch is doing beside computing."""
     if torch.jit.is_scripting() or torch.jit.is_tracing():
-        return "torch.jit traces PyTorch's own operation"
+        return Reason("torch.jit traces PyTorch's own operation", lasts=False)
     if packed and traced(x):
-        return "packed sequences are traced as PyTorch's own operation"
+        text = "packed sequences are traced as PyTorch's own operation: an operator for them would "
+        return Reason(f"{text}need the sizes of all steps, which have no values yet", lasts=False)
     return None
 
 
-def _module(module: torch.nn.RNNBase) -> str | None:
+def _module(module: torch.nn.RNNBase) -> Reason | None:
     if module.proj_size:
-        return "proj_size: there are no kernels for projections"
+        return Reason("proj_size: there are no kernels for projections", lasts=True)
     if torch.is_autocast_enabled("cpu"):
-        return "autocast is enabled, and there are no kernels for bfloat16 and float16"
+        text = "autocast is enabled, and there are no kernels for bfloat16 and float16"
+        return Reason(text, lasts=True)
     return None
 
 
-def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> str | None:
+def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> Reason | None:
     dtype = x.dtype if isinstance(x, Tensor) else None
     seen = isinstance(x, Tensor) and traced(x)
     kinds = TRACED if seen else PLAIN
@@ -63,10 +73,18 @@ def _tensors(x: Any, states: Sequence[Any], weights: Sequence[Any]) -> str | Non
         ):
             names = ["input", *["hx"] * len(states), *["a weight"] * len(weights)]
             named = zip(names, (x, *states, *weights), strict=True)
-            return next(
-                reason for name, t in named if (reason := _tensor(name, t, kinds, device, dtype))
-            )
-    return None if x.numel() else f"input is empty, of shape {tuple(x.shape)}"
+            found = (_tensor(name, t, kinds, device, dtype) for name, t in named)
+            return Reason(next(filter(None, found)), _without_kernels(weights[0]))
+    if x.numel():
+        return None
+    return Reason(f"input is empty, of shape {tuple(x.shape)}", lasts=False)
+
+
+def _without_kernels(weight: Any) -> bool:
+    """Whether a module with this weight has none; on "meta" nothing is computed at all."""
+    if not isinstance(weight, Tensor) or weight.device.type == "meta":
+        return False
+    return weight.dtype not in DTYPES or not weight.is_cpu
 
 
 def _tensor(name: str, tensor: Any, kinds: Any, device: str, dtype: Any) -> str | None:

@@ -48,10 +48,10 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
         )
     weights = module._weights()
     reason = why_torch(module, weights, input, hx)
-    if reason is None and not fits(module, module._cell, weights, input, hx):
-        reason = "shapes do not fit together, and the error is PyTorch's"
     if reason is not None:
-        return f"torch: {reason}"
+        return f"torch: {reason.text}"
+    if not fits(module, module._cell, weights, input, hx):
+        return "torch: shapes do not fit together, and the error is PyTorch's"
     if by_composite():
         return "bptt composite"
     available = (name for name, status in backends().items() if status.available)
