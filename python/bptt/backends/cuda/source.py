@@ -164,7 +164,9 @@ def _read(name: str, beside: Path | None) -> str:
     """A header of csrc/: in a wheel it lies in the package, in a checkout near it."""
     roots: list[Any] = [files("bptt") / "csrc", Path(__file__).parents[4] / "csrc"]
     for root in (*roots, *((beside,) if beside else ())):
-        file = root.joinpath(*name.split("/"))
+        file = root
+        for part in name.split("/"):
+            file = file / part
         if file.is_file():
             found: str = file.read_text(encoding="utf-8")
             return found
