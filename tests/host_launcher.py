@@ -11,7 +11,7 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,15 @@ FLAGS = ("-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", "-Wno-subobject-link
 
 
 class HostKernel:
-    def __init__(self, function: Any, launcher: HostLauncher, name: str) -> None:
+    def __init__(self, function: Any, launcher: HostLauncher, name: str, device: int) -> None:
         self._function, self._launcher, self._name = function, launcher, name
+        self._device = device
 
     def launch(self, launch: Launch, arguments: Sequence[int], stream: int) -> None:
         launcher = self._launcher
         launcher.launched.append((self._name, launch))
+        assert stream == OfHost.STREAM
+        assert OfHost.inside[-1:] == [self._device], "launched on another device"
         chip = launcher.chip(0)
         assert launch.shared_bytes <= chip.shared_bytes, launch
         assert launch.cluster <= chip.most_cluster, launch
@@ -79,7 +82,7 @@ class HostLauncher:
         if (source, name) not in self._kernels:
             function = getattr(library_of(source), f"launch_{name}")
             function.restype = ctypes.c_char_p
-            self._kernels[source, name] = HostKernel(function, self, name)
+            self._kernels[source, name] = HostKernel(function, self, name, device)
         return self._kernels[source, name]
 
 
@@ -119,19 +122,34 @@ def _made(suffix: str, text: str, *options: str) -> Path:
     return path
 
 
-class HostTorch(Torch):
+class OfHost:
+    """The stream and the device that a library would have chosen, which launches are held to."""
+
+    STREAM = 7
+    inside: list[int] = []  # noqa: RUF012 - of all libraries
+
+    def stream(self, device: int) -> int:
+        return self.STREAM
+
+    @contextmanager
+    def _current(self, device: int) -> Iterator[None]:
+        self.inside.append(device)
+        try:
+            yield
+        finally:
+            self.inside.pop()
+
+    def _finish(self, device: int) -> None:
+        assert self.inside[-1] == device
+
+
+class HostTorch(OfHost, Torch):
     """PyTorch's tensors on the CPU, as if that were a GPU."""
 
     device_type = "cpu"
 
-    def stream(self, device: int) -> int:
-        return 0
 
-    def on(self, device: int) -> Any:
-        return nullcontext()
-
-
-class HostBorrowed(Borrowed):
+class HostBorrowed(OfHost, Borrowed):
     """Arrays of the CPU that any library has, but for those above."""
 
     kinds = (1,)
@@ -139,14 +157,8 @@ class HostBorrowed(Borrowed):
     def owns(self, value: object) -> bool:
         return not isinstance(value, np.ndarray) and super().owns(value)
 
-    def stream(self, device: int) -> int:
-        return 0
 
-    def on(self, device: int) -> Any:
-        return nullcontext()
-
-
-class HostCopied(Copied):
+class HostCopied(OfHost, Copied):
     """Copies of the host's arrays to what passes for a GPU."""
 
     device_type = "cpu"
@@ -154,12 +166,6 @@ class HostCopied(Copied):
     def place(self) -> Place:
         pytest.importorskip("torch")
         return Place(self, 0)
-
-    def stream(self, device: int) -> int:
-        return 0
-
-    def on(self, device: int) -> Any:
-        return nullcontext()
 
 
 class OnDevice(np.ndarray):
@@ -189,7 +195,7 @@ class _Functions:
             OutOfMemoryError = OutOfMemoryError
 
 
-class HostCupy(Cupy):
+class HostCupy(OfHost, Cupy):
     """Arrays of NumPy's functions, as if they were CuPy's."""
 
     _cupy = _Functions
@@ -202,12 +208,6 @@ class HostCupy(Cupy):
 
     def pointer(self, array: Any) -> int:
         return int(array.ctypes.data)
-
-    def stream(self, device: int) -> int:
-        return 0
-
-    def on(self, device: int) -> Any:
-        return nullcontext()
 
 
 @contextmanager

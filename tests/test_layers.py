@@ -121,6 +121,7 @@ OF_FRONT_ENDS = {
         "subnormals",
         "threads",
     ),
+    "cli": ("backends",),  # their names
     "jax": ("cells", "compiled", "layer_arguments", "params", "sequence_options", "states"),
 }
 

@@ -8,8 +8,8 @@ it has been imported: nobody else can have made an array of it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -61,7 +61,8 @@ class Library(Protocol):
         """The handle of the stream that the caller has chosen for the library's work."""
 
     def on(self, device: int) -> AbstractContextManager[Any]:
-        """Makes it the device of what is made and launched within."""
+        """Makes it the device of what is made and launched within; where memory is lacking within,
+        that is a MemoryError."""
 
     def empty(self, shape: Sequence[int], like: Any) -> Any:
         """Unwritten memory, where `like` lives and of its dtype."""
@@ -135,7 +136,17 @@ class Torch:
     def stream(self, device: int) -> int:
         return int(self._torch.cuda.current_stream(device).cuda_stream)
 
-    def on(self, device: int) -> AbstractContextManager[Any]:
+    @contextmanager
+    def on(self, device: int) -> Iterator[None]:
+        # Under autocast products would be of another dtype than the arrays that kernels read.
+        plain = self._torch.autocast(self.device_type, enabled=False)
+        try:
+            with self._current(device), plain:
+                yield
+        except self._torch.OutOfMemoryError as error:
+            raise MemoryError(f"cuda:{device}: {_first_line(error)}") from error
+
+    def _current(self, device: int) -> AbstractContextManager[Any]:
         found: AbstractContextManager[Any] = self._torch.cuda.device(device)
         return found
 
@@ -220,7 +231,15 @@ class Cupy:
     def stream(self, device: int) -> int:
         return int(self._cupy.cuda.get_current_stream().ptr)
 
-    def on(self, device: int) -> AbstractContextManager[Any]:
+    @contextmanager
+    def on(self, device: int) -> Iterator[None]:
+        try:
+            with self._current(device):
+                yield
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            raise MemoryError(f"cuda:{device}: {_first_line(error)}") from error
+
+    def _current(self, device: int) -> AbstractContextManager[Any]:
         found: AbstractContextManager[Any] = self._cupy.cuda.Device(device)
         return found
 
@@ -317,6 +336,19 @@ class Borrowed(Torch):
 
     def given(self, array: Any) -> Any:
         return self._namespace.from_dlpack(array)
+
+    @contextmanager
+    def on(self, device: int) -> Iterator[None]:
+        # The library may use its memory again as soon as the last tensor of it is gone, on a stream
+        # that does not wait for PyTorch's.
+        with super().on(device):
+            try:
+                yield
+            finally:
+                self._finish(device)
+
+    def _finish(self, device: int) -> None:
+        self._torch.cuda.current_stream(device).synchronize()
 
 
 class Copied(Torch):
@@ -437,7 +469,11 @@ def _out_of_memory(
     nbytes = itemsize
     for length in shape:
         nbytes *= length
-    reason = str(error).partition("\n")[0]
     return MemoryError(
-        f"an array of shape {tuple(shape)} needs {nbytes / 2**30:.2f} GiB on {where}: {reason}"
+        f"an array of shape {tuple(shape)} needs {nbytes / 2**30:.2f} GiB on {where}: "
+        f"{_first_line(error)}"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

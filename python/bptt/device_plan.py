@@ -199,9 +199,10 @@ def _chip(device: object) -> Chip:
 def _registers(
     source: Source, passes: DevicePasses, chip: Chip
 ) -> tuple[dict[str, int], dict[str, int], str]:
-    if nvrtc_missing(chip.arch) is not None:
+    there = nvrtc_missing(chip.arch) is None
+    told = compiled(source.joined(), chip.arch).told if there else {}
+    if not told.keys() >= set(source.names):  # or another NVRTC tells it in other words
         about = _OF_STEP if passes.tile is None else passes.tile.about_registers
         return dict.fromkeys(source.names, about), {}, "estimated"
-    told = compiled(source.joined(), chip.arch).told
     registers = {name: told[name].registers for name in source.names}
     return registers, {name: told[name].spilled for name in source.names}, "compiled"

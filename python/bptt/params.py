@@ -333,6 +333,9 @@ class Params(FromLibraries):
         It imports torch.
         """
         layers = [[each] if isinstance(each, Params) else list(each) for each in params]
+        for layer in layers:
+            for direction in layer:
+                direction._expect_host()
         arrays = [[direction.arrays() for direction in layer] for layer in layers]
         return layouts.all_to_torch(arrays, prefix=prefix, readout=readout)
 

@@ -55,7 +55,8 @@ def backends() -> dict[str, BackendStatus]:
     ``backend="auto"`` takes the first available one, in this order, that knows the cell and the
     dtype. Once chosen, an error is raised to the caller: no other backend is tried in silence.
     Numba is imported, if it is installed: whether it works here takes that to know. "auto" takes
-    "cuda" where arrays live on a GPU, and nowhere else.
+    "cuda" where arrays live on a GPU, and nowhere else. To tell whether it works here, the driver
+    is initialised; a process that is forked then cannot use the GPU.
     """
     found = {name: _status(backend) for name, backend in REGISTRY.items()}
     found["cuda"] = _status(launcher())

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 import bptt
+from bptt.backends import REGISTRY
 
 # What is imported of the extra ``bptt[demo]``, and the names that pip knows.
 _PACKAGES = {"matplotlib.figure": "matplotlib", "tqdm": "tqdm", "sklearn.datasets": "scikit-learn"}
@@ -63,7 +64,7 @@ def add_common_options(parser: argparse.ArgumentParser, folder: str, written: st
         help=f"replace the files of an earlier {written} in the folder",
     )
     parser.add_argument(
-        "--backend", choices=("auto", *bptt.backends()), default="auto", help="default: auto"
+        "--backend", choices=("auto", *REGISTRY), default="auto", help="default: auto"
     )
 
 

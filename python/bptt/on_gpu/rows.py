@@ -25,11 +25,6 @@ class DeviceRows:
         self._like = like
 
     @property
-    def rows(self) -> int:
-        """N"""
-        return math.prod(self.map.inner)
-
-    @property
     def steps(self) -> int:
         """Of the layer."""
         offsets = self.map.offsets

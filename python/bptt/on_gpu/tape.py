@@ -22,7 +22,8 @@ __all__ = ["GpuTape"]
 class GpuTape(Releasing):
     """What `bptt.forward` returns for arrays on a GPU: as much of `bptt.Tape` as there is there.
 
-    Arrays are those of the library that owns x, on its device. Nothing waits for the device.
+    Arrays are those of the library that owns x, on its device. docs/cuda.md says which calls wait
+    for the device.
     """
 
     def __init__(
@@ -175,6 +176,8 @@ class GpuTape(Releasing):
         """Let go of everything that is held; `backward` and `y` raise RuntimeError from now on."""
         self._record = None
         self._shown.clear()
+        self._layer = self._layer.without_arrays()
+        self._rows = DeviceRows(self._rows.map, self._layer.place, None)
 
     def _held(self) -> DeviceRecord:
         if self._record is None:

@@ -60,7 +60,8 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """As ``Direction.backward``, of the sum over rows alone."""
     layer, parts = _layer(cell, flat, offsets), len(cell.states)
-    dy, *dlast = (None if d is None else _dense(d) for d in incoming)
+    dense = layer.place.library.readable
+    dy, *dlast = (None if d is None else dense(d) for d in incoming)
     record = DeviceRecord(
         tuple(_rows(t, 1) for t in history), (), _rows(gates[0], 2) if gates else None
     )
@@ -82,26 +83,21 @@ def backward(
 def _layer(cell: Cell, flat: Given, offsets: Array | None) -> DeviceLayer:
     if cell.name not in CELLS:
         raise TypeError(f"cell {cell.name!r} has no kernels for a GPU")
-    parts = len(cell.states)
+    launcher, parts = require_cuda(), len(cell.states)
     given, weights = flat[1 : 1 + parts], flat[1 + parts :]
     x = flat[0]
     assert x is not None
     place = place_of(x)
     assert place is not None
-    params = Params.trusted(*(None if w is None else _dense(w) for w in weights))  # type: ignore[arg-type]
+    dense = place.library.readable
+    params = Params.trusted(*(None if w is None else dense(w) for w in weights))  # type: ignore[arg-type]
     batch = int(x.shape[1]) if offsets is None else int(offsets[1]) if len(offsets) > 1 else 0
     steps = int(x.shape[0]) if offsets is None else len(offsets) - 1
     state: tuple[Any, ...] = tuple(
-        x.new_zeros((batch, params.hidden_size)) if s is None else _dense(s) for s in given
+        x.new_zeros((batch, params.hidden_size)) if s is None else dense(s) for s in given
     )
-    rows = _rows(_dense(x), 1)
-    return DeviceLayer(place, require_cuda(), cell, params, rows, state, steps, offsets)
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    """Its values as a kernel reads them; no autograd."""
-    found: Tensor = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return found
+    rows = _rows(dense(x), 1)
+    return DeviceLayer(place, launcher, cell, params, rows, state, steps, offsets)
 
 
 def _rows(tensor: Tensor, axes: int) -> Tensor:

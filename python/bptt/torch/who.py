@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from ..backends import backends
+from ..backends import REGISTRY
 from .arguments import fits
 from .modes import by_composite
 from .modules import Fused
@@ -54,5 +54,5 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
         return "torch: shapes do not fit together, and the error is PyTorch's"
     if by_composite():
         return "bptt composite"
-    available = (name for name, status in backends().items() if status.available)
+    available = (name for name, backend in REGISTRY.items() if backend.missing() is None)
     return f"bptt {next(available)}"

@@ -33,6 +33,7 @@ class DriverKernel:
         self._chip, self._name = chip, name
         self._most_shared = 48 << 10  # what a block may ask for without more ado
         self._of_cluster = 8
+        self._lock = threading.Lock()
 
     def launch(self, launch: Launch, arguments: Sequence[int], stream: int) -> None:
         """See ``Kernel.launch``."""
@@ -65,13 +66,14 @@ class DriverKernel:
         from cuda.bindings import driver
 
         attribute = driver.CUfunction_attribute
-        if launch.shared_bytes > self._most_shared:
-            most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            self._set(most, launch.shared_bytes)
-            self._most_shared = launch.shared_bytes
-        if launch.cluster > self._of_cluster:
-            self._set(attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)
-            self._of_cluster = launch.cluster
+        with self._lock:
+            if launch.shared_bytes > self._most_shared:
+                most = attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self._set(most, launch.shared_bytes)
+                self._most_shared = launch.shared_bytes
+            if launch.cluster > self._of_cluster:
+                self._set(attribute.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED, 1)
+                self._of_cluster = launch.cluster
 
     def _set(self, attribute: Any, value: int) -> None:
         from cuda.bindings import driver

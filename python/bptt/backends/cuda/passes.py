@@ -9,7 +9,7 @@ Arrays are those of `..array_libraries`, in the rows of a layer (`..row_map`), o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,6 +53,10 @@ class DeviceLayer:
     state: tuple[Any, ...]
     steps: int
     offsets: Array | None
+
+    def without_arrays(self) -> DeviceLayer:
+        """What is left to be named once nothing runs through it any more."""
+        return replace(self, params=None, x=None, state=())  # type: ignore[arg-type]
 
     @property
     def batch(self) -> int:
@@ -104,7 +108,9 @@ class DeviceLayer:
         """How many rows it has."""
         if self.steps == 0:
             return 0
-        return self.batch if self.offsets is None else int(np.diff(self.offsets)[step])
+        if self.offsets is None:
+            return self.batch
+        return int(self.offsets[step + 1] - self.offsets[step])
 
     def first_row(self, step: int) -> int:
         return step * self.batch if self.offsets is None else int(self.offsets[step])
