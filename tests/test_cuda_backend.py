@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bptt.array_libraries import Copied
 from bptt.backends import cuda
-from host_launcher import HostLauncher, OnDevice, OutOfMemoryError, host_gpu
+from host_launcher import HostCupy, HostLauncher, OnDevice, OutOfMemoryError, host_gpu
 from problems import Problem, by_name, each, make_problem, recorded
 
 CELLS = ("linear", "tanh", "relu", "lstm", "gru")
@@ -456,20 +456,24 @@ def test_what_a_gpu_has_not_is_an_error_that_says_so(gpu: HostLauncher) -> None:
             call()
 
 
-def test_what_does_not_fit_the_device_says_how_much_it_is(
-    gpu: HostLauncher, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["empty", "product"])
+def test_what_does_not_fit_the_device_is_a_memory_error_that_says_how_much_it_is(
+    where: str, gpu: HostLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    p = on(of_cupy, make_problem("lstm", 3, 2, 2, 7))
+    torch = pytest.importorskip("torch")
+    error = torch.OutOfMemoryError if where == "product" else OutOfMemoryError
 
     def none_left(*_: Any) -> Any:
-        raise OutOfMemoryError("Out of memory allocating 336 bytes\nmore")
+        raise error("Out of memory allocating 336 bytes\nmore")
 
-    from host_launcher import HostCupy
-
-    monkeypatch.setattr(HostCupy._cupy, "empty", none_left)
-    with pytest.raises(
-        MemoryError, match=r"shape \(6, 7\) needs 0.00 GiB on cuda:0: Out of memory"
-    ):
+    p = make_problem("lstm", 3, 2, 2, 7)
+    if where == "empty":
+        p = on(of_cupy, p)
+        monkeypatch.setattr(HostCupy._cupy, "empty", none_left)
+    else:
+        p = on(torch.tensor, p)
+        monkeypatch.setattr(torch.Tensor, "__matmul__", none_left)
+    with pytest.raises(MemoryError, match=r"^cuda:0: Out of memory allocating 336 bytes$"):
         bptt.forward("lstm", p.params, p.x)
 
 

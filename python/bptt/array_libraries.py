@@ -151,16 +151,10 @@ class Torch:
         return found
 
     def empty(self, shape: Sequence[int], like: Any) -> Any:
-        return self._allocated(lambda: like.new_empty(tuple(shape)), shape, like)
+        return like.new_empty(tuple(shape))
 
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
-        return self._allocated(lambda: like.new_zeros(tuple(shape)), shape, like)
-
-    def _allocated(self, make: Any, shape: Sequence[int], like: Any) -> Any:
-        try:
-            return make()
-        except self._torch.OutOfMemoryError as error:
-            raise _out_of_memory(shape, like.element_size(), like.device, error) from error
+        return like.new_zeros(tuple(shape))
 
     def zero_counters(self, count: int, like: Any) -> Any:
         return like.new_zeros(count, dtype=self._torch.int32)
@@ -244,17 +238,10 @@ class Cupy:
         return found
 
     def empty(self, shape: Sequence[int], like: Any) -> Any:
-        return self._allocated(self._cupy.empty, shape, like)
+        return self._cupy.empty(tuple(shape), like.dtype)
 
     def zeros(self, shape: Sequence[int], like: Any) -> Any:
-        return self._allocated(self._cupy.zeros, shape, like)
-
-    def _allocated(self, make: Any, shape: Sequence[int], like: Any) -> Any:
-        try:
-            return make(tuple(shape), like.dtype)
-        except self._cupy.cuda.memory.OutOfMemoryError as error:
-            where = f"cuda:{self.device(like)}"
-            raise _out_of_memory(shape, like.itemsize, where, error) from error
+        return self._cupy.zeros(tuple(shape), like.dtype)
 
     def zero_counters(self, count: int, like: Any) -> Any:
         return self._cupy.zeros(count, "int32")
@@ -461,18 +448,6 @@ def numpy_dtype(dtype: object) -> np.dtype[Any] | None:
         return np.dtype(str(dtype).rpartition(".")[2])
     except TypeError:
         return None
-
-
-def _out_of_memory(
-    shape: Sequence[int], itemsize: int, where: object, error: Exception
-) -> MemoryError:
-    nbytes = itemsize
-    for length in shape:
-        nbytes *= length
-    return MemoryError(
-        f"an array of shape {tuple(shape)} needs {nbytes / 2**30:.2f} GiB on {where}: "
-        f"{_first_line(error)}"
-    )
 
 
 def _first_line(error: Exception) -> str:
