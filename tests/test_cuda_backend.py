@@ -413,7 +413,7 @@ def test_wrong_shapes_and_dtypes_are_errors_that_name_the_argument(gpu: HostLaun
         bptt.forward("tanh", p.params, p.x.astype("float16"))
     with pytest.raises(ValueError, match=r"w_hh: expected shape \(28, 7\) for cell 'lstm'"):
         bptt.forward("lstm", p.params, p.x)
-    with pytest.raises(TypeError, match="state: expected one array for cell 'tanh', got tuple"):
+    with pytest.raises(TypeError, match=r"state: expected .* 'tanh' is one array, got tuple"):
         bptt.forward("tanh", p.params, p.x, (p.state, p.state))
     tape = bptt.forward("tanh", p.params, p.x)
     with pytest.raises(ValueError, match="dy, dstate, dc: expected at least one"):

@@ -20,12 +20,10 @@ __all__ = [
     "At",
     "Objective",
     "TargetRows",
-    "are_ids",
+    "expect_ids",
     "make_objective",
-    "read_loss",
-    "read_loss_steps",
+    "read_loss_rows",
     "read_step",
-    "sum_for_mean",
 ]
 
 LOSSES = ("squared_error", "cross_entropy")
@@ -84,14 +82,11 @@ def make_objective(
     TypeError, ValueError
         Naming the argument that does not fit.
     """
-    loss, reduction = read_loss(loss, reduction)
-    step, weights = read_loss_steps(at, rows, params)
-    last = isinstance(at, str) and at == "last"
-    where = TargetRows(rows, None if last else step, last or step is not None)
+    found = read_loss_rows(params, rows, loss, at, reduction)
+    loss, _, step, weights, where = found
     read_target = _class_ids if loss == "cross_entropy" else _float_target
     checked = read_target(target, where, params, weights)
-    terms = sum_for_mean(weights) if reduction == "mean" and weights is not None else where.terms
-    scale = 1 / terms if reduction == "mean" and terms else 1.0
+    scale = found.scale
     if where.one_step and not rows.whole:
         step, weights = None, where.selected(params.dtype)
     elif where.one_step and step is None:
@@ -129,21 +124,7 @@ def read_step(at: object, steps: int, wanted: str = _STEPS) -> int | None:
     return step % steps
 
 
-def read_loss(loss: object, reduction: object) -> tuple[str, str]:
-    """The names of a loss and of a reduction.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are none.
-    """
-    return (
-        checks.choice("loss", loss, LOSSES, _LOSS_ALIASES),
-        checks.choice("reduction", reduction, REDUCTIONS, _REDUCTION_ALIASES),
-    )
-
-
-def read_loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | None, Array | None]:
+def _loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | None, Array | None]:
     """`at` as one of the caller's steps, or as weights of the layer's rows; (None, None) means
     every step with weight one."""
     if not (isinstance(at, np.ndarray) or hasattr(at, "__dlpack__")):
@@ -167,7 +148,7 @@ def read_loss_steps(at: object, rows: RowMap, params: Params) -> tuple[int | Non
     return None, weights
 
 
-def sum_for_mean(weights: Array) -> float:
+def _sum_for_mean(weights: Array) -> float:
     """What the mean divides by; it has a meaning where no weight is negative and not all are 0."""
     if not weights.size:
         return 0.0
@@ -234,6 +215,57 @@ class TargetRows(NamedTuple):
         return self.rows.gather(every.reshape(*self.rows.shape, *more))
 
 
+class LossRows(NamedTuple):
+    """What a loss is of, before its target is read.
+
+    Attributes
+    ----------
+    loss, reduction : str
+    step : int or None
+        Of the caller's steps, the only one; None for all.
+    weights : array of the layer's rows, or None
+    where : TargetRows
+    """
+
+    loss: str
+    reduction: str
+    step: int | None
+    weights: Array | None
+    where: TargetRows
+
+    @property
+    def scale(self) -> float:
+        """See `Objective`.
+
+        Raises
+        ------
+        ValueError
+            If a mean by these weights has no meaning.
+        """
+        if self.reduction == "sum":
+            return 1.0
+        terms = self.where.terms if self.weights is None else _sum_for_mean(self.weights)
+        return 1 / terms if terms else 1.0
+
+
+def read_loss_rows(
+    params: Params, rows: RowMap, loss: object, at: object, reduction: object
+) -> LossRows:
+    """Check everything of a loss but its target.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument that does not fit.
+    """
+    named = checks.choice("loss", loss, LOSSES, _LOSS_ALIASES)
+    reduced = checks.choice("reduction", reduction, REDUCTIONS, _REDUCTION_ALIASES)
+    step, weights = _loss_steps(at, rows, params)
+    last = isinstance(at, str) and at == "last"
+    where = TargetRows(rows, None if last else step, last or step is not None)
+    return LossRows(named, reduced, step, weights, where)
+
+
 def _float_target(
     target: object, where: TargetRows, params: Params, weights: Array | None
 ) -> Array:
@@ -252,17 +284,23 @@ def _class_ids(target: object, where: TargetRows, params: Params, weights: Array
     outputs = params.output_size
     assert outputs is not None
     found = where.of_layer(array)
-    if not are_ids(found, outputs):
-        counting = found if weights is None else found[weights != 0]
-        if not are_ids(counting, outputs):
-            raise ValueError(
-                f"target: expected class ids in [0, {outputs}), got values from "
-                f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
-            )
+    expect_ids(found, outputs, weights)
     return found.astype(np.int64, copy=False)
 
 
-def are_ids(array: Array, outputs: int) -> bool:
+def expect_ids(ids: Array, outputs: int, weights: Array | None) -> None:
+    """Raise ValueError unless all are class ids whose weight is not 0."""
+    if _are_ids(ids, outputs):
+        return
+    counting = ids if weights is None else ids[weights != 0]
+    if not _are_ids(counting, outputs):
+        raise ValueError(
+            f"target: expected class ids in [0, {outputs}), got values from "
+            f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
+        )
+
+
+def _are_ids(array: Array, outputs: int) -> bool:
     return not array.size or bool(array.min() >= 0 and array.max() < outputs)
 
 

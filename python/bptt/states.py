@@ -27,9 +27,10 @@ def read_state(
     why: Callable[[], str] | str,
     *,
     partly: bool = False,
+    read: Callable[..., Any] = checks.read_like,
 ) -> tuple[Any, ...]:
     """`value` as one readable array (B, H), or (L*D, B, H) of a stack, for each state of
-    `cell`; `partly`: None for some.
+    `cell`; `partly`: None for some. `read` is `checks.read_like`, or does the same elsewhere.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def read_state(
                 f"{name}: expected a NumPy array or an object with __dlpack__, as a state of cell "
                 f"{cell.name!r} is one array, got {type(value).__name__}"
             )
-        return (checks.read_like(name, value, shape, like, why),)
+        return (read(name, value, shape, like, why),)
     if not several or len(value) != len(parts):
         got = type(value).__name__
         if several:
@@ -58,7 +59,7 @@ def read_state(
         )
     partly = partly and any(each is not None for each in value)
     return tuple(
-        None if partly and each is None else checks.read_like(part, each, shape, like, why)
+        None if partly and each is None else read(part, each, shape, like, why)
         for part, each in zip(names(name, len(parts)), value, strict=True)
     )
 

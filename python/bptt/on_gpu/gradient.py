@@ -13,7 +13,7 @@ from ..backends.cuda import DeviceLayer, backward, forward
 from ..cells import Cell
 from ..checks import Array
 from ..grads import Grads
-from ..losses import TargetRows, are_ids, read_loss, read_loss_steps, sum_for_mean
+from ..losses import TargetRows, expect_ids, read_loss_rows
 from ..params import Params
 from ..states import GivenState, as_given
 from ..wanted import Wanted, read_wanted
@@ -92,52 +92,35 @@ def _read_objective(
     reduction: object,
 ) -> _Objective:
     params, place = layer.params, layer.place
-    loss, reduction = read_loss(loss, reduction)
     if place_of(at) is not None or hasattr(at, "__dlpack__"):
         at = _on_host(place, read_float_array("at", at, place, "x"))  # where weights are checked
-    step, weights = read_loss_steps(at, rows.map, params)
-    last = isinstance(at, str) and at == "last"
-    where = TargetRows(rows.map, None if last else step, last or step is not None)
-    terms = sum_for_mean(weights) if reduction == "mean" and weights is not None else where.terms
-    scale = 1 / terms if reduction == "mean" and terms else 1.0
-    sequence, index = None, None
+    found = read_loss_rows(params, rows.map, loss, at, reduction)
+    where, sequence, index = found.where, None, None
     if where.one_step:
         sequence, source = rows.map.rows_at(where.step)
         index = rows.upload(rows.map.place(source))
-    weights = None if weights is None else weights.ravel()
-    read = _class_ids if loss == "cross_entropy" else _float_target
-    found = read(target, where, rows, params, place, sequence, weights)
+    weights = None if found.weights is None else found.weights.ravel()
+    if found.loss == "cross_entropy":
+        ids = _class_ids(target, where, params, place)
+        checked = rows.upload(_counting(ids, where, params, sequence, weights))
+    else:
+        floats = _float_target(target, where, params, place)
+        if sequence is None:
+            checked = rows.gather(floats)
+        else:
+            checked = place.library.take(floats, rows.upload(sequence))
     uploaded = None if weights is None else place.library.upload(weights, layer.x)
-    return _Objective(loss, found, index, uploaded, scale)
+    return _Objective(found.loss, checked, index, uploaded, found.scale)
 
 
-def _float_target(
-    target: object,
-    where: TargetRows,
-    rows: DeviceRows,
-    params: Params,
-    place: Place,
-    sequence: Array | None,
-    weights: Array | None,
-) -> Any:
+def _float_target(target: object, where: TargetRows, params: Params, place: Place) -> Any:
     array = read_float_array("target", target, place, "x", ("w_hh", params.dtype))
     assert params.output_size is not None
     where.expect(array, (params.output_size,), params)
-    array = place.library.readable(array)
-    if sequence is None:
-        return rows.gather(array)
-    return place.library.take(array, rows.upload(sequence))
+    return place.library.readable(array)
 
 
-def _class_ids(
-    target: object,
-    where: TargetRows,
-    rows: DeviceRows,
-    params: Params,
-    place: Place,
-    sequence: Array | None,
-    weights: Array | None,
-) -> Any:
+def _class_ids(target: object, where: TargetRows, params: Params, place: Place) -> Array:
     """Class ids are checked on the host: one that is none would be read as an address."""
     there, wanted = place_of(target), place.of_caller
     if there != wanted:
@@ -149,18 +132,18 @@ def _class_ids(
     if ids.dtype.kind not in "iu":
         raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {ids.dtype}")
     where.expect(ids, (), params)
-    outputs = params.output_size
-    assert outputs is not None
-    found = rows.map.gather(np.ascontiguousarray(ids)) if sequence is None else ids[sequence]
-    found = found.ravel().astype(np.int64)
-    counts = np.ones(len(found), bool) if weights is None else weights != 0
-    counting = found[counts]
-    if not are_ids(counting, outputs):
-        raise ValueError(
-            f"target: expected class ids in [0, {outputs}), got values from "
-            f"{counting.min()} to {counting.max()}; at=weights with 0 leaves steps out"
-        )
-    return rows.upload(np.where(counts, found, 0))
+    return np.ascontiguousarray(ids)
+
+
+def _counting(
+    ids: Array, where: TargetRows, params: Params, sequence: Array | None, weights: Array | None
+) -> Array:
+    """Those of the rows that are read; 0 where they have no weight."""
+    assert params.output_size is not None
+    found = where.rows.gather(ids) if sequence is None else ids[sequence]
+    found = found.ravel()
+    expect_ids(found, params.output_size, weights)
+    return (found if weights is None else np.where(weights != 0, found, 0)).astype(np.int64)
 
 
 def _on_host(place: Place, array: Any) -> Array:

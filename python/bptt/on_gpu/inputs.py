@@ -14,11 +14,11 @@ from ..params import Params
 from ..row_map import dense_rows
 from ..sequence_options import expect_one_layout, read_row_map
 from ..stack import is_stack
-from ..states import names
+from ..states import read_state
 from .concerned import place_for
 from .rows import DeviceRows
 
-__all__ = ["read_layer", "read_like", "read_state"]
+__all__ = ["read_layer", "reader"]
 
 
 def read_layer(
@@ -73,7 +73,8 @@ def read_layer(
         if state is None:
             given = tuple(place.library.zeros(of_state, x) for _ in cell.states)
         else:
-            given = read_state("state", state, cell, of_state, place, like, "x and w_hh")
+            why = "x and w_hh"
+            given = read_state("state", state, cell, of_state, like, why, read=reader(place))
         layer = DeviceLayer(
             place,
             launcher,
@@ -87,41 +88,18 @@ def read_layer(
     return layer, rows
 
 
-def read_state(
-    name: str,
-    value: Any,
-    cell: Cell,
-    shape: tuple[int, ...],
-    place: Place,
-    like: tuple[str, Any],
-    why: Callable[[], str] | str,
-    *,
-    partly: bool = False,
-) -> tuple[Any, ...]:
-    """``states.read_state`` of arrays on a GPU."""
-    parts = cell.states
-    several = isinstance(value, (tuple, list))
-    if several != (len(parts) > 1) or (several and len(value) != len(parts)):
-        wanted = "one array" if len(parts) == 1 else f"a tuple ({', '.join(parts)}) of arrays"
-        got = f"{type(value).__name__} of length {len(value)}" if several else type(value).__name__
-        raise TypeError(f"{name}: expected {wanted} for cell {cell.name!r}, got {got}")
-    values = tuple(value) if several else (value,)
-    partly = partly and any(each is not None for each in values)
-    return tuple(
-        None if partly and each is None else read_like(part, each, shape, place, like, why)
-        for part, each in zip(names(name, len(parts)), values, strict=True)
-    )
+def reader(place: Place) -> Callable[..., Any]:
+    """``checks.read_like`` of arrays at `place`."""
 
+    def read_like(
+        name: str,
+        value: object,
+        shape: tuple[int, ...],
+        like: tuple[str, Any],
+        why: Callable[[], str] | str,
+    ) -> Any:
+        array = read_float_array(name, value, place, "x", like)
+        checks.expect_shape(name, array, shape, why)
+        return place.library.readable(array)
 
-def read_like(
-    name: str,
-    value: object,
-    shape: tuple[int, ...],
-    place: Place,
-    like: tuple[str, Any],
-    why: Callable[[], str] | str,
-) -> Any:
-    """``checks.read_like`` of arrays on a GPU."""
-    array = read_float_array(name, value, place, "x", like)
-    checks.expect_shape(name, array, shape, why)
-    return place.library.readable(array)
+    return read_like

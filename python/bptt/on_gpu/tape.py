@@ -10,10 +10,10 @@ from ..array_libraries import Library
 from ..backends.cuda import DeviceLayer, DeviceRecord, backward
 from ..grads import Grads, grads_of
 from ..releasing import Releasing
-from ..states import GivenState, as_given
+from ..states import GivenState, as_given, read_state
 from ..wanted import Wanted, read_wanted
 from .concerned import expect_none
-from .inputs import read_like, read_state
+from .inputs import reader
 from .rows import DeviceRows
 
 __all__ = ["GpuTape"]
@@ -152,14 +152,23 @@ class GpuTape(Releasing):
         like = ("the tape", layer.params.dtype)
         shape, of_state = (*rows.map.shape, layer.hidden), (rows.map.batch, layer.hidden)
         with self._on_device():
+            read = reader(layer.place)
             given = [
-                None if d is None else read_like(name, d, shape, layer.place, like, "tape.y")
+                None if d is None else read(name, d, shape, like, "tape.y")
                 for name, d in (("dy", dy), ("dc", dc))
             ]
             final = None
             if dstate is not None:
-                where = (layer.place, like, "tape.state")
-                final = read_state("dstate", dstate, layer.cell, of_state, *where, partly=True)
+                final = read_state(
+                    "dstate",
+                    dstate,
+                    layer.cell,
+                    of_state,
+                    like,
+                    "tape.state",
+                    partly=True,
+                    read=read,
+                )
             dhistory = tuple(None if d is None else rows.gather(d) for d in given)
             dlast = None if final is None else rows.gather_dstate(final)
             found = backward(layer, record, dhistory, dlast, names)
