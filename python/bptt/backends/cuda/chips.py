@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ... import checks
-
 __all__ = ["CHIPS", "Chip", "chip_named", "chip_of"]
 
 
@@ -79,7 +77,8 @@ def chip_named(device: object) -> Chip:
     if not isinstance(device, str):
         raise TypeError(f"device: expected a string, got {type(device).__name__}")
     if device not in CHIPS:
-        raise checks.unknown("device", device, CHIPS)
+        # Without the most similar one: that of sm_10 would be sm_120.
+        raise ValueError(f"device: expected one of {', '.join(CHIPS)}, got {device!r}")
     return CHIPS[device]
 
 
