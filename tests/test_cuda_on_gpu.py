@@ -14,6 +14,8 @@ from problems import make_problem
 from test_cuda_backend import arranged, expect_close, on, passed
 
 torch = pytest.importorskip("torch")
+import bptt.torch  # noqa: E402
+
 STATUS = bptt.backends()["cuda"]
 pytestmark = pytest.mark.skipif(
     not (STATUS.available and torch.cuda.is_available()),
@@ -77,7 +79,37 @@ def test_the_same_call_has_the_same_bits_also_on_another_stream() -> None:
 
 def test_no_call_waits_for_the_device() -> None:
     p = on(on_gpu, make_problem("lstm", 10, 16, 64, 256, dtype="float32"))
-    step: Callable[[], Any] = lambda: p.backward(bptt.forward("lstm", p.params, p.x, p.state))  # noqa: E731
+    expect_no_waiting(lambda: p.backward(bptt.forward("lstm", p.params, p.x, p.state)))
+
+
+def test_no_training_step_of_a_module_waits_for_the_device() -> None:
+    module = bptt.torch.LSTM(64, 256, num_layers=2, bidirectional=True, dropout=0.1).cuda()
+    x = torch.randn(10, 16, 64, device="cuda")
+    assert bptt.torch.why(module, x).startswith("bptt cuda")
+    expect_no_waiting(lambda: module(x)[0].square().mean().backward())
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_modules_have_the_values_of_pytorch(kind: str, packed: bool) -> None:
+    options = {"num_layers": 2, "bidirectional": True, "dtype": torch.float64}
+    theirs = getattr(torch.nn, kind)(5, 70, **options).cuda()
+    ours = getattr(bptt.torch, kind)(5, 70, **options).cuda()
+    ours.load_state_dict(theirs.state_dict())
+    x: Any = torch.randn(9, 3, 5, dtype=torch.float64, device="cuda")
+    if packed:
+        lengths = [4, 9, 1]
+        x = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    found = []
+    for module in (theirs, ours):
+        y = module(x)[0]
+        (y.data if packed else y).square().sum().backward()
+        found.append([y.data.detach(), *(w.grad for w in module.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def expect_no_waiting(step: Callable[[], Any]) -> None:
     step()
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
