@@ -198,7 +198,7 @@ class _Functions:
     empty, zeros = staticmethod(_of_cupy(np.empty)), staticmethod(_of_cupy(np.zeros))
     asarray = staticmethod(_of_cupy(np.array))
     ascontiguousarray = staticmethod(_of_cupy(np.ascontiguousarray))
-    concatenate = staticmethod(_of_cupy(np.concatenate))
+    concatenate, stack = staticmethod(_of_cupy(np.concatenate)), staticmethod(_of_cupy(np.stack))
     where, exp, log = staticmethod(_of_cupy(np.where)), np.exp, np.log
     asnumpy = staticmethod(lambda array: np.array(array))
 

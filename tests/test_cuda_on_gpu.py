@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from bptt.backends import cuda
 from problems import make_problem
+from sequences import NAMED
 from test_cuda_backend import arranged, expect_close, on, passed
+from test_cuda_stacks import there
+from test_stack_sequences import call_of, in_one_call
 
 torch = pytest.importorskip("torch")
 import bptt.torch  # noqa: E402
@@ -63,6 +66,14 @@ def test_a_loss_and_its_gradients(loss: str) -> None:
     for at in ("last", "weights"):
         found = to_host(on(on_gpu, problem).value_and_grad("auto", loss, at))
         expect_close(found, problem.value_and_grad("numpy", loss, at))
+
+
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["plain", "lengths", "all of padded rows", "batch_sizes"])
+def test_stacks(cell: str, name: str) -> None:
+    call = call_of(NAMED[name], cell, (2, 1))
+    found = to_host(in_one_call(there(call, on_gpu), cell, "auto"))
+    expect_close(found, in_one_call(call, cell, "numpy"))
 
 
 def test_the_same_call_has_the_same_bits_also_on_another_stream() -> None:
