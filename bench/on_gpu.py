@@ -204,7 +204,8 @@ def tiles_of(chip: Chip, name: str, hidden: int) -> Iterator[Tile]:
         while units:
             blocks = -(-hidden // units)
             for exchange, rows in product(("OneBlock", "Cluster", "Grid"), (1, 2, 4, 8)):
-                tile = widest._replace(units=units, exchange=exchange, rows=rows)
+                of_cell = (widest.itemsize, widest.cell, widest.gates)
+                tile = Tile(*of_cell, exchange, units, widest.columns, rows)
                 if rows <= MOST_ROWS[4] and fits(chip, tile, blocks):
                     yield tile
             units //= 2
