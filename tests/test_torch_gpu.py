@@ -13,7 +13,8 @@ from problems import make_problem
 
 torch = pytest.importorskip("torch")
 import bptt.torch  # noqa: E402
-from bptt.torch import gpu_passes  # noqa: E402
+from bptt.backends import REGISTRY  # noqa: E402
+from bptt.torch import gpu_passes, passes  # noqa: E402
 
 T, B, INPUTS, H = 4, 3, 2, 7
 
@@ -117,6 +118,16 @@ def test_a_program_that_is_compiled_calls_the_same_kernels(gpu: HostLauncher) ->
     compiled = torch.compile(lambda: run("lstm", given)[0], backend="eager")
     torch.testing.assert_close(compiled(), run("lstm", given)[0], rtol=0, atol=0)
     assert [name for name, _ in gpu.launched] == ["forward", "forward"]
+
+
+def test_operators_keep_gates_whatever_there_is_for_the_cpu(
+    gpu: HostLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "resolve", lambda *_: REGISTRY["numpy"])
+    given = leaves("lstm")
+    compiled = torch.compile(lambda: run("lstm", given)[0], backend="eager")
+    compiled().sum().backward()
+    assert [name for name, _ in gpu.launched] == ["forward", "backward"]
 
 
 def test_what_is_not_computed_there_is_an_error_that_says_so(gpu: HostLauncher) -> None:

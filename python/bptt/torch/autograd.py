@@ -111,7 +111,7 @@ def _gradients(
     """Those of ``Inputs.flat`` that are needed, whatever PyTorch is doing."""
     inputs, saved = how.inputs(flat), how.saved(kept)
     if transforms() or forward_mode():  # which bring batches, or tangents
-        if how.save(inputs.x.dtype) == "minimal":
+        if how.save(inputs.x) == "minimal":
             saved = Saved(saved.history, ())
         return pull_back_pass(how, inputs, saved, incoming, needed)
     if torch.is_grad_enabled() or legacy_batch(*incoming):

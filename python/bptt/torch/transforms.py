@@ -68,7 +68,7 @@ class _Forward(torch.autograd.Function):
         x = flat[0]
         if traced(x):
             return operators.forward(how, flat, save)
-        return how.forward(flat, how.save(x.dtype, save))
+        return how.forward(flat, how.save(x, save))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
