@@ -173,7 +173,8 @@ void read_out(const Outputs<T>& asked, const Execution& execution, Interrupt& in
     }
     if (!barrier.wait()) return;
     const Range mine = member.share(asked.rows, kRowGrain);
-    for (Index row = mine.begin; row < mine.end && !interrupt.stopped(); row += kRowsBetweenQuestions) {
+    for (Index row = mine.begin; row < mine.end && !interrupt.stopped();
+         row += kRowsBetweenQuestions) {
       const Index rows = std::min(kRowsBetweenQuestions, mine.end - row);
       kernels.product({rows,
                        outputs,
