@@ -7,12 +7,16 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 
 #include "engine/float_environment.h"
 #include "engine/interrupt.h"
 #include "engine/openmp.h"
 
 namespace bptt {
+
+// Multiply-adds of a member that are worth waking it for.
+inline constexpr std::ptrdiff_t kWorkOfMember = 1 << 20;
 
 // All members of a job wait for each other, unless the call is interrupted.
 class Barrier {
