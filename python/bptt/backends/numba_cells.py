@@ -156,10 +156,11 @@ def _codes(function: object, seen: set[object]) -> Iterator[CodeType]:
 
 
 def _with_inner_codes(code: CodeType) -> Iterator[CodeType]:
-    """`code`, and that of the functions defined in it."""
+    """`code`, and that of the functions defined in it; from Python 3.14 on not that of their
+    annotations, which nothing calls here."""
     yield code
     for constant in code.co_consts:
-        if isinstance(constant, CodeType):
+        if isinstance(constant, CodeType) and constant.co_name != "__annotate__":
             yield from _with_inner_codes(constant)
 
 
