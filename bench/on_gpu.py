@@ -3,13 +3,15 @@
     python -m bench.on_gpu cudnn      # PyTorch's own modules, with TF32 on and off
     python -m bench.on_gpu backend    # bptt.forward and Tape.backward, beside its plan
 
-Both at T = 1024 and I = H, float32, with the products over all steps. Needs PyTorch. No GPU was
+Both at T = 1024 and I = H, float32, with the products over all steps; the backend also with a
+`precision`. Needs PyTorch. No GPU was
 there when this was written.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -17,6 +19,7 @@ import bptt
 
 STEPS, HIDDEN, BATCHES = 1024, (64, 128, 256, 512, 1024), (1, 16, 64)
 CELLS = ("lstm", "gru")
+PRECISIONS = (None, "tf32", "bfloat16")
 
 
 def main(arguments: list[str]) -> int:
@@ -60,25 +63,32 @@ def cudnn(torch: Any) -> Iterator[dict[str, Any]]:
 
 def backend(torch: Any) -> Iterator[dict[str, Any]]:
     yield {"backend": str(bptt.backends()["cuda"]), "torch": torch.__version__}
-    for cell, hidden, batch in product(CELLS, HIDDEN, BATCHES):
+    for precision, cell, hidden, batch in product(PRECISIONS, CELLS, HIDDEN, BATCHES):
         drawn = bptt.init_params(cell, input_size=hidden, hidden_size=hidden, rng=0)
         arrays = drawn.arrays().items()
         params = bptt.Params(**{name: torch.tensor(a, device="cuda") for name, a in arrays})
         x = torch.randn(STEPS, batch, hidden, device="cuda")
         dy = torch.randn(STEPS, batch, hidden, device="cuda")
-        tape: Any = bptt.forward(cell, params, x)
-
-        def forward(cell: str = cell, params: Any = params, x: Any = x) -> None:
-            bptt.forward(cell, params, x)
+        run = partial(bptt.forward, cell, params, x, precision=precision)
+        tape: Any = run()
 
         def backward(tape: Any = tape, dy: Any = dy) -> None:
             tape.backward(dy)
 
-        plan = bptt.plan(cell, STEPS, batch, hidden, hidden, device="cuda").to_dict()
-        chosen = ("device", "exchange", "blocks", "group_rows", "groups", "groups_at_once")
+        sizes_of = (cell, STEPS, batch, hidden, hidden)
+        plan = bptt.plan(*sizes_of, device="cuda", precision=precision).to_dict()
+        chosen = (
+            "precision",
+            "device",
+            "exchange",
+            "blocks",
+            "group_rows",
+            "groups",
+            "groups_at_once",
+        )
         yield {**sizes(cell, batch, hidden), **{name: plan[name] for name in chosen}} | {
             "predicted_us_a_step": 1e6 * plan["seconds"]["total"] / STEPS,
-            "forward_us_a_step": 1e3 * least_ms(torch, forward) / STEPS,
+            "forward_us_a_step": 1e3 * least_ms(torch, run) / STEPS,
             "backward_us_a_step": 1e3 * least_ms(torch, backward) / STEPS,
         }
 

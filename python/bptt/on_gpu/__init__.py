@@ -4,9 +4,9 @@ One layer at a time, on the stream of the library that owns the arrays, into new
 docs/cuda.md. What of the functions' keywords is for arrays of the host alone is an error here.
 """
 
-from .concerned import expect_none, is_on_gpu
+from .concerned import expect_none, expect_on_host, is_on_gpu
 from .forward_pass import forward
 from .gradient import value_and_grad
 from .tape import GpuTape
 
-__all__ = ["GpuTape", "expect_none", "forward", "is_on_gpu", "value_and_grad"]
+__all__ = ["GpuTape", "expect_none", "expect_on_host", "forward", "is_on_gpu", "value_and_grad"]

@@ -24,10 +24,11 @@ def forward(
     *,
     backend: object,
     save: object,
+    precision: object,
 ) -> GpuTape:
     """``bptt.forward`` of one layer; the other keywords are for the host alone."""
     kept = checks.choice("save", save, SAVE)
-    layer, rows = read_layer(cell, params, x, state, how, backend)
+    layer, rows = read_layer(cell, params, x, state, how, backend, precision)
     with layer.place.library.on(layer.place.device):
         record = run_forward(layer, save=kept == "gates")
     return GpuTape(layer, rows, record, kept)

@@ -36,6 +36,7 @@ def value_and_grad(
     reduction: object,
     state: object,
     backend: object,
+    precision: object,
     wanted: Wanted,
     return_state: object,
 ) -> tuple[float, Grads] | tuple[float, Grads, GivenState]:
@@ -43,7 +44,7 @@ def value_and_grad(
 
     The loss is a float, so the call waits for the device.
     """
-    layer, rows = read_layer(cell, params, x, state, how, backend)
+    layer, rows = read_layer(cell, params, x, state, how, backend, precision)
     if layer.params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     names = read_wanted(wanted, readout=True)

@@ -8,7 +8,7 @@ from typing import Any
 from .. import checks
 from ..array_libraries import Place, read_float_array
 from ..backends import REGISTRY, require_cuda
-from ..backends.cuda import CELLS, DeviceLayer
+from ..backends.cuda import CELLS, DeviceLayer, read_precision
 from ..cells import Cell
 from ..params import Params
 from ..row_map import dense_rows
@@ -28,6 +28,7 @@ def read_layer(
     state: object,
     how: Mapping[str, object],
     backend: object,
+    precision: object,
 ) -> tuple[DeviceLayer, DeviceRows]:
     """Check parameters, x and the state, and lay them out as a layer has them.
 
@@ -84,7 +85,9 @@ def read_layer(
             rows.gather_state(given),
             rows.steps,
             row_map.offsets,
+            read_precision(precision, params.dtype),
         )
+        layer.passes  # noqa: B018 - which there may be none of, in this precision
     return layer, rows
 
 
