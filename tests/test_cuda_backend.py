@@ -604,11 +604,10 @@ def test_a_plan_never_asks_for_more_than_a_chip_has() -> None:
                         for itemsize in (4, 8):
                             passes = cuda.passes_for(having, kind, itemsize, batch, hidden)
                             expect_fits(passes, having, hidden, batch)
-                        for precision in cuda.FORMATS if batch in (7, 1000) else ():
-                            if not list(cuda.mma_tiles_for(having, kind, precision, hidden)):
-                                continue
-                            passes = cuda.passes_for(having, kind, 4, batch, hidden, precision)
-                            expect_fits(passes, having, hidden, batch)
+                        for precision in ("tf32", "bfloat16"):  # float16 is as large
+                            if cuda.mma_tiles_for(having, kind, precision, hidden):
+                                passes = cuda.passes_for(having, kind, 4, batch, hidden, precision)
+                                expect_fits(passes, having, hidden, batch)
 
 
 def expect_fits(passes: Any, chip: Any, hidden: int, batch: int) -> None:
@@ -645,7 +644,7 @@ def test_a_plan_for_a_chip_tells_what_it_asks_for() -> None:
     assert "predicted of assumed costs: nothing of this ran on a GPU" in text
     by_tensor_cores = bptt.plan("lstm", 1024, 16, 256, 768, device="sm_90", precision="bfloat16")
     assert by_tensor_cores.precision == "bfloat16"
-    assert by_tensor_cores.blocks * by_tensor_cores.units == 768
+    assert by_tensor_cores.blocks * by_tensor_cores.units >= 768
     assert "lstm float32 by bfloat16" in str(by_tensor_cores)
     exact = bptt.plan("lstm", 1024, 16, 256, 768, device="sm_90")
     assert by_tensor_cores.seconds["recurrence"] < exact.seconds["recurrence"]

@@ -44,7 +44,7 @@ def nvrtc() -> None:
 def tile_of(arch: str, product: int | str, cell: str, hidden: int, rows: str) -> Cut | None:
     tiles: list[Cut]
     if isinstance(product, str):
-        tiles = list(mma_tiles_for(CHIPS[arch], bptt.CELLS[cell], product, hidden))
+        tiles = [*mma_tiles_for(CHIPS[arch], bptt.CELLS[cell], product, hidden)]
     else:
         tiles = list(tiles_for(CHIPS[arch], bptt.CELLS[cell], product, hidden))
     return tiles[0 if rows == "fewest rows" else -1] if tiles else None

@@ -67,6 +67,7 @@ class MmaProduct {
   // This warp's share of the sums (kParts, kRows, kSumPitch), from values (kRows, kPitch).
   BPTT_INLINE void multiply(const Value* values, float* sums) const {
     float acc[kTilesDown][kEights][4] = {};
+    rejoin_warp();
     BPTT_UNROLL for (int across = 0; across < kInRegisters; ++across) {
       add(acc, values, across, [&](int down) { return held_[across][down]; });
     }

@@ -84,6 +84,9 @@ BPTT_INLINE typename Format::Value rounded(float v) {
   return found;
 }
 
+// Lanes of a warp that parted at a branch go on together.
+BPTT_INLINE void rejoin_warp() { __syncwarp(); }
+
 // sum += left right of a warp, which has to be there as a whole; each lane has its part of all
 // three. It orders no memory.
 template <class Format>

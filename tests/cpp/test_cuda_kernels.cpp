@@ -68,9 +68,10 @@ void float32() {
   float32_of_large_layers<cuda::Tile<float, Gru, cuda::Grid, 16, 512, 256, 2>>(CudaCell::gru, 500);
 }
 
-// 256 threads that hold 27 tiles a warp at most; the rest is in shared memory.
+// 256 threads that hold some tiles of a warp; the rest is in shared memory. Units of all blocks are
+// more than there are columns.
 void tensor_cores_in_large_layers() {
-  using Tile = cuda::MmaTile<cuda::Bf16, cuda::Lstm<float>, cuda::Cluster, 64, 256, 256, 8, 27, 27>;
+  using Tile = cuda::MmaTile<cuda::Bf16, cuda::Lstm<float>, cuda::Cluster, 48, 256, 256, 8, 10, 10>;
   const CudaLayer<float> layer(
       CudaLayer<double>({CudaCell::lstm, 2, 3, 250, true, true, true, true}, 43));
   const Ran<float> ran = run_held<float, Tile>(layer, {1});

@@ -28,7 +28,7 @@ def read_layer(
     state: object,
     how: Mapping[str, object],
     backend: object,
-    precision: object,
+    precision: object = None,
 ) -> tuple[DeviceLayer, DeviceRows]:
     """Check parameters, x and the state, and lay them out as a layer has them.
 

@@ -104,6 +104,9 @@ inline float value_of(unsigned word, int i) {
   }
 }
 
+// Nothing: fibres do not part. It is no barrier here, so no kernel can rely on one.
+inline void rejoin_warp() {}
+
 // In the order of columns. A chip's order, and how it rounds within, are its own.
 template <class Format>
 inline void mma(float (&sum)[4], const unsigned (&left)[4], const unsigned (&right)[2]) {

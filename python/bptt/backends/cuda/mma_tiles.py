@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from ...cells import Cell
@@ -38,9 +38,13 @@ FORMATS = {
     "bfloat16": Format("Bf16", 2, 16),
     "float16": Format("F16", 2, 16),
 }
-HELD_TILES = 27  # of a warp, in registers: with more, kernels spill
+# Tiles that a warp has in registers, and registers of a thread for these, of which a tile takes 4,
+# for the sums, and for what its units carry from step to step: with more, kernels spill.
+HELD_TILES, HELD_REGISTERS = 27, 128
 COLUMNS = (64, 128, 256, 384, 512, 640, 768, 1024)
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128)  # of a group, or about so many
 ROWS = (8, 16)  # the product has the rows of the batch in eights
+MOST_UNITS = 64  # of a block with 16 rows: with more, a thread has so many that kernels spill
 _WARPS = THREADS // 32
 
 
@@ -82,12 +86,12 @@ class _Product(NamedTuple):
         return self.kept_bytes + copies * rows * pitch * self.form.itemsize + sums * 4
 
 
-def _shared(form: Format, height: int, width: int, wanted: int, held: int) -> _Product | None:
-    """`wanted`: of the warps, how many share the height, if that can be."""
+def _divided(form: Format, height: int, width: int, wanted: int) -> _Product | None:
+    """`wanted`: of the warps, how many share the height, if that can be. Nothing is held."""
     for down in (*(n for n in (8, 4, 2, 1) if n <= wanted), _WARPS):
         across, parts = width // form.depth, _WARPS // down
         if height % 16 == 0 and height // 16 % down == 0 and across and across % parts == 0:
-            return _Product(form, height, width, parts, height // 16 // down, across // parts, held)
+            return _Product(form, height, width, parts, height // 16 // down, across // parts, 0)
     return None
 
 
@@ -118,14 +122,16 @@ class MmaTile(Cut):
         return self._product(self.columns, self.slice, 8)
 
     def _product(self, height: int, width: int, wanted: int) -> _Product:
-        found = _shared(self.form, height, width, wanted, HELD_TILES)
+        found = _divided(self.form, height, width, wanted)
         assert found is not None
-        return found
+        units = -(-self.rows * self.units // THREADS)
+        others = found.down * self.rows // 2 + units
+        return found._replace(held=max(0, min(HELD_TILES, (HELD_REGISTERS - others) // 4)))
 
     def can_be(self) -> bool:
         """Whether the warps of a block can share both products."""
         sides, form = ((self.slice, self.columns, 4), (self.columns, self.slice, 8)), self.form
-        return all(_shared(form, *side, HELD_TILES) is not None for side in sides)
+        return all(_divided(form, *side) is not None for side in sides)
 
     @property
     def kept_bytes(self) -> int:
@@ -151,18 +157,25 @@ class MmaTile(Cut):
         return min(255, most + 72)
 
 
-def mma_tiles_for(chip: Chip, cell: Cell, precision: str, hidden: int) -> Iterator[MmaTile]:
-    """Tiles of a few numbers of blocks, that the chip has room for."""
+@lru_cache(maxsize=256)
+def mma_tiles_for(chip: Chip, cell: Cell, precision: str, hidden: int) -> tuple[MmaTile, ...]:
+    """Tiles of several numbers of blocks, that the chip has room for."""
     columns = next((each for each in COLUMNS if each >= hidden), None)
     if columns is None:
-        return
-    blocks = 1
-    while blocks <= 128 and columns % blocks == 0:
-        units = columns // blocks
-        one = blocks == 1
-        for exchange in ["OneBlock"] if one else exchanges_for(chip, -(-hidden // units)):
-            for rows in ROWS:
+        return ()
+    found = []
+    for units in _units_for(columns, cell.gates):
+        blocks = -(-hidden // units)
+        for exchange in ["OneBlock"] if units == columns else exchanges_for(chip, blocks):
+            for rows in ROWS if units <= MOST_UNITS else ROWS[:1]:
                 tile = MmaTile(4, cell.name, cell.gates, exchange, units, columns, rows, precision)
                 if tile.can_be() and tile.shared_bytes <= chip.shared_bytes:
-                    yield tile
-        blocks *= 2
+                    found.append(tile)
+    return tuple(found)
+
+
+def _units_for(columns: int, gates: int) -> list[int]:
+    """Those whose gates are a multiple of 16, so that tiles have all their rows."""
+    grain = 16 // math.gcd(gates, 16)
+    found = {-(-columns // blocks // grain) * grain for blocks in BLOCKS}
+    return sorted(found, reverse=True)
