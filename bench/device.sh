@@ -6,7 +6,7 @@
 #     bench/device.sh run FOLDER steps cudnn
 #
 # Stages: facts, barriers (what it costs that blocks meet), tests (float64 within 1e-12 of plain loops;
-# the same bits twice), steps (microseconds a step of LSTM and GRU, float32), cudnn (the same by PyTorch,
+# the same bits twice), steps (microseconds a step of LSTM and GRU), cudnn (the same by PyTorch,
 # with TF32 on and off, where it is installed), backend (tests/test_cuda_on_gpu.py, and the same times by
 # bptt.forward and Tape.backward), sanitizer (the tests under compute-sanitizer, few cases).
 set -uo pipefail

@@ -453,7 +453,8 @@ def test_a_precision_that_cannot_be_is_an_error_that_says_so(gpu: HostLauncher) 
                 backend=backend,
                 precision="tf32",
             )
-    found = by_precision(problem, "tf32", backend="cuda")  # copied there and back
+    of_host = make_problem("gru", 3, 2, 2, 7, dtype="float32")
+    found = by_precision(of_host, "bfloat16", backend="cuda")  # copied there and back
     assert type(found["y"]) is np.ndarray
     with pytest.raises(ValueError, match="precision: expected None without device, got 'tf32'"):
         bptt.plan("lstm", 3, 2, 2, 7, precision="tf32")
