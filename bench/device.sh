@@ -1,27 +1,50 @@
 #!/usr/bin/env bash
 # The kernels for GPUs (docs/cuda.md) on a GPU: what they compute, and how fast.
 #
-#     bench/device.sh build [sm_90]   # the program, build/device; wherever nvcc is, with or without a GPU
-#     bench/device.sh run FOLDER      # every stage, each of which writes its file as soon as it is done
-#     bench/device.sh run FOLDER steps cudnn
+#     bench/device.sh build [sm_90]   # build/device; before, wherever nvcc is, with or without a GPU
+#     bench/device.sh first FOLDER    # are they right, and what does a barrier cost: facts barriers tests backend sanitizer
+#     bench/device.sh second FOLDER   # how fast are they: cudnn sweep steps
+#     bench/device.sh run FOLDER STAGE...
 #
-# Stages: facts, barriers (what it costs that blocks meet), tests (float64 within 1e-12 of plain loops;
-# the same bits twice), steps (microseconds a step of LSTM and GRU), cudnn (the same by PyTorch,
-# with TF32 on and off, where it is installed), backend (tests/test_cuda_on_gpu.py, and the same times by
-# bptt.forward and Tape.backward), sanitizer (the tests under compute-sanitizer, few cases).
+# Each of the two ends within ten minutes (BPTT_DEVICE_SECONDS says otherwise), and each stage has a file of its own,
+# FOLDER/STAGE.json, which is written while it runs (bench/stages.py): a call that is cut loses nothing.
+#
+# facts      the GPU, versions, and what the backend thinks of the chip
+# barriers   what it costs that blocks meet, on which all plans rest
+# tests      the kernels alone: float64 within 1e-12 of plain loops; the same bits twice
+# backend    tests/test_cuda_on_gpu.py
+# sanitizer  the tests under compute-sanitizer, few cases
+# cudnn      training steps of modules by PyTorch and by bptt.torch, with TF32 on and off
+# sweep      steps of each layer in every way that the chip has room for: how many blocks hold it, and how they meet
+# steps      microseconds a step of LSTM and GRU by the program alone, without Python
+#
+# Nothing has to be installed: bptt runs from here. It needs PyTorch, cuda-core and NVRTC; `tests`, `barriers` and `steps`
+# need the program alone.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 program=build/device
+python=${PYTHON:-python3}
+budget=${BPTT_DEVICE_SECONDS:-580}
+
+# The seconds that a stage may take at most.
+declare -A limits=(
+  [facts]=60 [barriers]=60 [tests]=120 [backend]=200 [sanitizer]=300
+  [cudnn]=330 [sweep]=330 [steps]=60
+)
 
 build() {
   mkdir -p build
   nvcc -std=c++20 -O2 --fmad=false --expt-relaxed-constexpr "-arch=${1:-native}" \
-    -Icsrc -Itests/cpp tests/cpp/test_cuda_device.cu -o "$program"
+    -Icsrc -Itests/cpp tests/cpp/test_cuda_device.cu -o "$program" && sources >"$program.sources"
 }
 
+# What the program is made of, in a word.
+sources() { find csrc tests/cpp -name '*.[ch]*' -type f | LC_ALL=C sort | xargs cat | sha256sum; }
+
 facts() {
-  nvidia-smi --query-gpu=name,compute_cap,driver_version,clocks.max.sm,memory.total --format=csv &&
-    git log -1 --format=%H
+  nvidia-smi --query-gpu=name,compute_cap,driver_version,clocks.max.sm,memory.total --format=csv
+  git log -1 --format='commit %H' || true
+  "$python" -m bench.on_gpu facts
 }
 
 barriers() { "$program" barriers; }
@@ -31,44 +54,59 @@ tests() { "$program" tests; }
 steps() { "$program" steps; }
 
 sanitizer() {
-  local tool
+  local tool status failed=0
   for tool in memcheck racecheck synccheck; do
-    BPTT_TEST_CASES=pairwise timeout 240 compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" tests ||
-      return
-  done
-}
-
-# A line of JSON for each figure; products over all steps are included.
-cudnn() { "${PYTHON:-python3}" -m bench.on_gpu cudnn; }
-
-# The backend cuda by the public functions, of an installation with the extra `cuda`, beside its plan.
-backend() {
-  "${PYTHON:-python3}" -m pytest -n0 -q -rs tests/test_cuda_on_gpu.py &&
-    "${PYTHON:-python3}" -m bench.on_gpu backend
-}
-
-run() {
-  local folder=$1 stage failed=0
-  shift
-  (( $# )) || set -- facts barriers tests steps cudnn backend sanitizer
-  mkdir -p "$folder"
-  if command -v nvcc >/dev/null; then
-    build  # what is there may be of other sources
-  fi
-  [[ -x $program ]] || { echo "bench/device.sh: no $program, and nvcc did not build it" >&2; return 2; }
-  for stage in "$@"; do
-    if "$stage" >"$folder/$stage.txt" 2>&1; then
-      echo "$stage: $folder/$stage.txt"
-    else
-      echo "$stage: failed with $?: $(tail -n 1 "$folder/$stage.txt")"
-      failed=1
-    fi
+    echo "--- $tool"
+    BPTT_TEST_CASES=pairwise timeout 95 compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" tests
+    status=$?
+    printf '{"tool": "%s", "returncode": %d}\n' "$tool" "$status"
+    ((status == 0)) || failed=$status
   done
   return "$failed"
 }
 
+backend() {
+  "$python" -c 'import sys, bptt; found = bptt.backends()["cuda"]; print(found); sys.exit(not found.available)' &&
+    "$python" -m pytest -n0 -q -rs -p no:cacheprovider tests/test_cuda_on_gpu.py
+}
+
+cudnn() { "$python" -m bench.on_gpu cudnn; }
+
+sweep() { "$python" -m bench.on_gpu sweep; }
+
+# One after the other, none beyond the time that the call has.
+run() {
+  local folder=$1 stage limit failed=0
+  shift
+  for stage in "$@"; do
+    if [[ -z ${limits[$stage]:-} ]]; then
+      echo "bench/device.sh: no stage $stage; there are ${!limits[*]}" >&2
+      return 2
+    fi
+  done
+  if [[ ! -x $program || $(sources) != "$(cat "$program.sources")" ]] && command -v nvcc >/dev/null; then
+    build || echo "bench/device.sh: nvcc did not build $program" >&2
+  fi
+  for stage in "$@"; do
+    limit=$((budget - SECONDS))
+    if ((limit < 5)); then
+      echo "$stage: no time is left" >&2
+      failed=1
+      continue
+    fi
+    ((limit < limits[$stage])) || limit=${limits[$stage]}
+    "$python" bench/stages.py "$folder/$stage.json" "$limit" \
+      bash bench/device.sh stage "$stage" || failed=1
+  done
+  return "$failed"
+}
+
+export PYTHONPATH=$PWD/python${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 case ${1:-} in
   build) build "${2:-}" ;;
-  run) [[ -n ${2:-} ]] && run "${@:2}" ;;
-  *) sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  first) [[ -n ${2:-} ]] && run "$2" facts barriers tests backend sanitizer ;;
+  second) [[ -n ${2:-} ]] && run "$2" cudnn sweep steps ;;
+  run) [[ -n ${3:-} ]] && run "${@:2}" ;;
+  stage) [[ -n ${limits[${2:-none}]:-} ]] && "$2" ;;
+  *) sed -n '2,25s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
 esac

@@ -28,7 +28,7 @@ else()
 endif()
 
 add_library(bptt_static STATIC csrc/c/bptt.cpp $<TARGET_OBJECTS:bptt_engine>)
-target_link_libraries(bptt_static PUBLIC Threads::Threads)
+target_link_libraries(bptt_static PUBLIC Threads::Threads ${CMAKE_DL_LIBS})
 target_include_directories(bptt_static PRIVATE csrc)
 set_target_properties(bptt_static PROPERTIES OUTPUT_NAME bptt EXPORT_NAME static)
 

@@ -89,6 +89,12 @@ def numba_kernels(request: pytest.FixtureRequest) -> None:
 # --- which cases --------------------------------------------------------------------------------
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector) -> list[pytest.Item] | None:
+    """Cases of a module marked `pairs` are not even made for the tier that leaves them out."""
+    rest = collector.config.getoption("tier") == "rest"
+    return [] if rest and collector.get_closest_marker("pairs") else None
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m: of what these select, all pairs meet
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = {item.nodeid: item for item in items if exists(item)}

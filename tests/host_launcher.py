@@ -67,6 +67,7 @@ class HostLauncher:
         self._chip = chip
         self._kernels: dict[tuple[Source, str], HostKernel] = {}
         self.launched: list[tuple[str, Launch]] = []
+        self.copies: list[str] = []  # between the host and what passes for the GPU
         self.seed = 0
 
     def missing(self) -> str | None:
@@ -148,6 +149,17 @@ class HostTorch(OfHost, Torch):
 
     device_type = "cpu"
 
+    def __init__(self, copies: list[str]) -> None:
+        self._copies = copies
+
+    def upload(self, host: np.ndarray, like: Any) -> Any:
+        self._copies.append("upload")
+        return super().upload(host, like)
+
+    def fetch(self, array: Any) -> np.ndarray:
+        self._copies.append("fetch")
+        return super().fetch(array)
+
 
 class HostBorrowed(OfHost, Borrowed):
     """Arrays of the CPU that any library has, but for those above."""
@@ -186,7 +198,7 @@ class _Functions:
     empty, zeros = staticmethod(_of_cupy(np.empty)), staticmethod(_of_cupy(np.zeros))
     asarray = staticmethod(_of_cupy(np.array))
     ascontiguousarray = staticmethod(_of_cupy(np.ascontiguousarray))
-    concatenate = staticmethod(_of_cupy(np.concatenate))
+    concatenate, stack = staticmethod(_of_cupy(np.concatenate)), staticmethod(_of_cupy(np.stack))
     where, exp, log = staticmethod(_of_cupy(np.where)), np.exp, np.log
     asnumpy = staticmethod(lambda array: np.array(array))
 
@@ -216,7 +228,7 @@ def host_gpu(chip: str = "sm_90", **facts: Any) -> Iterator[HostLauncher]:
     launcher = HostLauncher(replace(CHIPS[chip], **facts))
     before = cuda.use_launcher(launcher)
     libraries, copying = array_libraries.LIBRARIES, array_libraries.COPYING
-    array_libraries.LIBRARIES = (HostTorch(), HostCupy(), HostBorrowed())
+    array_libraries.LIBRARIES = (HostTorch(launcher.copies), HostCupy(), HostBorrowed())
     array_libraries.COPYING = HostCopied()
     try:
         yield launcher

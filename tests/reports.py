@@ -14,7 +14,7 @@ __all__ = ["figures_of", "images_in", "require_extra", "results_of", "stated_acc
 
 def require_extra() -> None:
     """Skip the test where the extra ``bptt[demo]`` is not installed."""
-    for module in ("matplotlib", "sklearn", "tqdm"):
+    for module in ("matplotlib", "sklearn", "threadpoolctl", "tqdm"):
         pytest.importorskip(module)
 
 

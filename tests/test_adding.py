@@ -125,6 +125,7 @@ def test_terms_that_were_measured_sum_to_the_whole_gradient(demo: Path) -> None:
 def test_report_needs_no_other_file_and_names_every_network(demo: Path) -> None:
     report = (demo / "report.html").read_text()
     assert images_in(demo) == 2
+    assert "quick run" not in report
     for steps in (10, 20):
         for cell in ("tanh", "gru", "lstm"):
             assert f"<td>T = {steps}, {cell}</td>" in report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -60,7 +61,7 @@ def test_module_runs_as_a_command_without_the_demo_extra() -> None:
         "sys.argv = ['bptt', 'info']\n"
         "try: runpy.run_module('bptt', run_name='__main__')\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "loaded = {'matplotlib', 'sklearn', 'tqdm'} & set(sys.modules)\n"
+        "loaded = {'matplotlib', 'sklearn', 'threadpoolctl', 'tqdm'} & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
@@ -73,6 +74,7 @@ WRONG_CALLS = [
     ["lags", "--seed", "-1"],
     ["info", "extra"],
     ["demo", "--out", ""],
+    ["lags", "--nosuch"],
 ]
 
 
@@ -81,7 +83,13 @@ def test_wrong_call_exits_with_two(argv: list[str], capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as end:
         main(argv)
     assert end.value.code == 2
-    assert "usage: bptt" in capsys.readouterr().err
+    command = argv[0] if argv and argv[0] != "nonsense" else "[-h]"
+    assert f"usage: bptt {command}" in capsys.readouterr().err
+
+
+def test_info_says_how_to_get_the_handlers_for_jax_that_are_missing() -> None:
+    assert "BPTT_JAX=1" in str(dataclasses.replace(bptt.info(), jax=None))
+    assert "BPTT_JAX=1" not in str(dataclasses.replace(bptt.info(), jax="0.1"))
 
 
 # --- what the demo writes
@@ -107,6 +115,32 @@ def test_demo_json_holds_settings_and_every_network(demo: Path) -> None:
     assert [network["name"] for network in results["networks"]] == NETWORKS
     assert results["networks"][0]["params_file"] == f"params/{NETWORKS[0]}.npz"
     assert str(demo) not in (demo / "results.json").read_text()
+
+
+def test_a_quick_demo_says_that_it_trained_less(demo: Path) -> None:
+    report = (demo / "report.html").read_text()
+    assert "This was a quick run" in report
+    assert "each network was trained for 88 steps" in report
+
+
+def test_training_leaves_the_processors_to_its_steps(keep_num_threads: None) -> None:
+    require_extra()
+    from bptt.cli.training import one_blas_thread
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads() -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for library in threadpool_info():
+            found.setdefault(library["user_api"], []).append(library["num_threads"])
+        return found
+
+    bptt.set_num_threads(2)
+    with threadpool_limits(2):
+        before = threads()
+        with one_blas_thread():
+            assert set(threads().get("blas", [1])) == {1}  # macOS's own is not known
+            assert bptt.get_num_threads() == 2
+        assert threads() == before
 
 
 def test_demo_networks_learn(demo: Path) -> None:
@@ -286,7 +320,12 @@ def test_read_only_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("module", "package"),
-    [("matplotlib", "matplotlib"), ("sklearn", "scikit-learn"), ("tqdm", "tqdm")],
+    [
+        ("matplotlib", "matplotlib"),
+        ("sklearn", "scikit-learn"),
+        ("threadpoolctl", "threadpoolctl"),
+        ("tqdm", "tqdm"),
+    ],
 )
 def test_missing_extra_is_named_with_the_command_that_installs_it(
     module: str,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from bptt.backends.cuda import CHIPS, Launch, compiling
+from bptt.backends.cuda import driver as of_driver
 from bptt.backends.cuda.chips import chip_named, chip_of
 from bptt.backends.cuda.compiling import compiled, nvrtc_missing
 from bptt.backends.cuda.driver import DriverKernel, DriverLauncher
@@ -215,19 +216,96 @@ def test_what_the_driver_refuses_is_an_error_that_names_the_kernel(
 # --- Chips ---------------------------------------------------------------------------------------
 
 
-def of_capability(major: int, minor: int, *, clusters: bool = True) -> Any:
+def of_capability(major: int, minor: int) -> Any:
     facts: dict[str, Any] = {"shared_bytes": 99 << 10, "multiprocessors": 20, "cooperative": True}
 
-    return chip_of("a GPU", (major, minor), clusters=clusters, khz=1_500_000, **facts)
+    return chip_of("a GPU", (major, minor), most_cluster=4, khz=1_500_000, **facts)
 
 
 def test_a_chip_tells_more_than_the_table() -> None:
     known = of_capability(9, 0)
     assert (known.arch, known.multiprocessors, known.ghz) == ("sm_90", 20, 1.5)
-    assert known.most_cluster == 16
-    assert of_capability(10, 3).most_cluster == 8, "more than every chip with clusters has"
+    assert known.most_cluster == 4, "what it was found to have, not what its kind may have"
     assert of_capability(12, 1).fma64 == CHIPS["sm_120"].fma64
-    assert of_capability(8, 7, clusters=False).most_cluster == 1
+
+
+class Device:
+    """What passes for a GPU with clusters as far as `room` has any; it notes what it is asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: dict[int, int], *, has: bool) -> None:
+        core = pytest.importorskip("cuda.core")
+        from cuda.bindings import driver
+
+        self.room, self.asked, self.allowed = room, [], []
+        properties = types.SimpleNamespace(
+            max_shared_memory_per_block_optin=227 << 10,
+            multiprocessor_count=132,
+            cluster_launch=has,
+            cooperative_launch=1,
+            clock_rate=1_980_000,
+        )
+        self.device = types.SimpleNamespace(
+            name="a GPU",
+            compute_capability=(9, 0),
+            properties=properties,
+            set_current=lambda: None,
+            default_stream="the stream",
+        )
+        occupancy = types.SimpleNamespace(max_active_clusters=self.max_active_clusters)
+        kernel = types.SimpleNamespace(occupancy=occupancy, handle=7)
+        code = types.SimpleNamespace(get_kernel=lambda name: kernel)
+
+        def set_attribute(attribute: Any, value: int, handle: Any, device: int) -> Any:
+            self.allowed.append((attribute.name.removeprefix("CU_FUNC_ATTRIBUTE_"), value))
+            return (driver.CUresult.CUDA_SUCCESS,)
+
+        monkeypatch.setattr(driver, "cuKernelSetAttribute", set_attribute)
+        monkeypatch.setattr(core, "Device", lambda number: self.device)
+        monkeypatch.setattr(core, "LaunchConfig", lambda **given: given)
+        of_cubin = types.SimpleNamespace(from_cubin=lambda cubin: code)
+        monkeypatch.setattr(core, "ObjectCode", of_cubin)
+        monkeypatch.setattr(of_driver, "compiled", lambda *given: compiling.Code(b"", {}))
+
+    def max_active_clusters(self, config: dict[str, Any], *, stream: Any) -> int:
+        assert stream == "the stream"
+        assert (config["grid"], config["block"], config["shmem_size"]) == (1, 256, 227 << 10)
+        self.asked.append(config["cluster"])
+        if config["cluster"] not in self.room:
+            raise RuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE")
+        return self.room[config["cluster"]]
+
+
+@pytest.mark.parametrize(
+    ("room", "most"),
+    [
+        ({16: 7, 8: 16, 4: 32, 2: 66}, 16),
+        ({16: 0, 8: 16, 4: 32, 2: 66}, 8),  # too few in reach of each other
+        ({8: 2, 4: 4, 2: 8}, 8),  # a size that the driver refuses
+        ({16: 0, 8: 0, 4: 2, 2: 4}, 4),  # a part of a chip
+        ({16: 0, 8: 0, 4: 0, 2: 0}, 1),
+    ],
+)
+def test_how_large_clusters_are_is_asked_of_the_device(
+    room: dict[int, int], most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(monkeypatch, room, has=True)
+    chip = DriverLauncher().chip(0)
+    assert (chip.most_cluster, chip.multiprocessors, chip.shared_bytes) == (most, 132, 227 << 10)
+    assert device.asked == [size for size in (16, 8, 4, 2) if size >= max(most, 2)]
+    assert device.allowed == [  # before it is asked
+        ("MAX_DYNAMIC_SHARED_SIZE_BYTES", 227 << 10),
+        ("NON_PORTABLE_CLUSTER_SIZE_ALLOWED", 1),
+    ]
+
+
+def test_a_device_without_clusters_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, {}, has=False)
+    assert DriverLauncher().chip(0).most_cluster == 1
+    assert device.asked == []
+
+
+def test_a_plan_without_a_gpu_takes_what_its_kind_may_have() -> None:
+    assert [CHIPS[arch].most_cluster for arch in ("sm_80", "sm_90", "sm_120")] == [1, 16, 8]
 
 
 def test_a_chip_that_is_too_old_or_unknown_is_an_error() -> None:

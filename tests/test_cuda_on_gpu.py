@@ -11,9 +11,14 @@ import numpy as np
 import pytest
 from bptt.backends import cuda
 from problems import make_problem
+from sequences import NAMED
 from test_cuda_backend import ROUNDING, arranged, by_precision, expect_close, on, passed
+from test_cuda_stacks import there
+from test_stack_sequences import call_of, in_one_call
 
 torch = pytest.importorskip("torch")
+import bptt.torch  # noqa: E402
+
 STATUS = bptt.backends()["cuda"]
 pytestmark = pytest.mark.skipif(
     not (STATUS.available and torch.cuda.is_available()),
@@ -74,6 +79,14 @@ def test_a_loss_and_its_gradients(loss: str) -> None:
         expect_close(found, problem.value_and_grad("numpy", loss, at))
 
 
+@pytest.mark.parametrize("cell", ["tanh", "lstm", "gru"])
+@pytest.mark.parametrize("name", ["plain", "lengths", "all of padded rows", "batch_sizes"])
+def test_stacks(cell: str, name: str) -> None:
+    call = call_of(NAMED[name], cell, (2, 1))
+    found = to_host(in_one_call(there(call, on_gpu), cell, "auto"))
+    expect_close(found, in_one_call(call, cell, "numpy"))
+
+
 def test_the_same_call_has_the_same_bits_also_on_another_stream() -> None:
     p = on(on_gpu, make_problem("lstm", 40, 16, 64, 256, dtype="float32"))
     first = to_host(p.forward_backward("auto"))
@@ -88,7 +101,37 @@ def test_the_same_call_has_the_same_bits_also_on_another_stream() -> None:
 
 def test_no_call_waits_for_the_device() -> None:
     p = on(on_gpu, make_problem("lstm", 10, 16, 64, 256, dtype="float32"))
-    step: Callable[[], Any] = lambda: p.backward(bptt.forward("lstm", p.params, p.x, p.state))  # noqa: E731
+    expect_no_waiting(lambda: p.backward(bptt.forward("lstm", p.params, p.x, p.state)))
+
+
+def test_no_training_step_of_a_module_waits_for_the_device() -> None:
+    module = bptt.torch.LSTM(64, 256, num_layers=2, bidirectional=True, dropout=0.1).cuda()
+    x = torch.randn(10, 16, 64, device="cuda")
+    assert bptt.torch.why(module, x).startswith("bptt cuda")
+    expect_no_waiting(lambda: module(x)[0].square().mean().backward())
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_modules_have_the_values_of_pytorch(kind: str, packed: bool) -> None:
+    options = {"num_layers": 2, "bidirectional": True, "dtype": torch.float64}
+    theirs = getattr(torch.nn, kind)(5, 70, **options).cuda()
+    ours = getattr(bptt.torch, kind)(5, 70, **options).cuda()
+    ours.load_state_dict(theirs.state_dict())
+    x: Any = torch.randn(9, 3, 5, dtype=torch.float64, device="cuda")
+    if packed:
+        lengths = [4, 9, 1]
+        x = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    found = []
+    for module in (theirs, ours):
+        y = module(x)[0]
+        (y.data if packed else y).square().sum().backward()
+        found.append([y.data.detach(), *(w.grad for w in module.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+
+
+def expect_no_waiting(step: Callable[[], Any]) -> None:
     step()
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")

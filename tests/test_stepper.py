@@ -321,6 +321,8 @@ H, C = np.zeros((2, 4), "f4"), np.zeros((2, 4), "f4")
         ([[0, 1]], None, ValueError, r"rows: .* got shape \(1, 2\)"),
         ([[0], [0, 1]], None, TypeError, "rows: .* got list"),
         ([True, False, True], None, ValueError, r"rows: expected shape \(2,\) to match batch"),
+        ([1, 1], None, ValueError, "rows: expected each row once, got row 1 .*; a mask has bools"),
+        ([0, -2], None, ValueError, "rows: expected each row once, got row 0"),
         (0, (H, C), ValueError, r"state\[0\]: expected shape \(1, 4\) to match rows and w_hh"),
         (None, H, TypeError, "state: expected a tuple"),
         (None, (H, C.astype("f8")), TypeError, r"state\[1\]: expected dtype float32"),

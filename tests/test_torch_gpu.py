@@ -13,7 +13,8 @@ from problems import make_problem
 
 torch = pytest.importorskip("torch")
 import bptt.torch  # noqa: E402
-from bptt.torch import gpu_passes  # noqa: E402
+from bptt.backends import REGISTRY  # noqa: E402
+from bptt.torch import gpu_passes, passes  # noqa: E402
 
 T, B, INPUTS, H = 4, 3, 2, 7
 
@@ -119,19 +120,20 @@ def test_a_program_that_is_compiled_calls_the_same_kernels(gpu: HostLauncher) ->
     assert [name for name, _ in gpu.launched] == ["forward", "forward"]
 
 
+def test_operators_keep_gates_whatever_there_is_for_the_cpu(
+    gpu: HostLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "resolve", lambda *_: REGISTRY["numpy"])
+    given = leaves("lstm")
+    compiled = torch.compile(lambda: run("lstm", given)[0], backend="eager")
+    compiled().sum().backward()
+    assert [name for name, _ in gpu.launched] == ["forward", "backward"]
+
+
 def test_what_is_not_computed_there_is_an_error_that_says_so(gpu: HostLauncher) -> None:
-    given = leaves("tanh")
-    w = {name: t for name, t in given.items() if name[0] in "wb"}
-
-    def loss(w: dict[str, Any], x: Any) -> Any:
-        return bptt.torch.layer("tanh", w, x[:, None])[0].sum()
-
-    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))
-    with pytest.raises(RuntimeError, match=r"torch\.func: gradients of weights by row"):
-        per_sample(w, given["x"])
-    three = {"w_ih": torch.ones(3 * H, INPUTS), "w_hh": torch.ones(3 * H, H)}
+    weights = {"w_ih": torch.ones(2 * H, INPUTS), "w_hh": torch.ones(2 * H, H)}
     with pytest.raises(TypeError, match="cell 'mgu' has no kernels for a GPU"):
-        bptt.torch.layer("mgu", {n: t[: 2 * H] for n, t in three.items()}, torch.ones(T, B, INPUTS))
+        bptt.torch.layer("mgu", weights, torch.ones(T, B, INPUTS))
 
 
 def test_without_the_backend_the_error_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

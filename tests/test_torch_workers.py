@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import bptt
+import copies
 import numpy as np
 import pytest
 from bptt import compiled
+from c_library import shared_library
 from conftest import BACKENDS
 
 torch = pytest.importorskip("torch")
@@ -24,26 +29,47 @@ needs_openmp = pytest.mark.skipif(
 )
 
 
-@needs_openmp
-def test_calls_are_regions_of_the_runtime_of_pytorch(keep_num_threads: None) -> None:
-    bptt.set_num_threads(2)
+@pytest.fixture
+def regions() -> Iterator[list[int]]:
+    """The threads of each region of PyTorch's runtime that a call of `bptt` opens."""
     runtime = openmp_functions()
     assert runtime is not None
     parallel, *others = runtime
-    regions = []
+    found = []
 
     @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     def counted(job: int, context: int, threads: int, flags: int) -> None:
-        regions.append(threads)
+        found.append(threads)
         parallel(ctypes.c_void_p(job), ctypes.c_void_p(context), threads, flags)
 
     addresses = (ctypes.cast(f, ctypes.c_void_p).value for f in (counted, *others))
     compiled.core.share_workers(*addresses)
+    yield found
+    share_workers()
+
+
+@needs_openmp
+def test_calls_are_regions_of_the_runtime_of_pytorch(
+    regions: list[int], keep_num_threads: None
+) -> None:
+    bptt.set_num_threads(2)
+    time.sleep(0.06)  # so that it is measured anew what it costs two threads to meet
+    assert all(torch.equal(*pair) for pair in zip(gradients(2), gradients(1), strict=True))
+    assert regions
+    assert min(regions) >= 2
+
+
+@needs_openmp
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each copy has a team of its own")
+def test_so_are_calls_of_the_library_for_c(regions: list[int], keep_num_threads: None) -> None:
+    expected = copies.copy("python")()
+    del regions[:]
+    time.sleep(0.06)  # so that it is measured anew, which is a region, what it costs to meet
     try:
-        time.sleep(0.06)  # so that it is measured anew what it costs two threads to meet
-        assert all(torch.equal(*pair) for pair in zip(gradients(2), gradients(1), strict=True))
-    finally:
-        share_workers()
+        library = shared_library(Path(bptt.get_library_dir()))
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert np.array_equal(copies.copy(str(library))(), expected)
     assert regions
     assert min(regions) >= 2
 

@@ -14,8 +14,8 @@
 #include "bindings/tensors.h"
 #include "bindings/xla.h"
 #include "engine/float_environment.h"
-#include "engine/openmp.h"
 #include "engine/row_copies.h"
+#include "engine/team.h"
 #include "engine/yardsticks.h"
 
 namespace bptt {

@@ -17,9 +17,6 @@ constexpr Index kUnitsOfSum = 16;
 // Units whose term is computed at once, and measured while it is in the cache.
 constexpr Index kUnitsOfTerm = 64;
 
-// Multiply-adds of a member that are worth waking it for.
-constexpr Index kWorkOfMember = 1 << 20;
-
 template <class T>
 class Measuring {
  public:

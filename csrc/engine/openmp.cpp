@@ -6,6 +6,7 @@
 #include <atomic>
 #include <forward_list>
 #include <mutex>
+#include <new>
 
 namespace bptt {
 namespace {
@@ -38,10 +39,15 @@ void enter(void* argument) {
 
 }  // namespace
 
-void share_workers(const OpenMp& runtime) {
+bool run_jobs_on(const OpenMp& runtime) noexcept {
   static const int registered = pthread_atfork(nullptr, nullptr, [] { shared.store(nullptr); });
   static_cast<void>(registered);
-  shared.store(runtime.parallel ? kept(runtime) : nullptr, std::memory_order_release);
+  try {
+    shared.store(runtime.parallel ? kept(runtime) : nullptr, std::memory_order_release);
+    return true;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
 }
 
 bool run_on_shared_workers(int members, void (*job)(void*, int) noexcept, void* context) {

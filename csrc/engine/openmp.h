@@ -16,9 +16,10 @@ struct OpenMp {
   int (*max_threads)();  // omp_get_max_threads
 };
 
-// From now on jobs run there, in the whole process, but not in a forked child, where the runtime's
-// workers are not; nowhere again if there is no `parallel`.
-void share_workers(const OpenMp& runtime);
+// From now on jobs of the team that this copy of the engine has put up run there, but not in a
+// forked child, where the runtime's workers are not; nowhere again if there is no `parallel`.
+// False, and nothing changed, if there is no memory to keep it.
+bool run_jobs_on(const OpenMp& runtime) noexcept;
 
 // Calls job(context, 0) ... job(context, members - 1) at once, the first on the calling thread.
 // False, and nothing was called, if there is no runtime or it gives fewer threads.

@@ -6,15 +6,13 @@
 
 #include "dispatch/dispatch.h"
 #include "engine/readout.h"
+#include "engine/team.h"
 
 namespace bptt {
 namespace {
 
-// Multiply-adds of a member that are worth waking it for.
-constexpr Index kWorkOfMember = 1 << 20;
-
 // Rows whose outputs are computed between two questions for an interrupt.
-constexpr Index kRowsAtOnce = 256;
+constexpr Index kRowsBetweenQuestions = 256;
 
 int members_for(Index work, int threads) {
   return static_cast<int>(std::clamp<Index>(work / kWorkOfMember, 1, threads));
@@ -175,8 +173,9 @@ void read_out(const Outputs<T>& asked, const Execution& execution, Interrupt& in
     }
     if (!barrier.wait()) return;
     const Range mine = member.share(asked.rows, kRowGrain);
-    for (Index row = mine.begin; row < mine.end && !interrupt.stopped(); row += kRowsAtOnce) {
-      const Index rows = std::min(kRowsAtOnce, mine.end - row);
+    for (Index row = mine.begin; row < mine.end && !interrupt.stopped();
+         row += kRowsBetweenQuestions) {
+      const Index rows = std::min(kRowsBetweenQuestions, mine.end - row);
       kernels.product({rows,
                        outputs,
                        0,

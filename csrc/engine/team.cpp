@@ -3,11 +3,13 @@
 #include <pthread.h>
 
 #include <chrono>
+#include <memory>
+#include <new>
 #include <thread>
 #include <vector>
 
 #include "engine/cpus.h"
-#include "engine/openmp.h"
+#include "engine/team_table.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -67,28 +69,24 @@ bool Barrier::wait() {
   return all_arrived;
 }
 
+namespace {
+
 class Team {
  public:
-  using Job = void (*)(void*, int) noexcept;
+  using Job = TeamTable::Job;
 
   // A flag and not a mutex: a call within a call, on the same thread, finds it taken.
   std::atomic<bool> leased{false};
 
-  // Makes up to `wanted` members, the caller included; fewer if the system has no more threads.
-  int grow(int wanted) {
-    while (static_cast<int>(workers_.size()) + 1 < wanted) {
-      const int member = static_cast<int>(workers_.size()) + 1;
-      Worker* const worker = workers_.emplace_back(std::make_unique<Worker>()).get();
-      try {
-        std::thread([this, member, worker] { serve(*worker, member); }).detach();
-      } catch (...) {
-        workers_.pop_back();
-        break;
-      }
+  // Makes up to `wanted` members, the caller included; fewer if the system has no more threads or
+  // no memory for them.
+  int grow(int wanted) noexcept {
+    try {
+      cpus_of_members_.grow(wanted);
+      while (members() < wanted) start_worker();
+    } catch (...) {
     }
-    const int members = static_cast<int>(workers_.size()) + 1;
-    cpus_of_members_.grow(members);
-    return wanted < members ? wanted : members;
+    return wanted < members() ? wanted : members();
   }
 
   void run(int size, const FloatControl& control, Job job, void* context) {
@@ -141,6 +139,19 @@ class Team {
     std::atomic<unsigned> ticket{0};  // counts the jobs this worker takes part in
   };
 
+  int members() const { return static_cast<int>(workers_.size()) + 1; }
+
+  void start_worker() {
+    const int member = members();
+    Worker& worker = *workers_.emplace_back(std::make_unique<Worker>());
+    try {
+      std::thread([this, member, &worker] { serve(worker, member); }).detach();
+    } catch (...) {
+      workers_.pop_back();
+      throw;
+    }
+  }
+
   [[noreturn]] void serve(Worker& worker, int member) {
     unsigned seen = 0;
     for (;;) {
@@ -174,43 +185,56 @@ class Team {
   alignas(64) std::atomic<int> running_{0};
 };
 
-namespace {
-
 // Never destroyed: workers may outlive static destruction. A forked child has none of its parent's
 // threads, so it starts a team of its own.
 std::atomic<Team*> current_team{nullptr};
 
-Team& team() {
+// Null if there is no memory for it.
+Team* team() noexcept {
   static const int registered = pthread_atfork(
       nullptr, nullptr, [] { current_team.store(new Team, std::memory_order_release); });
   static_cast<void>(registered);
   Team* team = current_team.load(std::memory_order_acquire);
-  if (team) return *team;
-  auto fresh = std::make_unique<Team>();
-  if (current_team.compare_exchange_strong(team, fresh.get(), std::memory_order_acq_rel)) {
-    return *fresh.release();
+  if (team) return team;
+  try {
+    auto fresh = std::make_unique<Team>();
+    const bool first =
+        current_team.compare_exchange_strong(team, fresh.get(), std::memory_order_acq_rel);
+    return first ? fresh.release() : team;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
   }
-  return *team;
 }
+
+constexpr TeamTable kTable{
+    [](int wanted, int* members) noexcept -> void* {
+      Team* const found = team();
+      if (!found || found->leased.exchange(true, std::memory_order_acquire)) return nullptr;
+      *members = found->grow(wanted);
+      return found;
+    },
+    [](void* team) noexcept {
+      static_cast<Team*>(team)->leased.store(false, std::memory_order_release);
+    },
+    [](void* team, int members, const FloatControl* control, Team::Job job,
+       void* context) noexcept { static_cast<Team*>(team)->run(members, *control, job, context); },
+    [](void* team) noexcept { return static_cast<Team*>(team)->barrier_seconds(); },
+    [](const OpenMp* runtime) noexcept { return run_jobs_on(*runtime); },
+};
+
+const TeamTable& table() { return team_of_process(kTable); }
+
+std::atomic<double> assumed_barrier_seconds{0};
 
 }  // namespace
 
-Lease::Lease(int wanted, const FloatControl& control)
-    : control_(control), environment_(control), team_(nullptr), size_(1) {
-  if (wanted <= 1) return;
-  Team& owned = team();
-  if (owned.leased.exchange(true, std::memory_order_acquire)) return;
-  team_ = &owned;
-  try {
-    size_ = owned.grow(wanted);
-  } catch (...) {
-    owned.leased.store(false, std::memory_order_release);
-    throw;
-  }
+void share_workers(const OpenMp& runtime) {
+  if (!table().share_workers(&runtime)) throw std::bad_alloc();
 }
 
-namespace {
-std::atomic<double> assumed_barrier_seconds{0};
+Lease::Lease(int wanted, const FloatControl& control)
+    : control_(control), environment_(control), team_(nullptr), size_(1) {
+  if (wanted > 1) team_ = table().lease(wanted, &size_);
 }
 
 void assume_barrier_seconds(double seconds) { assumed_barrier_seconds = seconds; }
@@ -218,18 +242,18 @@ void assume_barrier_seconds(double seconds) { assumed_barrier_seconds = seconds;
 double Lease::barrier_seconds() {
   const double assumed = assumed_barrier_seconds;
   if (assumed > 0 || size_ < 2) return assumed;
-  return team_->barrier_seconds();
+  return table().barrier_seconds(team_);
 }
 
 Lease::~Lease() {
-  if (team_) team_->leased.store(false, std::memory_order_release);
+  if (team_) table().release(team_);
 }
 
 void Lease::run(int size, Job job, void* context) {
   if (size == 1) {
     job(context, 0);
   } else {
-    team_->run(size, control_, job, context);
+    table().run(team_, size, &control_, job, context);
   }
 }
 

@@ -1,4 +1,4 @@
-// A persistent team of threads, and what they meet at.
+// A persistent team of threads, one in a process, and what they meet at.
 //
 // Workers spin for a moment after a job and then sleep, so that calls in quick succession start in
 // less than a microsecond and an idle process uses no CPU. One call has the team at a time: another
@@ -7,12 +7,16 @@
 #pragma once
 
 #include <atomic>
-#include <memory>
+#include <cstddef>
 
 #include "engine/float_environment.h"
 #include "engine/interrupt.h"
+#include "engine/openmp.h"
 
 namespace bptt {
+
+// Multiply-adds of a member that are worth waking it for.
+inline constexpr std::ptrdiff_t kWorkOfMember = 1 << 20;
 
 // All members of a job wait for each other, unless the call is interrupted.
 class Barrier {
@@ -32,7 +36,9 @@ class Barrier {
   alignas(64) std::atomic<unsigned> phase_{0};
 };
 
-class Team;
+// From now on jobs run on the workers of `runtime`, in the whole process, but not in a forked
+// child, where these are not; nowhere again if it has no `parallel`. Throws if there is no memory.
+void share_workers(const OpenMp& runtime);
 
 // For tests: what `Lease::barrier_seconds` tells from now on; 0 to measure again.
 void assume_barrier_seconds(double seconds);
@@ -67,7 +73,7 @@ class Lease {
 
   const FloatControl control_;
   const FloatEnvironment environment_;
-  Team* team_;
+  void* team_;  // null: this thread alone
   int size_;
 };
 

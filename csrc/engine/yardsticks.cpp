@@ -10,10 +10,11 @@
 namespace bptt {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // Seconds of the fastest of several runs.
 template <class F>
 double fastest(F&& run) {
-  using Clock = std::chrono::steady_clock;
   constexpr int kRuns = 6;
   std::chrono::duration<double> least{1e9};
   for (int i = 0; i < kRuns; ++i) {

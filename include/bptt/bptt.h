@@ -7,7 +7,9 @@
  * Every struct begins with its size, which its `..._INIT` sets: later versions append members, and
  * what an older caller does not have is zero; what an older library does not have is an error, if
  * it is not zero. No C++ exception leaves a function. Any thread may
- * call; one call at a time has the team of threads that the library has, others run on their own.
+ * call; one call at a time has the process's team of threads, others run on their own. The library
+ * exports, beside the functions below, the variable `bptt_team_1`, by which its copies in a process
+ * (those of the Python package too) find that team. It is not for programs.
  */
 #ifndef BPTT_BPTT_H_
 #define BPTT_BPTT_H_

@@ -84,7 +84,16 @@ class Library(Protocol):
     def put(self, rows: Any, index: Any, values: Any) -> None:
         """Writes rows, each of them once."""
 
-    def concatenate(self, parts: Sequence[Any]) -> Any: ...
+    def concatenate(self, parts: Sequence[Any], axis: int = 0) -> Any: ...
+
+    def stack(self, parts: Sequence[Any]) -> Any:
+        """Along a new first axis."""
+
+    def columns(self, array: Any, columns: slice) -> Any:
+        """Some of the second axis, contiguous."""
+
+    def turned(self, array: Any) -> Any:
+        """The first axis the other way round, contiguous."""
 
     def copy(self, array: Any) -> Any: ...
 
@@ -172,8 +181,17 @@ class Torch:
     def put(self, rows: Any, index: Any, values: Any) -> None:
         rows.index_copy_(0, index, values)
 
-    def concatenate(self, parts: Sequence[Any]) -> Any:
-        return self._torch.cat(list(parts))
+    def concatenate(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        return self._torch.cat(list(parts), axis)
+
+    def stack(self, parts: Sequence[Any]) -> Any:
+        return self._torch.stack(list(parts))
+
+    def columns(self, array: Any, columns: slice) -> Any:
+        return array[:, columns].contiguous()
+
+    def turned(self, array: Any) -> Any:
+        return array.flip(0)
 
     def copy(self, array: Any) -> Any:
         return array.clone()
@@ -259,8 +277,17 @@ class Cupy:
     def put(self, rows: Any, index: Any, values: Any) -> None:
         rows[index] = values
 
-    def concatenate(self, parts: Sequence[Any]) -> Any:
-        return self._cupy.concatenate(list(parts))
+    def concatenate(self, parts: Sequence[Any], axis: int = 0) -> Any:
+        return self._cupy.concatenate(list(parts), axis)
+
+    def stack(self, parts: Sequence[Any]) -> Any:
+        return self._cupy.stack(list(parts))
+
+    def columns(self, array: Any, columns: slice) -> Any:
+        return self._cupy.ascontiguousarray(array[:, columns])
+
+    def turned(self, array: Any) -> Any:
+        return self._cupy.ascontiguousarray(array[::-1])
 
     def copy(self, array: Any) -> Any:
         return array.copy()

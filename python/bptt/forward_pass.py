@@ -63,7 +63,7 @@ def forward(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
-    precision: None = None,
+    precision: str | None = None,
 ) -> StackTape: ...
 
 
@@ -104,9 +104,9 @@ def forward(
         PyTorch's order: layer by layer, and forward before reverse.
     backend : {"auto", "native", "numba", "numpy", "cuda"}
         "auto" takes the first available one that knows the cell and the dtype; see
-        `bptt.backends`. "cuda" is for one layer whose arrays live on a GPU, as tensors of PyTorch
-        or arrays of CuPy, and "auto" takes it there; those of the host are copied. What it returns
-        and what it takes of the keywords: docs/cuda.md.
+        `bptt.backends`. "cuda" is for arrays that live on a GPU, as tensors of PyTorch or arrays of
+        CuPy, and "auto" takes it there; those of the host are copied. What it returns and what it
+        takes of the keywords: docs/cuda.md.
     save : {"gates", "minimal"}
         What the tape keeps for `Tape.backward` beside the states: the gates of every step, or
         nothing, so that `backward` computes them again. Elman cells have no gates.

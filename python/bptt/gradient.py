@@ -115,7 +115,7 @@ def value_and_grad(
     reverse: bool = False,
     batch_first: bool = False,
     return_state: Literal[False] = False,
-    precision: None = None,
+    precision: str | None = None,
 ) -> tuple[float, StackGrads]: ...
 
 
@@ -145,7 +145,7 @@ def value_and_grad(
     reverse: bool = False,
     batch_first: bool = False,
     return_state: Literal[True],
-    precision: None = None,
+    precision: str | None = None,
 ) -> tuple[float, StackGrads, GivenState]: ...
 
 

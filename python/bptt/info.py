@@ -15,6 +15,8 @@ from .threads import get_num_threads
 
 __all__ = ["Info", "info"]
 
+_NO_HANDLERS = "no handlers (BPTT_JAX=1 when it is installed from source: docs/jax.md)"
+
 
 @dataclass(frozen=True)
 class Info:
@@ -73,7 +75,7 @@ class Info:
             "NumPy": self.numpy,
             "native ISA": native,
             "compiler": self.compiler or "-",
-            "JAX": f"handlers for XLA's FFI {self.jax}" if self.jax else "no handlers were built",
+            "JAX": f"handlers for XLA's FFI {self.jax}" if self.jax else _NO_HANDLERS,
             "threads": str(self.threads),
             "FMA peak": f"{peak:.0f} GF/s a thread, {loads:.0f} with loads" if peak else "-",
             "Numba compile": "not used yet" if compiled is None else f"{compiled:.2f} s",

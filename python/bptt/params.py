@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -222,10 +222,13 @@ class Params(FromLibraries):
 
     def like(self, make: Callable[[Array], Array], names: Collection[str] = PARAM_NAMES) -> Params:
         """What `make` makes of the arrays that have these names; shape and dtype have to stay."""
+        arrays = self.arrays().items()
+        return self.holding({name: make(array) for name, array in arrays if name in names})
+
+    def holding(self, arrays: Mapping[str, Array]) -> Params:
+        """Another object with these arrays and no others; shape and dtype have to be the same."""
         made = self.snapshot()
-        for name in PARAM_NAMES:
-            array = getattr(self, name)
-            made.__dict__[name] = make(array) if array is not None and name in names else None
+        made.__dict__.update({name: arrays.get(name) for name in PARAM_NAMES})
         return made
 
     def _checked(self) -> dict[str, Array]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 import numpy as np
 
+from .array_libraries import Place
 from .cells import Cell, get_cell
 from .checks import Array
 from .params import Params
@@ -103,8 +104,9 @@ def is_stack(params: object) -> bool:
     return isinstance(params, (list, tuple))
 
 
-def read_stack(params: object, cell: Cell | str | None = None) -> Stack:
-    """Check the layers of a stack, in arrays that kernels can read if they are those of a `cell`.
+def read_stack(params: object, cell: Cell | str | None = None, place: Place | None = None) -> Stack:
+    """Check the layers of a stack, in arrays that kernels can read if they are those of a `cell`,
+    there on a GPU if that is a `place`.
 
     Raises
     ------
@@ -116,7 +118,8 @@ def read_stack(params: object, cell: Cell | str | None = None) -> Stack:
     if not params:
         raise ValueError("params: expected one layer at least, got an empty list")
     kind = None if cell is None else get_cell(cell)
-    stack = Stack(tuple(_read_layer(f"params[{k}]", layer, kind) for k, layer in enumerate(params)))
+    named = ((f"params[{k}]", layer) for k, layer in enumerate(params))
+    stack = Stack(tuple(_read_layer(name, layer, kind, place) for name, layer in named))
     first = stack.bottom
     inputs = first.input_size
     for k, layer in enumerate(stack.layers):
@@ -126,7 +129,9 @@ def read_stack(params: object, cell: Cell | str | None = None) -> Stack:
     return stack
 
 
-def _read_layer(name: str, layer: object, cell: Cell | None) -> tuple[Params, ...]:
+def _read_layer(
+    name: str, layer: object, cell: Cell | None, place: Place | None
+) -> tuple[Params, ...]:
     """The directions of one layer."""
     directions: tuple[object, ...] = (layer,)
     if isinstance(layer, (list, tuple)):
@@ -141,7 +146,11 @@ def _read_layer(name: str, layer: object, cell: Cell | None) -> tuple[Params, ..
         if not isinstance(params, Params):
             raise TypeError(f"{where}: expected bptt.Params, got {type(params).__name__}")
         try:
-            read.append(params if cell is None else params.readable_for(cell))
+            if cell is not None and place is not None:
+                params = params.readable_at(place, cell)
+            elif cell is not None:
+                params = params.readable_for(cell)
+            read.append(params)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where}: {error}") from None
     return tuple(read)
@@ -157,8 +166,9 @@ def _expect_to_meet(name: str, params: Params, first: Params, inputs: int, layer
         raise TypeError(f"{name}: expected dtype {first.dtype} like params[0], got {params.dtype}")
     if params.w_hh.shape != first.w_hh.shape:
         raise ValueError(
-            f"{name}: expected w_hh of shape {first.w_hh.shape} like that of the first layer, as "
-            f"all states of a stack are one array (layers, B, H), got {params.w_hh.shape}"
+            f"{name}: expected w_hh of shape {tuple(first.w_hh.shape)} like that of the first "
+            "layer, as all states of a stack are one array (layers, B, H), got "
+            f"{tuple(params.w_hh.shape)}"
         )
     if params.input_size == inputs:
         return

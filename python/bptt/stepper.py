@@ -211,7 +211,9 @@ class Stepper:
         Parameters
         ----------
         rows : int, sequence of ints, or (B,) array of bools, optional
-            The rows of the batch; negative ones count from the end. All if not given.
+            The rows of the batch: numbers, of which negative ones count from the end, or a mask.
+            The dtype decides which: only bools are a mask, so one of integers has to be converted
+            (``mask.astype(bool)``). No row may be named twice. All rows if not given.
         state : (R, H) array, or pair of them, optional
             Their new state, one row for each of `rows` (R = 1 for an int). Zeros if not given, also
             where the stepper was made with another state.
@@ -256,7 +258,12 @@ class Stepper:
                 f"got {int(array[wrong][0])}"
             )
         index = array.reshape(-1).astype(np.int64)
-        return np.where(index < 0, index + self.batch, index)
+        index = np.where(index < 0, index + self.batch, index)
+        if len(twice := np.flatnonzero(np.bincount(index) > 1)):  # as in a mask of integers
+            raise ValueError(
+                f"rows: expected each row once, got row {twice[0]} more than once; a mask has bools"
+            )
+        return index
 
     def __reduce__(self) -> Any:
         raise TypeError(

@@ -104,8 +104,7 @@ def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:
     chosen = checks.choice("backend", name, ("auto", *REGISTRY, "cuda"), _ALIASES)
     if chosen == "cuda":
         raise TypeError(
-            "backend 'cuda' computes forward, Tape.backward and value_and_grad of one layer, and "
-            "nothing else yet"
+            "backend 'cuda' computes forward, Tape.backward and value_and_grad, and nothing else"
         )
     backend = REGISTRY[chosen]
     missing = backend.missing()

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = "bptt"
     try:
         try:
-            args = _parser().parse_args(argv)
+            args = _read(argv)
             name = f"bptt {args.command}"
             return int(args.run(args))
         finally:
@@ -71,7 +71,8 @@ def _discard_output() -> None:
         os.close(nothing)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _read(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of a sub-command, which knows its own usage if one of them is wrong."""
     parser = argparse.ArgumentParser(
         prog="bptt",
         description="Back-propagation through time as compiled kernels, resolved by distance.",
@@ -80,4 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for command in _COMMANDS:
         command.add_parser(commands)
-    return parser
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    return args

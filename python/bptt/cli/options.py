@@ -18,7 +18,12 @@ import bptt
 from bptt.backends import REGISTRY
 
 # What is imported of the extra ``bptt[demo]``, and the names that pip knows.
-_PACKAGES = {"matplotlib.figure": "matplotlib", "tqdm": "tqdm", "sklearn.datasets": "scikit-learn"}
+_PACKAGES = {
+    "matplotlib.figure": "matplotlib",
+    "tqdm": "tqdm",
+    "sklearn.datasets": "scikit-learn",
+    "threadpoolctl": "threadpoolctl",
+}
 TRAINING = tuple(_PACKAGES)
 DRAWING = ("matplotlib.figure", "tqdm")
 

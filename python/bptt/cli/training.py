@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -71,6 +72,17 @@ def optimise(
         yield value, norm
 
 
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """NumPy's products on one thread: its others spin after each for as long as tens of steps take,
+    on the processors that these need."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+@one_blas_thread()
 def train(network: Network, task: Task, run: Run, *, monitored: bool, evaluated: bool) -> None:
     """Train it in place, to the end unless the run is stopping; its `course` tells how it went.
 

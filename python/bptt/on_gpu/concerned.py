@@ -7,6 +7,7 @@ import numpy as np
 from .. import array_libraries
 from ..array_libraries import Place, place_of
 from ..params import Params
+from ..stack import is_stack
 
 __all__ = ["expect_none", "expect_on_host", "is_on_gpu", "place_for"]
 
@@ -15,8 +16,11 @@ def is_on_gpu(backend: object, params: object, x: object) -> bool:
     """Whether a call is for the backend cuda: by its name, or since its arrays live there."""
     if type(x) is not np.ndarray and place_of(x) is not None:
         return True
-    if isinstance(params, Params):
-        w_hh = params.w_hh
+    first = params
+    while is_stack(first) and first:
+        first = first[0]  # type: ignore[index]
+    if isinstance(first, Params):
+        w_hh = first.w_hh
         if type(w_hh) is not np.ndarray and place_of(w_hh) is not None:
             return True
     return isinstance(backend, str) and backend == "cuda"

@@ -1,24 +1,24 @@
-"""`value_and_grad` of arrays on a GPU: the readout and its loss by the library's own operations."""
+"""`value_and_grad` of arrays on a GPU, of a layer and of a list of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from dataclasses import replace
+from typing import Any
 
 from .. import checks
-from ..array_libraries import Place, place_of, read_float_array
-from ..backends.cuda import DeviceLayer, backward, forward
+from ..array_libraries import Library
+from ..backends.cuda import Gradients, backward, forward
 from ..cells import Cell
-from ..checks import Array
-from ..grads import Grads
-from ..losses import TargetRows, expect_ids, read_loss_rows
-from ..params import Params
-from ..states import GivenState, as_given
+from ..stack import is_stack
+from ..stacked.readout import expect_readout
+from ..stacked.wanted import READOUT, read_asked
+from ..states import as_given
 from ..wanted import Wanted, read_wanted
-from .inputs import read_layer
-from .rows import DeviceRows
+from .inputs import read_layer, read_layers
+from .layers import Pass, Runner, by_layer
+from .readout import read_objective, read_out
+from .stack_tape import stack_grads_for_caller
 from .tape import grads_for_caller
 
 __all__ = ["value_and_grad"]
@@ -39,23 +39,39 @@ def value_and_grad(
     precision: object,
     wanted: Wanted,
     return_state: object,
-) -> tuple[float, Grads] | tuple[float, Grads, GivenState]:
-    """``bptt.value_and_grad`` of one layer; the other keywords are for the host alone.
+) -> tuple[Any, ...]:
+    """``bptt.value_and_grad``; the other keywords are for the host alone.
 
     The loss is a float, so the call waits for the device.
     """
+    described = (loss, at, reduction)
+    if is_stack(params):
+        return _of_stack(
+            cell,
+            params,
+            x,
+            target,
+            how,
+            described=described,
+            state=state,
+            backend=backend,
+            precision=precision,
+            wanted=wanted,
+            return_state=return_state,
+        )
     layer, rows = read_layer(cell, params, x, state, how, backend, precision)
     if layer.params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     names = read_wanted(wanted, readout=True)
     return_state = checks.boolean("return_state", return_state)
-    with layer.place.library.on(layer.place.device):
-        objective = _read_objective(layer, rows, target, loss, at, reduction)
+    place, library = layer.place, layer.place.library
+    with library.on(place.device):
+        objective = read_objective(layer.params, place, rows, target, *described)
         record = forward(layer, save=True)
-        value, dy, readout = _read_out(layer, record.history[0], objective)
+        w_ho, b_o = layer.params.w_ho, layer.params.b_o
+        value, dy, readout = read_out(library, w_ho, b_o, record.history[0], objective)
         found = backward(layer, record, (dy,), None, names)
         found.update({name: g for name, g in readout.items() if name in names})
-        library = layer.place.library
         grads = grads_for_caller(library, rows, found)
         if not return_state:
             return value, grads
@@ -63,148 +79,59 @@ def value_and_grad(
         return value, grads, as_given(tuple(map(library.given, last)))
 
 
-class _Objective(NamedTuple):
-    """A checked loss of some rows of the layer.
-
-    Attributes
-    ----------
-    loss : str
-    target : (M, O) floats, or (M,) int64 class ids
-    index : (M,) integers, or None
-        The rows that are read; None for all.
-    weights : (M,), or None
-        A weight of 0 selects.
-    scale : float
-    """
-
-    loss: str
-    target: Any
-    index: Any
-    weights: Any
-    scale: float
-
-
-def _read_objective(
-    layer: DeviceLayer,
-    rows: DeviceRows,
+def _of_stack(
+    cell: Cell,
+    params: object,
+    x: Any,
     target: object,
-    loss: object,
-    at: object,
-    reduction: object,
-) -> _Objective:
-    params, place = layer.params, layer.place
-    if place_of(at) is not None or hasattr(at, "__dlpack__"):
-        at = _on_host(place, read_float_array("at", at, place, "x"))  # where weights are checked
-    found = read_loss_rows(params, rows.map, loss, at, reduction)
-    where, sequence, index = found.where, None, None
-    if where.one_step:
-        sequence, source = rows.map.rows_at(where.step)
-        index = rows.upload(rows.map.place(source))
-    weights = None if found.weights is None else found.weights.ravel()
-    if found.loss == "cross_entropy":
-        ids = _class_ids(target, where, params, place)
-        checked = rows.upload(_counting(ids, where, params, sequence, weights))
-    else:
-        floats = _float_target(target, where, params, place)
-        if sequence is None:
-            checked = rows.gather(floats)
-        else:
-            checked = place.library.take(floats, rows.upload(sequence))
-    uploaded = None if weights is None else place.library.upload(weights, layer.x)
-    return _Objective(found.loss, checked, index, uploaded, found.scale)
+    how: Mapping[str, object],
+    *,
+    described: tuple[object, ...],
+    state: object,
+    backend: object,
+    precision: object,
+    wanted: Wanted,
+    return_state: object,
+) -> tuple[Any, ...]:
+    """`value_and_grad` of a list of layers: all of them forward, the readout, and back."""
+    read = read_layers(cell, params, x, state, how, backend, precision)
+    stack, lowest, given, rows = read
+    expect_readout(stack, "value_and_grad")
+    options: dict[str, Any] = {"per_row": None, "accumulate": False, "readout": True}
+    asked = read_asked(stack, rows.map, wanted=wanted, **options)
+    return_state = checks.boolean("return_state", return_state)
+    place, library = lowest.place, lowest.place.library
+    with library.on(place.device):
+        seen = replace(stack.bottom, w_ho=stack.top[0].w_ho, b_o=stack.top[0].b_o)
+        objective = read_objective(seen, place, rows, target, *described)
+        runner = Runner(lowest, rows, stack)
+        names = by_layer(stack, (each - READOUT for each in asked.names))
+        saves = [any(of_layer) for of_layer in names]
+        kept: list[tuple[Pass, ...]] = []
+        final: list[tuple[Any, ...]] = []
+        for passes, save in zip(runner.run(stack, given, saves), saves, strict=True):
+            final += [record.state for _, record in passes]
+            kept += [passes] if save else []
+        w_ho = [params.w_ho for params in stack.top]
+        y, whole = runner.y(passes), library.concatenate(w_ho, 1) if w_ho[1:] else w_ho[0]
+        value, dy, of_readout = read_out(library, whole, stack.top[0].b_o, y, objective)
+        found, dx = runner.pull_back(kept, dy, None, names)
+        top = slice(-len(stack.top), None)
+        for d, (into, each) in enumerate(zip(found[top], asked.names[top], strict=True)):
+            into.update(_of_direction(library, of_readout, d, stack.hidden_size, each))
+        grads = stack_grads_for_caller(runner, stack, found, dx)
+        if not return_state:
+            return value, grads
+        return value, grads, as_given(tuple(map(library.given, runner.leaving(final))))
 
 
-def _float_target(target: object, where: TargetRows, params: Params, place: Place) -> Any:
-    array = read_float_array("target", target, place, "x", ("w_hh", params.dtype))
-    assert params.output_size is not None
-    where.expect(array, (params.output_size,), params)
-    return place.library.readable(array)
-
-
-def _class_ids(target: object, where: TargetRows, params: Params, place: Place) -> Array:
-    """Class ids are checked on the host: one that is none would be read as an address."""
-    there, wanted = place_of(target), place.of_caller
-    if there != wanted:
-        raise ValueError(
-            f"target: expected an array on {wanted or 'the host'} as x is, got one on "
-            f"{there or 'the host'}"
-        )
-    ids = _on_host(place, target if there else checks.as_array("target", target))
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"target: cross_entropy expects integer class ids, got dtype {ids.dtype}")
-    where.expect(ids, (), params)
-    return np.ascontiguousarray(ids)
-
-
-def _counting(
-    ids: Array, where: TargetRows, params: Params, sequence: Array | None, weights: Array | None
-) -> Array:
-    """Those of the rows that are read; 0 where they have no weight."""
-    assert params.output_size is not None
-    found = where.rows.gather(ids) if sequence is None else ids[sequence]
-    found = found.ravel()
-    expect_ids(found, params.output_size, weights)
-    return (found if weights is None else np.where(weights != 0, found, 0)).astype(np.int64)
-
-
-def _on_host(place: Place, array: Any) -> Array:
-    """The values of a caller's array."""
-    if place.of_caller is None:
-        return np.asarray(array)
-    return place.library.fetch(place.library.readable(array))
-
-
-def _read_out(
-    layer: DeviceLayer, y: Any, objective: _Objective
-) -> tuple[float, Any, dict[str, Any]]:
-    """The loss, dL/dS of each row, and the gradients of the readout."""
-    library, params = layer.place.library, layer.params
-    assert params.w_ho is not None
-    read = y if objective.index is None else library.take(y, objective.index)
-    target, counts = objective.target, None
-    if objective.weights is not None:
-        counts = (objective.weights != 0)[:, None]
-        read = library.where(counts, read, library.zeros((), y))
-    o = read @ params.w_ho.T
-    if params.b_o is not None:
-        o = o + params.b_o
-    if objective.loss == "cross_entropy":
-        terms, do = _cross_entropy(layer, o, target)
-    else:
-        terms, do = _squared_error(layer, o, target)
-    if counts is not None:
-        nothing = library.zeros((), y)
-        weights = objective.weights
-        terms = library.where(counts[:, 0], terms * weights, nothing)
-        do = library.where(counts, do * weights[:, None], nothing)
-    do = do * objective.scale
-    found = {"w_ho": do.T @ read}
-    if params.b_o is not None:
-        found["b_o"] = library.sum(do, 0)
-    dy = do @ params.w_ho
-    if objective.index is not None:
-        of_rows, dy = dy, library.zeros(tuple(y.shape), y)
-        library.put(dy, objective.index, of_rows)
-    value = float(library.fetch(terms).sum(dtype=np.float64) * objective.scale)
-    return value, dy, found
-
-
-def _squared_error(layer: DeviceLayer, o: Any, target: Any) -> tuple[Any, Any]:
-    difference = o - target
-    return layer.place.library.sum(difference * difference, 1) / 2, difference
-
-
-def _cross_entropy(layer: DeviceLayer, o: Any, ids: Any) -> tuple[Any, Any]:
-    library = layer.place.library
-    count, outputs = o.shape
-    if not count:
-        return library.zeros((0,), o), o
-    shifted = o - library.largest(o)
-    exponentials = library.exp(shifted)
-    total = library.sum(exponentials, 1)
-    starts = library.upload(np.arange(count, dtype=np.int64) * outputs, o)
-    at_id = starts + ids  # among all values
-    values = (exponentials / total[:, None]).reshape(count * outputs)
-    library.put(values, at_id, library.take(values, at_id) - 1)
-    terms = library.log(total) - library.take(shifted.reshape(count * outputs), at_id)
-    return terms, values.reshape(count, outputs)
+def _of_direction(
+    library: Library, of_readout: Gradients, d: int, hidden: int, names: frozenset[str]
+) -> Gradients:
+    """The gradients of the readout that are with one direction of the top layer."""
+    mine = {}
+    if "w_ho" in names:
+        mine["w_ho"] = library.columns(of_readout["w_ho"], slice(d * hidden, (d + 1) * hidden))
+    if "b_o" in names:
+        mine["b_o"] = of_readout["b_o"]
+    return mine

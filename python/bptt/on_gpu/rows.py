@@ -21,8 +21,13 @@ class DeviceRows:
 
     def __init__(self, rows: RowMap, place: Place, like: Any) -> None:
         self.map = rows
-        self._library = place.library
+        self._place, self._library = place, place.library
         self._like = like
+
+    @property
+    def turned(self) -> DeviceRows:
+        """Those of the reverse direction of the same layer."""
+        return DeviceRows(self.map.turned, self._place, self._like)
 
     @property
     def steps(self) -> int:
@@ -37,6 +42,10 @@ class DeviceRows:
     def upload(self, index: Array) -> Any:
         """Integers, for `take` and `put`."""
         return self._library.upload(np.ascontiguousarray(index, np.int64), self._like)
+
+    def upload_floats(self, values: Array) -> Any:
+        """One of each row, say."""
+        return self._library.upload(values, self._like)
 
     def gather(self, array: Any) -> Any:
         """The layer's rows (N, ...) of the caller's (*shape, ...)."""

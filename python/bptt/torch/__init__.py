@@ -7,6 +7,7 @@
 """
 
 from .compiling import allow_compile
+from .gpu_use import allow_cuda
 from .modules import GRU, LSTM, RNN
 from .monitor import LagMonitor
 from .one_layer import layer
@@ -22,6 +23,7 @@ __all__ = [
     "LagMonitor",
     "Recurrent",
     "allow_compile",
+    "allow_cuda",
     "layer",
     "replace",
     "restore",

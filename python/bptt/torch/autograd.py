@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import direct
+from . import direct, gpu_passes
 from .composite import composite
 from .modes import Route, forward_mode, legacy_batch, route, transforms
 from .operators import run_operator
@@ -39,6 +39,8 @@ def run_layered(how: Direction, flat: tuple[Tensor | None, ...]) -> tuple[Tensor
 
     None, and nothing has happened, unless the compiled kernels take these tensors as they are.
     """
+    if not gpu_passes.on_host(flat[0]):
+        return None
     train = _wants_gradients(flat)
     found = direct.forward(how.cell, flat, how.offsets, True, train)
     return None if found is None else _attached(how, flat, found, train, layered=True)
@@ -109,7 +111,7 @@ def _gradients(
     """Those of ``Inputs.flat`` that are needed, whatever PyTorch is doing."""
     inputs, saved = how.inputs(flat), how.saved(kept)
     if transforms() or forward_mode():  # which bring batches, or tangents
-        if how.save(inputs.x.dtype) == "minimal":
+        if how.save(inputs.x) == "minimal":
             saved = Saved(saved.history, ())
         return pull_back_pass(how, inputs, saved, incoming, needed)
     if torch.is_grad_enabled() or legacy_batch(*incoming):

@@ -20,11 +20,11 @@ Run = Callable[[Tensor, State, Weights], Sequence[Tensor]]
 Turn = Callable[[Tensor], Tensor]
 
 
-def turn_of(offsets: Array | None) -> Turn:
-    """What turns each sequence round in time; packed rows have offsets (T + 1,)."""
+def turn_of(offsets: Array | None, x: Tensor) -> Turn:
+    """What turns each sequence of `x` round in time; packed rows have offsets (T + 1,)."""
     if offsets is None:
         return lambda rows: rows.flip(0)
-    index = torch.from_numpy(mirrored_rows(offsets))
+    index = torch.from_numpy(mirrored_rows(offsets)).to(x.device)
     return lambda rows: rows.index_select(0, index)
 
 

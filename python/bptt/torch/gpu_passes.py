@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..array_libraries import place_of
+from ..array_libraries import Place, place_of
 from ..backends import require_cuda
 from ..backends.cuda import CELLS, DeviceLayer, DeviceRecord
 from ..backends.cuda import backward as run_backward
@@ -37,9 +39,11 @@ def forward(cell: Cell, flat: Given, offsets: Array | None, gates: bool) -> tupl
         If there are no kernels for the cell.
     RuntimeError
         If the backend is not available here.
+    torch.OutOfMemoryError
+        If the device has too little.
     """
     layer = _layer(cell, flat, offsets)
-    with layer.place.library.on(layer.place.device):
+    with _on(layer.place):
         record = run_forward(layer, save=gates)
     x = flat[0]
     assert x is not None
@@ -62,13 +66,12 @@ def backward(
     layer, parts = _layer(cell, flat, offsets), len(cell.states)
     dense = layer.place.library.readable
     dy, *dlast = (None if d is None else dense(d) for d in incoming)
-    record = DeviceRecord(
-        tuple(_rows(t, 1) for t in history), (), _rows(gates[0], 2) if gates else None
-    )
+    saved = _rows(dense(gates[0]), 2) if gates else None
+    record = DeviceRecord(tuple(_rows(dense(t), 1) for t in history), (), saved)
     names = ("x", *("state",) * parts, *WEIGHTS)
     wanted = {name for name, is_ in zip(names, needed, strict=True) if is_}
     into_state = tuple(dlast) if any(d is not None for d in dlast) else None
-    with layer.place.library.on(layer.place.device):
+    with _on(layer.place):
         dhistory = (None if dy is None else _rows(dy, 1),)
         found = run_backward(layer, record, dhistory, into_state, wanted)
     x = flat[0]
@@ -78,6 +81,18 @@ def backward(
     state = found.get("state", (None,) * parts)
     grads = (found.get("x"), *state, *(found.get(name) for name in WEIGHTS))
     return tuple(g if is_ else None for g, is_ in zip(grads, needed, strict=True))
+
+
+@contextmanager
+def _on(place: Place) -> Iterator[None]:
+    """Work there; lack of memory is the error that those who use PyTorch catch."""
+    try:
+        with place.library.on(place.device):
+            yield
+    except MemoryError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError):
+            raise error.__cause__ from None
+        raise
 
 
 def _layer(cell: Cell, flat: Given, offsets: Array | None) -> DeviceLayer:

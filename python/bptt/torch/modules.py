@@ -143,7 +143,7 @@ class Fused(torch.nn.RNNBase):
         entering: list[Any] = [(None,) * how.parts] * len(of_directions)
         if state is not None:
             entering = list(zip(*(part.unbind(0) for part in state), strict=True))
-        turns = (None, turn_of(offsets)) if self.bidirectional else (None,)
+        turns = (None, turn_of(offsets, x)) if self.bidirectional else (None,)
         dropout = self.dropout if self.training else 0.0
         return run_stack(
             lambda x, state, own: run(how, Inputs(x, state, own)),

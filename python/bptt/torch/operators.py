@@ -147,7 +147,7 @@ def _layer(cell: str, *arguments: Any) -> Tensors:
     if gpu_passes.on_host(given[0]):
         found = direct.forward(how.cell, given, None, False, save)
     if found is None:
-        found = how.forward(given, how.save(given[0].dtype, save))
+        found = how.forward(given, how.save(given[0], save))
     states = (found[: how.parts], found[how.parts : 2 * how.parts])
     return tuple(_results(how, states, found[2 * how.parts :], given[0]))
 
@@ -160,7 +160,7 @@ def _layer_fake(cell: str, *arguments: Any) -> Tensors:
     absent = _STATES - how.parts
     history = [(steps, batch, hidden)] * how.parts + [(0,)] * absent
     last = [(batch, hidden)] * how.parts + [(0,)] * absent
-    gates = how.cell.saved if how.save(x.dtype, save) == "gates" else 0
+    gates = how.cell.saved if how.save(x, save) == "gates" else 0
     saved = (steps, batch, gates, hidden) if gates else (0,)
     return tuple(x.new_empty(shape) for shape in (*history, *last, saved))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..backends import Backend, for_rows, resolve
@@ -160,10 +159,12 @@ class Direction:
             for g, is_ in zip(grads, needed, strict=True)
         )
 
-    def save(self, dtype: torch.dtype, gates: bool = True) -> str:
-        """What to save where others than the backend handle it: gates that are one array with the
-        rows of y, if they are wanted and it has such, else nothing."""
-        return "gates" if gates and self._of_dtype(DTYPES[dtype]).one_saved else "minimal"
+    def save(self, x: Tensor, gates: bool = True) -> str:
+        """What to save of a pass over `x` where others than the backend handle it: gates that are
+        one array with the rows of y, if they are wanted and it has such, else nothing."""
+        if gates and gpu_passes.on_host(x):
+            gates = self._of_dtype(DTYPES[x.dtype]).one_saved
+        return "gates" if gates else "minimal"
 
     def repeated(self, times: int) -> Direction:
         """The pass of so many batches at once; of each row they lie side by side."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import operators
+from . import gpu_passes, operators
 from .derivatives import Gradients, outputs_of, pull_back
 from .folding import Axes, each, fold, unfold
 from .modes import by_composite, traced
@@ -68,7 +68,7 @@ class _Forward(torch.autograd.Function):
         x = flat[0]
         if traced(x):
             return operators.forward(how, flat, save)
-        return how.forward(flat, how.save(x.dtype, save))
+        return how.forward(flat, how.save(x, save))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensors) -> None:
@@ -132,7 +132,9 @@ class _Backward(torch.autograd.Function):
     def vmap(info: Any, in_dims: Any, of: Gradients, *tensors: Any) -> Any:
         n, dims, axes = info.batch_size, in_dims[1:], Axes.of(of.how)
         x = tensors[0] if dims[0] is None else tensors[0].select(dims[0], 0)
-        if of.nbytes_apart(x, tensors) * n > _MOST_BYTES or axes.differing_weights(dims):
+        many = of.nbytes_apart(x, tensors) * n > _MOST_BYTES
+        # No kernel for a GPU sums weight gradients row by row.
+        if many or axes.differing_weights(dims) or not gpu_passes.on_host(x):
             found = each(lambda own: _Backward.apply(of, *own), tensors, dims, n)
             return found, (0,) * len(found)
         kept = of.split(tensors)[2]

@@ -9,12 +9,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from ..backends import REGISTRY
+from . import gpu_passes
 from .arguments import fits
 from .modes import by_composite
 from .modules import Fused
 from .reasons import why_torch
 
 __all__ = ["why"]
+
+_UNTIMED = "nobody has timed these kernels on a GPU; see bptt.torch.allow_cuda"
 
 
 def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None) -> str:
@@ -29,9 +32,9 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
     Returns
     -------
     str
-        ``"bptt native"``, or another backend of `bptt`; ``"bptt composite"`` under forward-mode
-        differentiation, which takes the same equations in PyTorch's operations; else ``"torch: "``
-        and the reason.
+        ``"bptt native"``, or another backend of `bptt`, of which "cuda" goes with what is not known
+        of it; ``"bptt composite"`` under forward-mode differentiation, which takes the same
+        equations in PyTorch's operations; else ``"torch: "`` and the reason.
 
     Raises
     ------
@@ -54,5 +57,8 @@ def why(module: torch.nn.RNNBase, input: Tensor | PackedSequence, hx: Any = None
         return "torch: shapes do not fit together, and the error is PyTorch's"
     if by_composite():
         return "bptt composite"
+    x = input.data if isinstance(input, PackedSequence) else input
+    if not gpu_passes.on_host(x):
+        return f"bptt cuda: {_UNTIMED}"
     available = (name for name, backend in REGISTRY.items() if backend.missing() is None)
     return f"bptt {next(available)}"

@@ -1,16 +1,14 @@
 """What a chip has, as far as a plan depends on it.
 
-From the chip itself where there is one, else by its compute capability: the CUDA C++ Programming
-Guide, "Technical specifications per compute capability" and "Arithmetic instructions", and NVIDIA's
-data sheets of the card that is named.
+From the chip itself where there is one; for plans without one by its compute capability: the CUDA
+C++ Programming Guide, "Technical specifications per compute capability" and "Arithmetic
+instructions", and NVIDIA's data sheets of the card that is named.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-
-from ... import checks
 
 __all__ = ["CHIPS", "Chip", "chip_named", "chip_of"]
 
@@ -85,7 +83,8 @@ def chip_named(device: object) -> Chip:
     if not isinstance(device, str):
         raise TypeError(f"device: expected a string, got {type(device).__name__}")
     if device not in CHIPS:
-        raise checks.unknown("device", device, CHIPS)
+        # Without the most similar one: that of sm_10 would be sm_120.
+        raise ValueError(f"device: expected one of {', '.join(CHIPS)}, got {device!r}")
     return CHIPS[device]
 
 
@@ -95,7 +94,7 @@ def chip_of(
     *,
     shared_bytes: int,
     multiprocessors: int,
-    clusters: bool,
+    most_cluster: int,
     cooperative: bool,
     khz: int,
 ) -> Chip:
@@ -113,16 +112,13 @@ def chip_of(
             f"{name} has compute capability {capability[0]}.{capability[1]}: the kernels are for "
             f"8.0 ({min(CHIPS, key=_number)}) and later"
         )
-    like = CHIPS[f"sm_{max(older)}"]
-    # Every chip that has clusters can have them of 8; of more only those that are known to.
-    most = like.most_cluster if f"sm_{number}" in CHIPS else 8
     return replace(
-        like,
+        CHIPS[f"sm_{max(older)}"],
         name=name,
         arch=f"sm_{number}",
         shared_bytes=shared_bytes,
         multiprocessors=multiprocessors,
-        most_cluster=most if clusters else 1,
+        most_cluster=most_cluster,
         cooperative=cooperative,
         ghz=khz / 1e6,
     )

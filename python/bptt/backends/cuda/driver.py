@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,8 +12,14 @@ from .chips import Chip, chip_of
 from .compiling import compiled, nvrtc_missing, packages_missing
 from .launching import Launch
 from .source import Source
+from .tiles import THREADS
 
 __all__ = ["DriverLauncher"]
+
+_PORTABLE = 8  # blocks of a cluster that every chip with clusters has, unless it is a part of one
+# Sizes to ask for. A kernel that does nothing has room wherever one with its shared memory has.
+_CLUSTERS = (16, 8, 4, 2)
+_PROBE = 'extern "C" __global__ void nothing() {}'
 
 
 class _Stream:
@@ -32,7 +39,7 @@ class DriverKernel:
         self._kernel, self._device = kernel, device
         self._chip, self._name = chip, name
         self._most_shared = 48 << 10  # what a block may ask for without more ado
-        self._of_cluster = 8
+        self._of_cluster = _PORTABLE
         self._lock = threading.Lock()
 
     def launch(self, launch: Launch, arguments: Sequence[int], stream: int) -> None:
@@ -41,7 +48,7 @@ class DriverKernel:
         from cuda.core import launch as put
 
         Device(self._device).set_current()  # another thread may have loaded the kernel
-        self._allow(launch)
+        self.allow(launch)
         chosen: dict[str, Any] = {}
         if launch.cluster > 1:
             chosen["cluster"] = launch.cluster
@@ -61,7 +68,7 @@ class DriverKernel:
                 f"{error}"
             ) from error
 
-    def _allow(self, launch: Launch) -> None:
+    def allow(self, launch: Launch) -> None:
         """Ask for what a kernel may not have without being asked for."""
         from cuda.bindings import driver
 
@@ -115,15 +122,18 @@ class DriverLauncher:
 
         found = Device(device)
         told = found.properties
-        return chip_of(
+        chip = chip_of(
             found.name,
             tuple(found.compute_capability),
             shared_bytes=told.max_shared_memory_per_block_optin,
             multiprocessors=told.multiprocessor_count,
-            clusters=bool(told.cluster_launch),
+            most_cluster=1,
             cooperative=bool(told.cooperative_launch),
             khz=told.clock_rate,
         )
+        if not told.cluster_launch:
+            return chip
+        return replace(chip, most_cluster=_most_cluster(chip, device))
 
     def kernel(self, source: Source, name: str, device: int) -> DriverKernel:
         """See ``Launcher.kernel``."""
@@ -149,6 +159,29 @@ class DriverLauncher:
                 error
             )
         return DriverKernel(kernel, device, chip, name)
+
+
+def _most_cluster(chip: Chip, device: int) -> int:
+    """The blocks of the largest cluster that the device has room for, each block on a
+    multiprocessor of its own: a chip of a kind may have fewer in reach of each other than another,
+    and so has a part of a chip (MIG)."""
+    from cuda.core import Device, LaunchConfig, ObjectCode
+
+    there = Device(device)
+    there.set_current()
+    probe = ObjectCode.from_cubin(compiled(_PROBE, chip.arch).cubin).get_kernel("nothing")
+    kernel = DriverKernel(probe, device, chip, "nothing")
+    for blocks in _CLUSTERS:
+        launch = Launch(blocks, THREADS, blocks, False, chip.shared_bytes)
+        config = LaunchConfig(grid=1, cluster=blocks, block=THREADS, shmem_size=chip.shared_bytes)
+        try:
+            kernel.allow(launch)
+            found = probe.occupancy.max_active_clusters(config, stream=there.default_stream)
+        except Exception:  # of cuda-core's own type: the driver refuses this size
+            continue
+        if found > 0:
+            return blocks
+    return 1
 
 
 def _driver_missing() -> str | None:
