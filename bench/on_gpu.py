@@ -31,6 +31,7 @@ from bptt.backends.cuda import (
     backward,
     compiled,
     forward,
+    mma_tiles_for,
     passes_for,
     planning,
     source_of_steps,
@@ -188,6 +189,9 @@ def swept(chip: Chip) -> Iterator[tuple[str, int, int, DevicePasses]]:
     for hidden, batch, name in product(HIDDEN, BATCHES, CELLS[:2]):
         cell = bptt.CELLS[name]
         yield name, hidden, batch, passes_for(chip, cell, 4, batch, hidden)
+        for precision in ("tf32", "bfloat16"):
+            if mma_tiles_for(chip, cell, precision, hidden):
+                yield name, hidden, batch, passes_for(chip, cell, 4, batch, hidden, precision)
         tiles = sorted(tiles_of(chip, name, hidden), key=lambda tile: tile.exchange)
         for tile in tiles:
             if tile.rows <= max(1, batch):
@@ -246,6 +250,7 @@ def timed(torch: Any, layer: DeviceLayer, dy: Any, passes: DevicePasses, referen
     names = ("x", "w_ih", "w_hh", "b_ih", "b_hh")
     figure = {"cell": layer.cell.name, "T": STEPS, "B": layer.batch, "H": layer.hidden}
     figure |= {"exchange": tile and tile.exchange, "units": tile and tile.units}
+    figure |= {"precision": getattr(tile, "precision", None)}
     figure |= {"blocks": passes.blocks, "rows": tile and tile.rows, "groups": passes.groups}
     figure |= {"groups_at_once": passes.groups_at_once, "predicted_us_a_step": passes.step_us}
     with layer.place.library.on(layer.place.device):

@@ -354,6 +354,124 @@ def test_arrays_of_another_library_are_read_through_dlpack(gpu: HostLauncher) ->
         bptt.forward("lstm", p.params, of_cupy(problem.x))
 
 
+# --- Products of a step in a format of fewer bits -----------------------------------------------
+
+# By the name of a precision, how far from a value the nearest one that it has may lie.
+ROUNDING = {"tf32": 2.0**-11, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+
+def by_precision(p: Problem, precision: str | None, **options: Any) -> dict[str, Any]:
+    tape: Any = bptt.forward(p.cell, p.params, p.x, p.state, precision=precision, **options)
+    assert tape.precision == precision
+    return {**recorded(tape), **by_name(p.backward(tape))}
+
+
+@pytest.mark.parametrize(
+    ("cell", "precision", "way", "hidden"),
+    [
+        ("lstm", "tf32", "Cluster", 70),
+        ("tanh", "float16", "OneBlock", 7),
+        ("gru", "bfloat16", "Grid", 130),
+    ],
+)
+def test_products_of_a_step_are_of_values_rounded_to_the_precision(
+    cell: str, precision: str, way: str, hidden: int
+) -> None:
+    chip, facts, _ = WAYS[way]
+    problem = make_problem(cell, 3, 9, 2, hidden, dtype="float32", seed=len(cell))
+    wanted = problem.astype("float64").forward_backward("numpy")
+    with host_gpu(chip, **facts) as launcher:
+        found = by_precision(on(of_cupy, problem), precision)
+    launches = [launch for _, launch in launcher.launched]
+    assert any(launch.cluster > 1 for launch in launches) == (way == "Cluster")
+    assert any(launch.cooperative for launch in launches) == (way == "Grid")
+    expect_close(found, wanted, most=4 * ROUNDING[precision])
+    error = np.abs(np.asarray(found["y"]) - wanted["y"]).max()
+    assert error > ROUNDING[precision] / 16, "nothing was rounded"
+
+
+def test_sequences_and_losses_in_a_precision(gpu: HostLauncher) -> None:
+    problem = make_problem("gru", 5, 4, 2, 7, dtype="float32")
+    most = 4 * ROUNDING["bfloat16"]
+    reset = np.zeros((5, 4), bool)
+    reset[0, 1] = reset[2, 1] = True
+    for options in ({"reset": reset, "lengths": [3, 5, 0, 4]}, {"batch_sizes": [4, 2, 2, 1]}):
+        given = arranged(problem, options)
+        found = by_precision(on(of_cupy, given), "bfloat16", **options)
+        wanted = passed(given.astype("float64"), options, "numpy")
+        expect_close(found, wanted, most=most)
+        minimal = by_precision(on(of_cupy, given), "bfloat16", save="minimal", **options)
+        for name, value in minimal.items():
+            np.testing.assert_array_equal(value, found[name])
+    p = on(of_cupy, problem)
+    layers = [p.params, replace(p.params, w_ih=p.params.w_hh)]
+    stacks = [bptt.forward("gru", layers, p.x, precision=each) for each in (None, "bfloat16")]
+    exact, rounded = (np.asarray(tape.y) for tape in stacks)
+    assert stacks[1].precision == "bfloat16"
+    assert 0 < np.abs(exact - rounded).max() < most
+    for precision in (None, "bfloat16"):
+        loss, grads = bptt.value_and_grad(
+            "gru",
+            p.params,
+            p.x,
+            p.ids,
+            loss="cross_entropy",
+            at="all",
+            state=p.state,
+            precision=precision,
+        )
+        found = {"loss": loss, **by_name(grads)}
+        wanted = problem.astype("float64").value_and_grad("numpy", "cross_entropy", "all")
+        expect_close(found, wanted, most=most)
+        exact = abs(loss - wanted["loss"]) < 1e-6
+        assert exact == (precision is None)
+
+
+def test_no_steps_and_no_rows_are_defined_in_a_precision(gpu: HostLauncher) -> None:
+    for sizes in ((0, 3), (3, 0)):
+        problem = make_problem("gru", *sizes, 2, 7, dtype="float32")
+        found = by_precision(on(of_cupy, problem), "bfloat16")
+        expect_close(found, problem.astype("float64").forward_backward("numpy"), most=1e-6)
+
+
+def test_a_precision_that_cannot_be_is_an_error_that_says_so(gpu: HostLauncher) -> None:
+    problem = make_problem("lstm", 3, 2, 2, 7, dtype="float32")
+    p = on(of_cupy, problem)
+    with pytest.raises(ValueError, match=r"precision: expected one of tf32, bfloat16, float16, go"):
+        bptt.forward("lstm", p.params, p.x, precision="float32")
+    with pytest.raises(TypeError, match="precision: expected a string, got type"):
+        bptt.forward("lstm", p.params, p.x, precision=np.float16)
+    wide = problem.astype("float64")
+    with pytest.raises(ValueError, match="precision: expected None with arrays of float64"):
+        bptt.forward("lstm", on(of_cupy, wide).params, of_cupy(wide.x), precision="tf32")
+    for backend in ("auto", "numpy"):
+        with pytest.raises(ValueError, match="precision: for arrays on a GPU alone, those of the"):
+            bptt.forward("lstm", problem.params, problem.x, backend=backend, precision="tf32")
+        with pytest.raises(ValueError, match="precision: for arrays on a GPU alone, those of the"):
+            bptt.value_and_grad(
+                "lstm",
+                problem.params,
+                problem.x,
+                problem.ids,
+                loss="cross_entropy",
+                at="all",
+                backend=backend,
+                precision="tf32",
+            )
+    of_host = make_problem("gru", 3, 2, 2, 7, dtype="float32")
+    found = by_precision(of_host, "bfloat16", backend="cuda")  # copied there and back
+    assert type(found["y"]) is np.ndarray
+    with pytest.raises(ValueError, match="precision: expected None without device, got 'tf32'"):
+        bptt.plan("lstm", 3, 2, 2, 7, precision="tf32")
+    with pytest.raises(ValueError, match=r"precision: H100 SXM cannot hold W_hh of 2000 units of"):
+        bptt.plan("lstm", 3, 2, 2, 2000, device="sm_90", precision="tf32")
+    many = make_problem("tanh", 1, 1, 1, 1025, dtype="float32")
+    before = len(gpu.launched)
+    with pytest.raises(ValueError, match=r"precision: H100 SXM cannot hold W_hh of 1025 units of"):
+        by_precision(on(of_cupy, many), "bfloat16")
+    assert len(gpu.launched) == before
+
+
 def recorded_of(problem: Problem) -> np.ndarray:
     return bptt.forward(problem.cell, problem.params, problem.x, problem.state).y
 
@@ -484,13 +602,16 @@ def test_a_plan_never_asks_for_more_than_a_chip_has() -> None:
         for facts in ({}, small, {"cooperative": False}, {"most_cluster": 1}):
             having = replace(chip, **facts)
             for cell in CELLS:
-                for itemsize in (4, 8):
-                    for hidden in (1, 64, 65, 200, 512, 1000, 1025, 4000):
-                        for batch in (0, 1, 7, 64, 1000):
-                            passes = cuda.passes_for(
-                                having, bptt.CELLS[cell], itemsize, batch, hidden
-                            )
+                for hidden in (1, 64, 65, 200, 512, 1000, 1025, 4000):
+                    for batch in (0, 1, 7, 64, 1000):
+                        kind = bptt.CELLS[cell]
+                        for itemsize in (4, 8):
+                            passes = cuda.passes_for(having, kind, itemsize, batch, hidden)
                             expect_fits(passes, having, hidden, batch)
+                        for precision in ("tf32", "bfloat16"):  # float16 is as large
+                            if cuda.mma_tiles_for(having, kind, precision, hidden):
+                                passes = cuda.passes_for(having, kind, 4, batch, hidden, precision)
+                                expect_fits(passes, having, hidden, batch)
 
 
 def expect_fits(passes: Any, chip: Any, hidden: int, batch: int) -> None:
@@ -506,7 +627,11 @@ def expect_fits(passes: Any, chip: Any, hidden: int, batch: int) -> None:
         assert chip.cooperative
         assert passes.blocks * passes.groups_at_once <= chip.multiprocessors
     assert tile.exchange != "OneBlock" or passes.blocks == 1
-    assert tile.held_values * tile.itemsize <= 512, "half of a thread's 255 registers"
+    if isinstance(tile, cuda.Tile):
+        assert tile.held_values * tile.itemsize <= 512, "half of a thread's 255 registers"
+    else:
+        for product in (tile.ahead, tile.back):
+            assert product.down * product.across - product.kept <= 27, "108 of 255 registers"
 
 
 def test_a_plan_for_a_chip_tells_what_it_asks_for() -> None:
@@ -521,6 +646,12 @@ def test_a_plan_for_a_chip_tells_what_it_asks_for() -> None:
     for words in ("H100 SXM (sm_90)", "held by 8 blocks, which meet in clusters", "of 227 KiB"):
         assert words in text
     assert "predicted of assumed costs: nothing of this ran on a GPU" in text
+    by_tensor_cores = bptt.plan("lstm", 1024, 16, 256, 768, device="sm_90", precision="bfloat16")
+    assert by_tensor_cores.precision == "bfloat16"
+    assert by_tensor_cores.blocks * by_tensor_cores.units >= 768
+    assert "lstm float32 by bfloat16" in str(by_tensor_cores)
+    exact = bptt.plan("lstm", 1024, 16, 256, 768, device="sm_90")
+    assert by_tensor_cores.seconds["recurrence"] < exact.seconds["recurrence"]
     on_ampere = bptt.plan("lstm", 1024, 16, 256, 256, device="sm_80")
     assert on_ampere.exchange == "Grid"
     assert on_ampere.blocks * on_ampere.groups_at_once <= 108

@@ -9,15 +9,27 @@ from pathlib import Path
 
 import bptt
 import pytest
-from bptt.backends.cuda import CHIPS, Source, Tile, source_of_steps, source_of_tile, tiles_for
+from bptt.backends.cuda import (
+    CHIPS,
+    FORMATS,
+    Cut,
+    Source,
+    Tile,
+    mma_tiles_for,
+    source_of_steps,
+    source_of_tile,
+    tiles_for,
+)
 from bptt.backends.cuda.compiling import compiled, nvrtc_missing
 from covering import pairwise
 
 ROOT = Path(__file__).parents[1]
 
 CELLS = ("linear", "tanh", "relu", "lstm", "gru")
-HIDDEN = (64, 128, 256, 512, 1024)
-ALL = list(itertools.product(CHIPS, (4, 8), CELLS, HIDDEN, ("fewest rows", "most rows")))
+HIDDEN = (64, 128, 256, 512, 768, 1024)
+# Bytes of a value, or a precision.
+PRODUCTS: tuple[int | str, ...] = (4, 8, *FORMATS)
+ALL = list(itertools.product(CHIPS, PRODUCTS, CELLS, HIDDEN, ("fewest rows", "most rows")))
 # What NVRTC is asked for, a second or two each: a few cases in which every pair of values meets.
 SOME = [ALL[n] for n in pairwise(ALL)]
 
@@ -29,21 +41,32 @@ def nvrtc() -> None:
         pytest.skip(missing)
 
 
-def tile_of(arch: str, itemsize: int, cell: str, hidden: int, rows: str) -> Tile | None:
-    tiles = list(tiles_for(CHIPS[arch], bptt.CELLS[cell], itemsize, hidden))
+def tile_of(arch: str, product: int | str, cell: str, hidden: int, rows: str) -> Cut | None:
+    tiles: list[Cut]
+    if isinstance(product, str):
+        tiles = [*mma_tiles_for(CHIPS[arch], bptt.CELLS[cell], product, hidden)]
+    else:
+        tiles = list(tiles_for(CHIPS[arch], bptt.CELLS[cell], product, hidden))
     return tiles[0 if rows == "fewest rows" else -1] if tiles else None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("arch", "itemsize", "cell", "hidden", "rows"), SOME)
+@pytest.mark.parametrize(("arch", "product", "cell", "hidden", "rows"), SOME)
 def test_kernels_compile_and_spill_nothing(
-    arch: str, itemsize: int, cell: str, hidden: int, rows: str, monkeypatch: pytest.MonkeyPatch
+    arch: str,
+    product: int | str,
+    cell: str,
+    hidden: int,
+    rows: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nvrtc()
     monkeypatch.setenv("BPTT_CUDA_CACHE", "")
-    tile = tile_of(arch, itemsize, cell, hidden, rows)
-    source = source_of_steps(cell, itemsize) if tile is None else source_of_tile(tile)
-    expect_no_spills(source, arch)
+    tile = tile_of(arch, product, cell, hidden, rows)
+    if tile is not None:
+        expect_no_spills(source_of_tile(tile), arch)
+    elif isinstance(product, int):
+        expect_no_spills(source_of_steps(cell, product), arch)
 
 
 def expect_no_spills(source: Source, arch: str) -> None:

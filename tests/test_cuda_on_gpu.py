@@ -12,7 +12,7 @@ import pytest
 from bptt.backends import cuda
 from problems import make_problem
 from sequences import NAMED
-from test_cuda_backend import arranged, expect_close, on, passed
+from test_cuda_backend import ROUNDING, arranged, by_precision, expect_close, on, passed
 from test_cuda_stacks import there
 from test_stack_sequences import call_of, in_one_call
 
@@ -58,6 +58,17 @@ def test_sequences_of_several_lengths(cell: str) -> None:
         of_case = arranged(problem, options)
         found = to_host(passed(on(on_gpu, of_case), options, "auto"))
         expect_close(found, passed(of_case, options, "numpy"))
+
+
+@pytest.mark.parametrize("precision", ROUNDING)
+@pytest.mark.parametrize("sizes", [(0, 3, 7), (7, 3, 7), (33, 9, 70), (17, 31, 300)])
+def test_products_of_a_step_by_tensor_cores(precision: str, sizes: tuple[int, int, int]) -> None:
+    steps, batch, hidden = sizes
+    for cell in ("tanh", "lstm", "gru"):
+        problem = make_problem(cell, steps, batch, 5, hidden, dtype="float32")
+        found = to_host(by_precision(on(on_gpu, problem), precision))
+        wanted = problem.astype("float64").forward_backward("numpy")
+        expect_close(found, wanted, most=32 * ROUNDING[precision])  # after some steps
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "cross_entropy"])

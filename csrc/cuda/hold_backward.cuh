@@ -1,4 +1,4 @@
-// The backward pass with W_hh in registers through all steps:
+// The backward pass with W_hh held through all steps:
 //
 //     dS_t = dy_t + W_hhᵀ da_{t+1}        da_t = cell's adjoint(dS_t)
 //
@@ -8,7 +8,6 @@
 // in turn, so that blocks meet once a step.
 #pragma once
 
-#include "cuda/exchange.cuh"
 #include "cuda/tile.cuh"
 
 namespace bptt::BPTT_ISA {
@@ -18,20 +17,23 @@ struct HoldBackward {
   using T = typename Tile::T;
   using Unit = typename Tile::Unit;
   using Exchange = typename Tile::Exchange;
+  using Product = typename Tile::Backward;
+  using Value = typename Product::Value;
+  using In = Room<Product, Tile::kRows>;
   static constexpr int kUnits = Tile::kUnits, kRows = Tile::kRows, kGates = Tile::kGates;
-  static constexpr int kParts = Tile::kBackParts, kDepth = Tile::kBackDepth;
-  static constexpr int kColumns = Tile::kColumns, kSlice = Tile::kSlice, kQuads = Tile::kQuads;
+  static constexpr int kColumns = Tile::kColumns, kPitch = Product::kPitch;
+  static constexpr int kSumPitch = Product::kSumPitch;
   static_assert(Exchange::kPeers || kUnits == kColumns);
   // The (row, unit) of which a thread computes the step: thread, thread + kThreads, ...
   static constexpr int kMine = (kRows * kUnits + Tile::kThreads - 1) / Tile::kThreads;
 
   const BackwardPass<T>& p;
   Member me;
-  T* const exchange;                                        // of the group; null but for a grid
-  T* const deltas = reinterpret_cast<T*>(shared_memory());  // (kRows, kGates, kUnits)
-  T* const sums = deltas + Tile::kDeltas;                   // (kParts, kRows, kColumns)
-  T* const given = sums + Tile::kBackSums;                  // (2, blocks, kRows, kUnits)
-  const int quad = thread_index() % kQuads, part = thread_index() / kQuads;
+  T* const exchange;  // of the group; null but for a grid
+  unsigned char* const kept = shared_memory();
+  Value* const deltas = reinterpret_cast<Value*>(kept + Product::kKeptBytes);  // (kRows, kPitch)
+  T* const sums = reinterpret_cast<T*>(deltas + In::kValues);  // (kParts, kRows, kSumPitch)
+  T* const given = sums + In::kSums;                           // (2, blocks, kRows, kUnits)
   const Index first_unit = Index(me.rank) * kUnits, first_row = me.group * kRows;
 
   // What a thread's j-th place is; none of it if `row` is kRows.
@@ -44,17 +46,6 @@ struct HoldBackward {
   }
   BPTT_INLINE bool owns(Place at, Index active) const {
     return at.row < kRows && first_row + at.row < active && first_unit + at.unit < p.hidden;
-  }
-
-  BPTT_INLINE void load_weights(T (&w)[kDepth][4]) const {
-    BPTT_UNROLL for (int r = 0; r < kDepth; ++r) {
-      BPTT_UNROLL for (int j = 0; j < 4; ++j) {
-        const int i = part * kDepth + r;
-        const Index unit = first_unit + i % kUnits, column = quad * 4 + j;
-        const bool exists = unit < p.hidden && column < p.hidden;
-        w[r][j] = exists ? p.w_hh[(i / kUnits * p.hidden + unit) * p.hidden + column] : T(0);
-      }
-    }
   }
 
   // Where block `from` leaves its share of a column for the block that owns it; turn is 0 or 1.
@@ -94,28 +85,8 @@ struct HoldBackward {
         Unit::backward(p, p.rows.at(t) + b, before, b, unit, ds, carry[j], delta);
       }
       BPTT_UNROLL for (int g = 0; g < kGates; ++g) {
-        deltas[at.row * kSlice + g * kUnits + at.unit] = delta[Unit::recurrent_delta(g)];
-      }
-    }
-  }
-
-  // This thread's share of W_hhᵀ da, of all rows.
-  BPTT_INLINE void multiply(const T (&w)[kDepth][4]) const {
-    T acc[kRows][4] = {};
-    BPTT_UNROLL for (int r = 0; r < kDepth; r += 4) {
-      BPTT_UNROLL for (int row = 0; row < kRows; ++row) {
-        const T* const from = deltas + row * kSlice + part * kDepth + r;
-        const Four<T> d = *reinterpret_cast<const Four<T>*>(from);
-        BPTT_UNROLL for (int q = 0; q < 4; ++q) {
-          BPTT_UNROLL for (int j = 0; j < 4; ++j) {
-            acc[row][j] = fma(w[r + q][j], d.v[q], acc[row][j]);
-          }
-        }
-      }
-    }
-    BPTT_UNROLL for (int row = 0; row < kRows; ++row) {
-      BPTT_UNROLL for (int j = 0; j < 4; ++j) {
-        sums[(part * kRows + row) * kColumns + quad * 4 + j] = acc[row][j];
+        deltas[at.row * kPitch + g * kUnits + at.unit] =
+            Product::value(delta[Unit::recurrent_delta(g)]);
       }
     }
   }
@@ -126,8 +97,8 @@ struct HoldBackward {
       const int row = i / kColumns, column = i % kColumns;
       if (column >= p.hidden) continue;
       T sum = T(0);
-      BPTT_UNROLL for (int q = 0; q < kParts; ++q) {
-        sum += sums[(q * kRows + row) * kColumns + column];
+      BPTT_UNROLL for (int q = 0; q < Product::kParts; ++q) {
+        sum += sums[(q * kRows + row) * kSumPitch + column];
       }
       give(turn, row, column, sum);
     }
@@ -145,8 +116,9 @@ struct HoldBackward {
   }
 
   BPTT_INLINE void run() {
-    T w[kDepth][4], carry[kMine] = {};
-    load_weights(w);
+    Product product;
+    T carry[kMine] = {};
+    product.load(p.w_hh, p.hidden, first_unit, kept);
     // Before anything is stored to them, all blocks of a cluster have to be there.
     if constexpr (Exchange::kPeers && !Exchange::kThroughL2) Exchange::meet(me);
     Index later = 0;
@@ -154,7 +126,7 @@ struct HoldBackward {
       const Index active = p.rows.active(t);
       step(t, active, later, carry);
       block_barrier();
-      multiply(w);
+      product.multiply(deltas, sums);
       block_barrier();
       give_all(static_cast<int>((t + 1) % 2));
       if constexpr (Exchange::kPeers) Exchange::meet(me);  // else a thread takes what it gave
@@ -164,14 +136,14 @@ struct HoldBackward {
   }
 };
 
-// `exchange` has the values of Tile::backward_exchange for each group of the launch.
+// `exchange` has the values of backward_exchange<Tile> for each group of the launch.
 template <class Tile>
 BPTT_INLINE void hold_backward(const BackwardPass<typename Tile::T>& p, int blocks,
                                unsigned* counters, typename Tile::T* exchange,
                                Index first_group = 0) {
   const Member me = member_of(blocks, counters, first_group);
   const Index place = me.group - first_group;
-  HoldBackward<Tile>{p, me, exchange + place * Tile::backward_exchange(blocks)}.run();
+  HoldBackward<Tile>{p, me, exchange + place * backward_exchange<Tile>(blocks)}.run();
 }
 
 }  // namespace bptt::BPTT_ISA

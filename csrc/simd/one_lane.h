@@ -10,12 +10,14 @@
 #define BPTT_INLINE __device__ __forceinline__
 #define BPTT_UNROLL _Pragma("unroll")
 #define BPTT_ROLL _Pragma("unroll 1")
+#define BPTT_UNROLL_BY_2 _Pragma("unroll 2")
 #define BPTT_UNROLL_BY_4 _Pragma("unroll 4")
 #define BPTT_TABLE static __device__
 #else
 #define BPTT_INLINE inline
 #define BPTT_UNROLL
 #define BPTT_ROLL
+#define BPTT_UNROLL_BY_2
 #define BPTT_UNROLL_BY_4
 #define BPTT_TABLE static
 #endif

@@ -19,6 +19,7 @@ from .backends.cuda import (
     nvrtc_missing,
     passes_for,
     products_us_a_row,
+    read_precision,
     source_of_steps,
     source_of_tile,
 )
@@ -45,6 +46,8 @@ class DevicePlan:
     steps, batch, rows, input_size, hidden_size : int
         T, B, steps of all sequences together, I and H.
     dtype : str
+    precision : str or None
+        What the operands of the products of a step are rounded to; None: those of `dtype`.
     device, arch : str
         The chip; of an architecture alone, the card whose numbers stand for it.
     exchange : {"OneBlock", "Cluster", "Grid"} or None
@@ -80,6 +83,7 @@ class DevicePlan:
     input_size: int
     hidden_size: int
     dtype: str
+    precision: str | None
     device: str
     arch: str
     exchange: str | None
@@ -102,9 +106,8 @@ class DevicePlan:
 
     def __str__(self) -> str:
         sizes = f"T={self.steps} B={self.batch} I={self.input_size} H={self.hidden_size}"
-        rows = {
-            "forward + backward": f"{self.cell} {self.dtype} {sizes}, {self.device} ({self.arch})"
-        }
+        dtype = self.dtype if self.precision is None else f"{self.dtype} by {self.precision}"
+        rows = {"forward + backward": f"{self.cell} {dtype} {sizes}, {self.device} ({self.arch})"}
         if self.exchange is None:
             rows["W_hh"] = "read at every step, by a product of the array library"
         else:
@@ -135,29 +138,29 @@ def plan_on_device(
     inputs: int,
     hidden: int,
     dtype: np.dtype[Any],
+    precision: object,
 ) -> DevicePlan:
     """The plan of checked sizes.
 
     Raises
     ------
     TypeError, ValueError
-        If there is no such device, or it has no kernels for the dtype.
+        If there is no such device, or it has no kernels for the dtype or the precision.
     RuntimeError
         If `device` is a GPU of this machine, and the backend is not available.
     """
     if dtype.name not in ("float32", "float64"):
         raise TypeError(f"dtype: expected float32 or float64 on a GPU, got {dtype}")
     chip = _chip(device)
-    passes = passes_for(chip, cell, dtype.itemsize, batch, hidden)
+    by = read_precision(precision, dtype)
+    passes = passes_for(chip, cell, dtype.itemsize, batch, hidden, by)
     tile = passes.tile
     if tile is None:
         source, shared = source_of_steps(cell.name, dtype.itemsize), {}
     else:
         source = source_of_tile(tile)
-        values = (tile.forward_values, tile.backward_values(passes.blocks))
-        shared = {
-            name: count * tile.itemsize for name, count in zip(source.names, values, strict=True)
-        }
+        sizes = (tile.forward_bytes, tile.backward_bytes(passes.blocks))
+        shared = dict(zip(source.names, sizes, strict=True))
     registers, spilled, origin = _registers(source, passes, chip)
     recurrence = passes.step_us * steps / 1e6
     products = products_us_a_row(chip, cell, dtype.itemsize, inputs, hidden) * rows / 1e6
@@ -169,6 +172,7 @@ def plan_on_device(
         input_size=inputs,
         hidden_size=hidden,
         dtype=dtype.name,
+        precision=by,
         device=chip.name,
         arch=chip.arch,
         exchange=None if tile is None else tile.exchange,

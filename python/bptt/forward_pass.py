@@ -42,6 +42,7 @@ def forward(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
+    precision: str | None = None,
 ) -> Tape: ...
 
 
@@ -62,6 +63,7 @@ def forward(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
+    precision: str | None = None,
 ) -> StackTape: ...
 
 
@@ -81,6 +83,7 @@ def forward(
     reset: Flags | None = None,
     reverse: bool = False,
     batch_first: bool = False,
+    precision: str | None = None,
 ) -> Tape | StackTape:
     """Run a recurrent layer, or a stack of them, over sequences and record what BPTT needs.
 
@@ -137,6 +140,10 @@ def forward(
         is about the step that is run through from a state of zeros.
     batch_first : bool
         x is (B, T, I) and y (B, T, H), and so are gradients.
+    precision : {"tf32", "bfloat16", "float16"}, optional
+        Of float32 arrays on a GPU: W_s, and the states and gradients that it is multiplied by at
+        each step, are rounded to this format, and tensor cores sum their products in float32. All
+        else stays float32: docs/cuda.md. Not given, all is computed in the dtype of the arrays.
 
     Returns
     -------
@@ -160,8 +167,11 @@ def forward(
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
     if on_gpu.is_on_gpu(backend, params, x):
         on_gpu.expect_none(memory_limit=memory_limit, checkpoint_every=checkpoint_every, out=out)
-        tape: Any = on_gpu.forward(kind, params, x, state, how, backend=backend, save=save)
+        tape: Any = on_gpu.forward(
+            kind, params, x, state, how, backend=backend, save=save, precision=precision
+        )
         return tape  # type: ignore[no-any-return]
+    on_gpu.expect_on_host(precision=precision)
     if is_stack(params):
         return stacked.forward(
             kind,

@@ -55,6 +55,7 @@ def value_and_grad(
     wanted: Wanted = None,
     per_row: str | None = None,
     return_state: Literal[False] = False,
+    precision: str | None = None,
 ) -> tuple[float, Grads]: ...
 
 
@@ -84,6 +85,7 @@ def value_and_grad(
     wanted: Wanted = None,
     per_row: str | None = None,
     return_state: Literal[True],
+    precision: str | None = None,
 ) -> tuple[float, Grads, GivenState]: ...
 
 
@@ -113,6 +115,7 @@ def value_and_grad(
     reverse: bool = False,
     batch_first: bool = False,
     return_state: Literal[False] = False,
+    precision: str | None = None,
 ) -> tuple[float, StackGrads]: ...
 
 
@@ -142,6 +145,7 @@ def value_and_grad(
     reverse: bool = False,
     batch_first: bool = False,
     return_state: Literal[True],
+    precision: str | None = None,
 ) -> tuple[float, StackGrads, GivenState]: ...
 
 
@@ -170,6 +174,7 @@ def value_and_grad(
     wanted: Wanted = None,
     per_row: str | None = None,
     return_state: bool = False,
+    precision: str | None = None,
 ) -> tuple[Any, ...]:
     """The loss of a recurrent layer, or a stack of them, with a linear readout, and its gradient in
     every input.
@@ -250,6 +255,8 @@ def value_and_grad(
     return_state : bool
         Return the state after the last step of x, too, also where the loss is read before: for a
         call that goes on from there.
+    precision : {"tf32", "bfloat16", "float16"}, optional
+        Of float32 arrays on a GPU: see `forward`.
 
     Returns
     -------
@@ -300,9 +307,11 @@ def value_and_grad(
             reduction=reduction,
             state=state,
             backend=backend,
+            precision=precision,
             wanted=wanted,
             return_state=return_state,
         )
+    on_gpu.expect_on_host(precision=precision)
     if is_stack(params):
         return stacked.value_and_grad(
             kind,

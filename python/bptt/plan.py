@@ -153,6 +153,7 @@ def plan(
     memory_limit: int | None = None,
     checkpoint_every: int | None = None,
     device: None = None,
+    precision: None = None,
 ) -> Plan: ...
 
 
@@ -171,6 +172,7 @@ def plan(
     memory_limit: None = None,
     checkpoint_every: None = None,
     device: str,
+    precision: str | None = None,
 ) -> DevicePlan: ...
 
 
@@ -188,6 +190,7 @@ def plan(
     memory_limit: int | None = None,
     checkpoint_every: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
 ) -> Plan | DevicePlan:
     """How the native backend would do a call of these sizes: ``print(bptt.plan(...))``.
 
@@ -210,6 +213,8 @@ def plan(
     device : str, optional
         A GPU in place of the native backend: an architecture, as "sm_90", for which no GPU need be
         there, or "cuda" or "cuda:1" of this machine. With it only `lengths` of the keywords above.
+    precision : {"tf32", "bfloat16", "float16"}, optional
+        As `forward` takes it; only together with `device`.
 
     Returns
     -------
@@ -258,7 +263,11 @@ def plan(
             raise ValueError(
                 "output_size, threads, memory_limit, checkpoint_every: expected none with device"
             )
-        return plan_on_device(device, kind, steps, batch, rows, input_size, hidden_size, floats)
+        return plan_on_device(
+            device, kind, steps, batch, rows, input_size, hidden_size, floats, precision
+        )
+    if precision is not None:
+        raise ValueError(f"precision: expected None without device, got {precision!r}")
 
     limit, budget = read_budget(memory_limit, checkpoint_every)
     if outputs is None and (limit is not None or budget != WHOLE):

@@ -139,12 +139,51 @@ class CudaLayer {
   std::vector<T> projected, w_hh, b_hh, state, state_c, dy, dc, dlast, dlast_c;
 };
 
+// The same in double.
+inline Written<double> widened(const Written<float>& of) {
+  const auto wide = [](const std::vector<float>& v) {
+    return std::vector<double>(v.begin(), v.end());
+  };
+  return {wide(of.y),     wide(of.c),      wide(of.saved),
+          wide(of.delta), wide(of.dstate), wide(of.dstate_c)};
+}
+
+// --- Formats -----------------------------------------------------------------------------------
+
+enum class Format { exact, bf16, f16, tf32 };
+inline constexpr const char* kFormats[] = {"exact", "bf16", "f16", "tf32"};
+
+// The nearest value that a format has: of two that are as near the even one, in tf32 the larger.
+inline double nearest(Format format, double v) {
+  if (format == Format::exact || v == 0 || !std::isfinite(v)) return v;
+  const int bits = format == Format::bf16 ? 8 : 11, least = format == Format::f16 ? -14 : -126;
+  const double spacing = std::ldexp(1.0, std::max(std::ilogb(v), least) - bits + 1);
+  const double count = v / spacing;
+  const double near = (format == Format::tf32 ? std::round(count) : std::nearbyint(count));
+  const double most = format == Format::f16 ? 65504.0 : std::numeric_limits<float>::max();
+  return std::fabs(near * spacing) > most ? std::copysign(HUGE_VAL, v) : near * spacing;
+}
+
 // --- Plain loops -------------------------------------------------------------------------------
 
+// With a format, W_hh and what it multiplies are rounded to it. With `follow`, what others made of
+// the layer, each step begins with what they have written, so that it differs from theirs by the
+// errors of one step alone: no value of theirs is rounded to one neighbour here and to another
+// there.
 class PlainLoops {
  public:
-  explicit PlainLoops(const CudaLayer<double>& layer)
-      : l_(layer), s_(layer.shape), H_(s_.hidden), G_(s_.gates()), out_(layer.unwritten()) {}
+  explicit PlainLoops(const CudaLayer<double>& layer, Format format = Format::exact,
+                      const Written<double>* follow = nullptr)
+      : l_(layer),
+        s_(layer.shape),
+        H_(s_.hidden),
+        G_(s_.gates()),
+        format_(format),
+        w_hh_(layer.w_hh),
+        out_(layer.unwritten()),
+        seen_(follow ? *follow : out_) {
+    for (double& w : w_hh_) w = nearest(format, w);
+  }
 
   Written<double> run() {
     for (Index t = 0; t < s_.steps; ++t) {
@@ -173,7 +212,8 @@ class PlainLoops {
         i[g] = at(l_.projected, (row * G_ + g) * H_ + h);
         r[g] = l_.b_hh.empty() ? 0 : at(l_.b_hh, g * H_ + h);
         for (Index k = 0; k < H_; ++k) {
-          r[g] += at(l_.w_hh, (g * H_ + h) * H_ + k) * before(out_.y, l_.state, t, b, k);
+          r[g] += at(w_hh_, (g * H_ + h) * H_ + k) *
+                  nearest(format_, before(seen_.y, l_.state, t, b, k));
         }
       }
       const auto save = [&](Index plane, double v) {
@@ -187,7 +227,7 @@ class PlainLoops {
         case CudaCell::lstm: {
           const double in = sigma(i[0] + r[0]), f = sigma(i[1] + r[1]);
           const double g = std::tanh(i[2] + r[2]), o = sigma(i[3] + r[3]);
-          const double c = f * before(out_.c, l_.state_c, t, b, h) + in * g;
+          const double c = f * before(seen_.c, l_.state_c, t, b, h) + in * g;
           at(out_.c, row * H_ + h) = c;
           s = o * std::tanh(c);
           save(0, in), save(1, f), save(2, g), save(3, o);
@@ -196,7 +236,7 @@ class PlainLoops {
         case CudaCell::gru: {
           const double reset = sigma(i[0] + r[0]), z = sigma(i[1] + r[1]);
           const double n = std::tanh(i[2] + reset * r[2]);
-          s = (1 - z) * n + z * before(out_.y, l_.state, t, b, h);
+          s = (1 - z) * n + z * before(seen_.y, l_.state, t, b, h);
           save(0, reset), save(1, z), save(2, n), save(3, r[2]);
         }
       }
@@ -224,8 +264,8 @@ class PlainLoops {
     const Index row = l_.at(t) + b, D = s_.deltas();
     Vector direct(static_cast<Size>(H_));
     for (Index h = 0; h < H_; ++h) {
-      const double d = at(ds, h) + at(l_.dy, row * H_ + h), s = at(out_.y, row * H_ + h);
-      const auto saved = [&](Index plane) { return at(out_.saved, (row * 4 + plane) * H_ + h); };
+      const double d = at(ds, h) + at(l_.dy, row * H_ + h), s = at(seen_.y, row * H_ + h);
+      const auto saved = [&](Index plane) { return at(seen_.saved, (row * 4 + plane) * H_ + h); };
       const auto delta = [&](Index g) -> double& { return at(out_.delta, (row * D + g) * H_ + h); };
       switch (s_.cell) {
         case CudaCell::linear: delta(0) = d; break;
@@ -233,10 +273,10 @@ class PlainLoops {
         case CudaCell::relu: delta(0) = s > 0 ? d : 0; break;
         case CudaCell::lstm: {
           const double i = saved(0), f = saved(1), g = saved(2), o = saved(3);
-          const double tanh_c = std::tanh(at(out_.c, row * H_ + h));
+          const double tanh_c = std::tanh(at(seen_.c, row * H_ + h));
           const double all = at(dc, h) + given(l_.dc, row * H_ + h) + d * o * (1 - tanh_c * tanh_c);
           delta(0) = all * g * i * (1 - i);
-          delta(1) = all * before(out_.c, l_.state_c, t, b, h) * f * (1 - f);
+          delta(1) = all * before(seen_.c, l_.state_c, t, b, h) * f * (1 - f);
           delta(2) = all * i * (1 - g * g);
           delta(3) = d * tanh_c * o * (1 - o);
           at(dc, h) = all * f;
@@ -246,7 +286,7 @@ class PlainLoops {
           const double r = saved(0), z = saved(1), n = saved(2), h_n = saved(3);
           const double da_n = d * (1 - z) * (1 - n * n);
           delta(0) = da_n * h_n * r * (1 - r);
-          delta(1) = d * (before(out_.y, l_.state, t, b, h) - n) * z * (1 - z);
+          delta(1) = d * (before(seen_.y, l_.state, t, b, h) - n) * z * (1 - z);
           delta(2) = da_n, delta(3) = r * da_n;
           at(direct, h) = z * d;
         }
@@ -257,7 +297,8 @@ class PlainLoops {
       for (Index g = 0; g < G_; ++g) {
         const Index plane = D > G_ && g == G_ - 1 ? G_ : g;
         for (Index h = 0; h < H_; ++h) {
-          sum += at(l_.w_hh, (g * H_ + h) * H_ + k) * at(out_.delta, (row * D + plane) * H_ + h);
+          sum += at(w_hh_, (g * H_ + h) * H_ + k) *
+                 nearest(format_, at(seen_.delta, (row * D + plane) * H_ + h));
         }
       }
       at(ds, k) = sum;
@@ -267,7 +308,10 @@ class PlainLoops {
   const CudaLayer<double>& l_;
   const LayerShape& s_;
   const Index H_, G_;
+  const Format format_;
+  Vector w_hh_;
   Written<double> out_;
+  const Written<double>& seen_;
 };
 
 // --- Kernels -----------------------------------------------------------------------------------

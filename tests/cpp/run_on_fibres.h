@@ -4,6 +4,8 @@
 #include "cuda_layer.h"
 #include "fibres/words.h"
 
+#include "cuda_mma.h"
+
 #include "cuda/hold_backward.cuh"
 #include "cuda/hold_forward.cuh"
 #include "cuda/step.cuh"
@@ -17,20 +19,19 @@ Ran<T> run_held(const CudaLayer<T>& layer, const Schedule& schedule) {
   const int blocks = up(layer.shape.hidden, Tile::kUnits),
             groups = up(layer.shape.batch, Tile::kRows);
   fibres::Launch launch{groups * blocks, Tile::kThreads, blocks, 0, schedule.seed, nullptr};
-  const auto bytes = [](int values) { return static_cast<Size>(values) * sizeof(T); };
   std::vector<unsigned> counters(static_cast<Size>(groups));
 
   const cuda::ForwardPass<T> forward = layer.forward(ran.written);
-  launch.shared_bytes = bytes(Tile::forward_values());
+  launch.shared_bytes = cuda::forward_bytes<Tile>();
   launch.without = schedule.without_forward;
   ran.forward =
       fibres::launch(launch, [&] { cuda::hold_forward<Tile>(forward, blocks, counters.data()); });
 
   const cuda::BackwardPass<T> backward = layer.backward(ran.written);
-  launch.shared_bytes = bytes(Tile::backward_values(blocks));
+  launch.shared_bytes = static_cast<Size>(cuda::backward_bytes<Tile>(blocks));
   launch.without = schedule.without_backward;
   std::fill(counters.begin(), counters.end(), 0);
-  std::vector<T> exchange(static_cast<Size>(groups * Tile::backward_exchange(blocks)),
+  std::vector<T> exchange(static_cast<Size>(groups * cuda::backward_exchange<Tile>(blocks)),
                           std::numeric_limits<T>::quiet_NaN());
   ran.backward = fibres::launch(launch, [&] {
     cuda::hold_backward<Tile>(backward, blocks, counters.data(), exchange.data());
@@ -84,6 +85,13 @@ Ran<T> run(const CudaLayer<T>& layer, Way way, const Schedule& schedule = {}) {
     case CudaCell::lstm: return run_cell<T, cuda::Lstm<T>>(layer, way, schedule);
     default: return run_cell<T, cuda::Gru<T>>(layer, way, schedule);
   }
+}
+
+inline Ran<float> run_mma(const CudaLayer<float>& layer, Way way, const Schedule& schedule = {}) {
+  Ran<float> ran;
+  with_mma_tile(layer.shape.cell, way,
+                [&]<class Tile> { ran = run_held<float, Tile>(layer, schedule); });
+  return ran;
 }
 
 }  // namespace bptt::test

@@ -91,27 +91,26 @@ class Held {
       : blocks_(up(shape.hidden, Tile::kUnits)),
         groups_(up(shape.batch, Tile::kRows)),
         counters_(static_cast<Size>(groups_)),
-        exchange_(static_cast<Size>(groups_ * Tile::backward_exchange(blocks_))) {}
+        exchange_(static_cast<Size>(groups_ * cuda::backward_exchange<Tile>(blocks_))) {}
 
   bool empty() const { return groups_ == 0; }
   int blocks() const { return blocks_ * groups_; }
 
   void forward(const cuda::ForwardPass<T>& pass) {
-    launch_on_device(launch(Tile::forward_values()), forward_kernel<Tile>, pass, blocks_,
+    launch_on_device(launch(cuda::forward_bytes<Tile>()), forward_kernel<Tile>, pass, blocks_,
                      counters());
   }
   void backward(const cuda::BackwardPass<T>& pass) {
-    launch_on_device(launch(Tile::backward_values(blocks_)), backward_kernel<Tile>, pass, blocks_,
-                     counters(), memory_.of(exchange_));
+    launch_on_device(launch(cuda::backward_bytes<Tile>(blocks_)), backward_kernel<Tile>, pass,
+                     blocks_, counters(), memory_.of(exchange_));
   }
 
  private:
   static int up(Index n, Index by) { return static_cast<int>((n + by - 1) / by); }
 
-  DeviceLaunch launch(int values) const {
+  DeviceLaunch launch(int bytes) const {
     constexpr bool kGrid = Tile::Exchange::kThroughL2, kCluster = Tile::Exchange::kPeers && !kGrid;
-    return {blocks(), Tile::kThreads, kCluster ? blocks_ : 1, kGrid,
-            static_cast<Size>(values) * sizeof(T)};
+    return {blocks(), Tile::kThreads, kCluster ? blocks_ : 1, kGrid, static_cast<Size>(bytes)};
   }
   unsigned* counters() {
     unsigned* const device = memory_.of(counters_);
@@ -188,6 +187,14 @@ Ran<double> run(const CudaLayer<double>& layer, Way way) {
   return ran;
 }
 
+Ran<float> run_mma(const CudaLayer<float>& layer, Way way) {
+  Ran<float> ran{layer.unwritten(), {}, {}};
+  DevicePasses<float> passes(layer, ran.written);
+  with_mma_tile(layer.shape.cell, way, [&]<class Tile> { run_held<float, Tile>(layer, passes); });
+  passes.fetch(ran.written);
+  return ran;
+}
+
 int compute_capability() {
   int major = 0, minor = 0;
   BPTT_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
@@ -202,6 +209,13 @@ void every_pair_of_sizes_cells_and_ways() {
     return run(layer, way);
   };
   check_every_pair(on_device, has);
+}
+
+void every_pair_by_tensor_cores() {
+  const auto on_device = [](const CudaLayer<float>& layer, Way way, const Schedule&) {
+    return run_mma(layer, way);
+  };
+  check_every_pair_of_mma(on_device, has);
 }
 
 void the_same_bits_twice() {
@@ -283,6 +297,12 @@ void print_steps_of() {
                                                                shape(batch, 256));
     }
   }
+  using cuda::Bf16, cuda::MmaTile, cuda::Tf32;
+  if (has(Way::cluster)) {
+    const LayerShape wide = shape(16, 256);
+    print_steps<MmaTile<Tf32, Cell, Cluster, 16, 256, 256, 8, 16, 16>>("tf32", "cluster", wide);
+    print_steps<MmaTile<Bf16, Cell, Cluster, 32, 256, 256, 8, 16, 16>>("bf16", "cluster", wide);
+  }
   // All groups have to run at the same time: 8 of 16 blocks, or 1 of 128.
   print_steps<Tile<float, Cell, Grid, 32, 256, 256, 2>>("float32", "grid", shape(16, 256));
   print_steps<Tile<float, Cell, Grid, 16, 512, 256, 8>>("float32", "grid", shape(16, 512));
@@ -303,6 +323,7 @@ int main(int argc, char** argv) {
   if (stage == "tests") {
     return run_tests(
         {{"every pair of sizes, cells and ways of exchange", every_pair_of_sizes_cells_and_ways},
+         {"the same by tensor cores", every_pair_by_tensor_cores},
          {"the same bits twice", the_same_bits_twice}});
   } else if (stage == "barriers") {
     print_barriers();

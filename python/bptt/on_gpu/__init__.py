@@ -4,10 +4,18 @@ On the stream of the library that owns the arrays, into new arrays of it; see do
 the functions' keywords is for arrays of the host alone is an error here.
 """
 
-from .concerned import expect_none, is_on_gpu
+from .concerned import expect_none, expect_on_host, is_on_gpu
 from .forward_pass import forward
 from .gradient import value_and_grad
 from .stack_tape import GpuStackTape
 from .tape import GpuTape
 
-__all__ = ["GpuStackTape", "GpuTape", "expect_none", "forward", "is_on_gpu", "value_and_grad"]
+__all__ = [
+    "GpuStackTape",
+    "GpuTape",
+    "expect_none",
+    "expect_on_host",
+    "forward",
+    "is_on_gpu",
+    "value_and_grad",
+]

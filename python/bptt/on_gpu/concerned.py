@@ -9,7 +9,7 @@ from ..array_libraries import Place, place_of
 from ..params import Params
 from ..stack import is_stack
 
-__all__ = ["expect_none", "is_on_gpu", "place_for"]
+__all__ = ["expect_none", "expect_on_host", "is_on_gpu", "place_for"]
 
 
 def is_on_gpu(backend: object, params: object, x: object) -> bool:
@@ -50,3 +50,13 @@ def expect_none(**given: object) -> None:
     for name, value in given.items():
         if value is not None and value is not False:
             raise ValueError(f"{name}: not for arrays on a GPU yet, got {value!r}")
+
+
+def expect_on_host(**given: object) -> None:
+    """Raise ValueError if one of these keywords was given with arrays of the host."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}: for arrays on a GPU alone, those of the host are computed in their own "
+                f"dtype; got {value!r}"
+            )

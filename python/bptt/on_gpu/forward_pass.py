@@ -27,12 +27,13 @@ def forward(
     *,
     backend: object,
     save: object,
+    precision: object,
 ) -> GpuTape | GpuStackTape:
     """``bptt.forward``; the other keywords are for the host alone."""
     kept = checks.choice("save", save, SAVE)
     if is_stack(params):
-        return _of_stack(cell, params, x, state, how, backend, kept)
-    layer, rows = read_layer(cell, params, x, state, how, backend)
+        return _of_stack(cell, params, x, state, how, backend, precision, kept)
+    layer, rows = read_layer(cell, params, x, state, how, backend, precision)
     with layer.place.library.on(layer.place.device):
         record = run_forward(layer, save=kept == "gates")
     return GpuTape(layer, rows, record, kept)
@@ -45,9 +46,11 @@ def _of_stack(
     state: object,
     how: Mapping[str, object],
     backend: object,
+    precision: object,
     kept: str,
 ) -> GpuStackTape:
-    stack, lowest, given, rows = read_layers(cell, params, x, state, how, backend)
+    read = read_layers(cell, params, x, state, how, backend, precision)
+    stack, lowest, given, rows = read
     with lowest.place.library.on(lowest.place.device):
         runner = Runner(lowest, rows, stack)
         passes = list(runner.run(stack, given, [kept == "gates"] * len(stack.layers)))

@@ -36,6 +36,7 @@ def value_and_grad(
     reduction: object,
     state: object,
     backend: object,
+    precision: object,
     wanted: Wanted,
     return_state: object,
 ) -> tuple[Any, ...]:
@@ -54,10 +55,11 @@ def value_and_grad(
             described=described,
             state=state,
             backend=backend,
+            precision=precision,
             wanted=wanted,
             return_state=return_state,
         )
-    layer, rows = read_layer(cell, params, x, state, how, backend)
+    layer, rows = read_layer(cell, params, x, state, how, backend, precision)
     if layer.params.w_ho is None:
         raise ValueError("params: value_and_grad needs the readout weights w_ho, got None")
     names = read_wanted(wanted, readout=True)
@@ -87,11 +89,13 @@ def _of_stack(
     described: tuple[object, ...],
     state: object,
     backend: object,
+    precision: object,
     wanted: Wanted,
     return_state: object,
 ) -> tuple[Any, ...]:
     """`value_and_grad` of a list of layers: all of them forward, the readout, and back."""
-    stack, lowest, given, rows = read_layers(cell, params, x, state, how, backend)
+    read = read_layers(cell, params, x, state, how, backend, precision)
+    stack, lowest, given, rows = read
     expect_readout(stack, "value_and_grad")
     options: dict[str, Any] = {"per_row": None, "accumulate": False, "readout": True}
     asked = read_asked(stack, rows.map, wanted=wanted, **options)

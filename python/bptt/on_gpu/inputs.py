@@ -8,7 +8,7 @@ from typing import Any
 from .. import checks
 from ..array_libraries import Place, read_float_array
 from ..backends import REGISTRY, require_cuda
-from ..backends.cuda import CELLS, DeviceLayer, Launcher
+from ..backends.cuda import CELLS, DeviceLayer, Launcher, passes_for, read_precision
 from ..cells import Cell
 from ..params import Params
 from ..row_map import dense_rows
@@ -28,6 +28,7 @@ def read_layer(
     state: object,
     how: Mapping[str, object],
     backend: object,
+    precision: object,
 ) -> tuple[DeviceLayer, DeviceRows]:
     """Check parameters, x and the state, and lay them out as a layer has them.
 
@@ -43,6 +44,7 @@ def read_layer(
     place, launcher = _where(cell, params, x, backend)
     with place.library.on(place.device):
         params = params.readable_at(place, cell)
+    by = _read_precision(cell, params, place, launcher, precision)
     x, rows = _read_rows(params, x, place, how)
     shape = (rows.map.batch, params.hidden_size)
     with place.library.on(place.device):
@@ -56,6 +58,7 @@ def read_layer(
             rows.gather_state(given),
             rows.steps,
             rows.map.offsets,
+            by,
         )
     return layer, rows
 
@@ -67,6 +70,7 @@ def read_layers(
     state: object,
     how: Mapping[str, object],
     backend: object,
+    precision: object,
 ) -> tuple[Stack, DeviceLayer, tuple[Any, ...], DeviceRows]:
     """The same of a list of layers: these, the lowest as it gets x but without a state, the states
     (L*D, B, H) of all, and the rows."""
@@ -74,6 +78,7 @@ def read_layers(
     place, launcher = _where(cell, bottom, x, backend)
     with place.library.on(place.device):
         stack = read_stack(params, cell, place)
+    by = _read_precision(cell, stack.bottom, place, launcher, precision)
     x, rows = _read_rows(stack.bottom, x, place, how)
     shape = (len(stack.directions), rows.map.batch, stack.hidden_size)
     with place.library.on(place.device):
@@ -87,6 +92,7 @@ def read_layers(
             (),
             rows.steps,
             rows.map.offsets,
+            by,
         )
     return stack, lowest, given, rows
 
@@ -105,6 +111,17 @@ def _where(cell: Cell, params: Params, x: object, backend: object) -> tuple[Plac
     if cell.name not in CELLS:
         raise TypeError(f"backend 'cuda' does not compute cell {cell.name!r}")
     return place, launcher
+
+
+def _read_precision(
+    cell: Cell, params: Params, place: Place, launcher: Launcher, precision: object
+) -> str | None:
+    """What the products of a step are rounded to: ValueError if no kernel holds them so."""
+    by = read_precision(precision, params.dtype)
+    if by is not None:
+        chip, itemsize = launcher.chip(place.device), params.dtype.itemsize
+        passes_for(chip, cell, itemsize, 1, params.hidden_size, by)
+    return by
 
 
 def _read_rows(

@@ -42,6 +42,7 @@ class GpuStackTape(Releasing):
         y = runner.rows.scatter(runner.y(passes[-1]))
         self._ran: _Ran | None = _Ran(runner, stack, passes, y)
         self._cell, self._place, self._save = runner.lowest.cell, runner.lowest.place, save
+        self._precision = runner.lowest.precision
 
     @property
     def y(self) -> Any:
@@ -74,6 +75,11 @@ class GpuStackTape(Releasing):
     def backend(self) -> str:
         """ "cuda" """
         return "cuda"
+
+    @property
+    def precision(self) -> str | None:
+        """What the products of a step were rounded to, as `forward` was asked; None: nothing."""
+        return self._precision
 
     @property
     def nbytes(self) -> int:

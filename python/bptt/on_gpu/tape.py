@@ -83,6 +83,11 @@ class GpuTape(Releasing):
         return "cuda"
 
     @property
+    def precision(self) -> str | None:
+        """What the products of a step were rounded to, as `forward` was asked; None: nothing."""
+        return self._layer.precision
+
+    @property
     def nbytes(self) -> int:
         """Bytes on the device held for `backward` beyond the caller's own arrays; 0 once
         released."""

@@ -27,10 +27,18 @@ struct Barrier {
   char order[2] = {};  // what ThreadSanitizer takes for a lock; of phases in turn
 };
 
+// 32 threads of a block that multiply together. One may be at the next product while another reads
+// what was there for the last.
+struct Warp {
+  Barrier barrier;
+  WarpOperands operands[2];
+};
+
 struct Block {
   int index;
   std::unique_ptr<unsigned char[]> shared;
   Barrier barrier;
+  std::vector<Warp> warps;
   Barrier* cluster;
   Block* peers;
   int begun = 0, ended = 0;  // threads
@@ -108,11 +116,8 @@ void switch_to(Fibre& fibre) {
   swapcontext(&state->scheduler, &fibre.context);
 }
 
-void reach(Barrier& barrier, Place place) {
-  if (!is_there(place)) return;
+void wait_at(Barrier& barrier, Place place) {
   Fibre& fibre = *state->running;
-  [[maybe_unused]] char* const order = &barrier.order[barrier.phase % 2];
-  BPTT_TSAN(__tsan_release(order);)
   if (++barrier.arrived == barrier.expected) {
     barrier.arrived = 0;
     ++barrier.phase;
@@ -121,6 +126,13 @@ void reach(Barrier& barrier, Place place) {
     switch_to_scheduler();
     fibre.barrier = nullptr;
   }
+}
+
+void reach(Barrier& barrier, Place place) {
+  if (!is_there(place)) return;
+  [[maybe_unused]] char* const order = &barrier.order[barrier.phase % 2];
+  BPTT_TSAN(__tsan_release(order);)
+  wait_at(barrier, place);
   BPTT_TSAN(__tsan_acquire(order);)
 }
 
@@ -147,6 +159,8 @@ void prepare() {
     block.shared.reset(new unsigned char[launch.shared_bytes + 1]);
     std::memset(block.shared.get(), 0xff, launch.shared_bytes);
     block.barrier.expected = launch.threads;
+    block.warps.resize(static_cast<std::size_t>(launch.threads + 31) / 32);
+    for (Warp& warp : block.warps) warp.barrier.expected = 32;
     block.cluster = &state->clusters[static_cast<std::size_t>(b / launch.cluster)];
     block.peers = &state->blocks[static_cast<std::size_t>(b / launch.cluster * launch.cluster)];
     for (int i = 0; i < launch.threads; ++i, ++fibre) {
@@ -214,6 +228,15 @@ void wait_for(const unsigned* counter, unsigned value) {
   fibre.counter = counter, fibre.value = value;
   switch_to_scheduler();
   fibre.counter = nullptr;
+}
+
+const WarpOperands& operands_of_warp(const LaneOperands& mine) {
+  const Fibre& fibre = *state->running;
+  Warp& warp = fibre.block->warps[static_cast<std::size_t>(fibre.thread / 32)];
+  WarpOperands& operands = warp.operands[warp.barrier.phase % 2];
+  operands.lanes[fibre.thread % 32] = mine;
+  wait_at(warp.barrier, {"mma", __FILE__, __LINE__});
+  return operands;
 }
 
 bool is_there(Place place) {

@@ -46,6 +46,16 @@ void reach_block_barrier(Place place);
 void reach_cluster_barrier(Place place);
 // Lets others run until the counter has come so far.
 void wait_for(const unsigned* counter, unsigned value);
+// What the lanes of a warp multiply, each its part of two matrices: registers of one or two values.
+struct LaneOperands {
+  float left[4][2], right[2][2];
+};
+struct WarpOperands {
+  LaneOperands lanes[32];
+};
+// Waits until all lanes of the warp are there, each with its part; valid until they are once more.
+// Orders no memory.
+const WarpOperands& operands_of_warp(const LaneOperands& mine);
 // Whether the word is there: false of the one that `Launch::without` names.
 bool is_there(Place place);
 

@@ -33,6 +33,8 @@ class Chip:
         The clock of a multiprocessor.
     fma32, fma64 : int
         Fused multiply-adds of a multiprocessor in a cycle.
+    mma16 : int
+        The same of its tensor cores, in bfloat16 and float16; half as many in tf32.
     """
 
     name: str
@@ -44,24 +46,28 @@ class Chip:
     ghz: float
     fma32: int
     fma64: int
+    mma16: int
 
 
-def _kind(card: str, arch: str, kib: int, multiprocessors: int, ghz: float, fma64: int) -> Chip:
+def _kind(
+    card: str, arch: str, kib: int, multiprocessors: int, ghz: float, fma64: int, mma16: int
+) -> Chip:
     number = int(arch[3:])
     most = 1 if number < 90 else 16 if number < 120 else 8
     fma32 = 64 if number == 80 else 128
-    return Chip(card, arch, kib * 1024, multiprocessors, most, True, ghz, fma32, fma64)
+    return Chip(card, arch, kib * 1024, multiprocessors, most, True, ghz, fma32, fma64, mma16)
 
 
 CHIPS = {
     chip.arch: chip
     for chip in (
-        _kind("A100", "sm_80", 163, 108, 1.41, 32),
-        _kind("RTX A6000", "sm_86", 99, 84, 1.80, 2),
-        _kind("L40", "sm_89", 99, 142, 2.49, 2),
-        _kind("H100 SXM", "sm_90", 227, 132, 1.98, 64),
-        _kind("B200", "sm_100", 227, 148, 1.97, 64),
-        _kind("RTX 5090", "sm_120", 99, 170, 2.41, 2),
+        _kind("A100", "sm_80", 163, 108, 1.41, 32, 1024),
+        _kind("RTX A6000", "sm_86", 99, 84, 1.80, 2, 512),
+        _kind("L40", "sm_89", 99, 142, 2.49, 2, 256),
+        _kind("H100 SXM", "sm_90", 227, 132, 1.98, 64, 2048),
+        # Of mma.sync; twice as many take instructions that only its kind has.
+        _kind("B200", "sm_100", 227, 148, 1.97, 64, 2048),
+        _kind("RTX 5090", "sm_120", 99, 170, 2.41, 2, 256),
     )
 }
 

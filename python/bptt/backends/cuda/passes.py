@@ -23,7 +23,7 @@ from .chips import Chip
 from .launching import Launch, Launcher
 from .planning import DevicePasses, passes_for
 from .source import source_of_steps, source_of_tile
-from .tiles import THREADS, Tile
+from .tiles import THREADS, Cut
 
 __all__ = ["DeviceLayer", "DeviceRecord", "Gradients", "backward", "forward"]
 
@@ -43,6 +43,9 @@ class DeviceLayer:
     steps : int
     offsets : (T + 1,) int64 of the host, or None
         How many rows there are before each step; None if all steps have B.
+    precision : str or None
+        What the operands of W_s S and its adjoint are rounded to, a name of `FORMATS`; None: those
+        of the arrays.
     """
 
     place: Place
@@ -53,6 +56,7 @@ class DeviceLayer:
     state: tuple[Any, ...]
     steps: int
     offsets: Array | None
+    precision: str | None = None
 
     def without_arrays(self) -> DeviceLayer:
         """What is left to be named once nothing runs through it any more."""
@@ -82,7 +86,7 @@ class DeviceLayer:
     @cached_property
     def passes(self) -> DevicePasses:
         itemsize = self.params.dtype.itemsize
-        return passes_for(self.chip, self.cell, itemsize, self.batch, self.hidden)
+        return passes_for(self.chip, self.cell, itemsize, self.batch, self.hidden, self.precision)
 
     @cached_property
     def before(self) -> Any:
@@ -220,16 +224,16 @@ def _two(arrays: tuple[Any, ...]) -> tuple[Any, Any]:
 # --- All steps in a launch ----------------------------------------------------------------------
 
 
-def _hold(layer: DeviceLayer, tile: Tile, name: str, arguments: list[int]) -> None:
+def _hold(layer: DeviceLayer, tile: Cut, name: str, arguments: list[int]) -> None:
     passes, library = layer.passes, layer.place.library
     if not passes.groups:
         return
     kernel = layer.launcher.kernel(source_of_tile(tile), name, layer.place.device)
     stream = library.stream(layer.place.device)
-    values, exchange = tile.forward_values, None
+    shared_bytes, exchange = tile.forward_bytes, None
     more = []
     if name == "backward":
-        values = tile.backward_values(passes.blocks)
+        shared_bytes = tile.backward_bytes(passes.blocks)
         if tile.exchange == "Grid":
             exchange = layer.empty(passes.groups_at_once * tile.exchange_values(passes.blocks))
         more = [layer.pointer(exchange)]
@@ -242,7 +246,7 @@ def _hold(layer: DeviceLayer, tile: Tile, name: str, arguments: list[int]) -> No
             THREADS,
             passes.blocks if tile.exchange == "Cluster" else 1,
             grid,
-            values * tile.itemsize,
+            shared_bytes,
         )
         where = [passes.blocks, first, layer.pointer(counters), *more]
         kernel.launch(launch, [*arguments, *where], stream)

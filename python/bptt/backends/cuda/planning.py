@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from ...cells import Cell
 from .chips import Chip
-from .tiles import Tile, tiles_for
+from .mma_tiles import MmaTile, mma_tiles_for
+from .tiles import Cut, tiles_for
 
 __all__ = ["ASSUMED", "DevicePasses", "passes_for", "products_us_a_row"]
 
@@ -22,6 +23,7 @@ ASSUMED = {
     "pointwise": 0.15,  # the equations of a step
     "launch": 4.0,  # of a kernel of a step, from one to the next
     "product": 0.5,  # of the peak, of a step's product in registers
+    "tensor cores": 0.6,  # of the peak, of a step's product by them
     "library": 0.6,  # of the peak, of a product that the array library makes
 }
 
@@ -31,7 +33,7 @@ class DevicePasses(NamedTuple):
 
     Attributes
     ----------
-    tile : Tile or None
+    tile : Cut or None
         None: step by step.
     blocks, groups : int
         Blocks of a group, and groups that share the batch; of a tile.
@@ -41,7 +43,7 @@ class DevicePasses(NamedTuple):
         Predicted microseconds of a step of the whole batch, forward and backward together.
     """
 
-    tile: Tile | None
+    tile: Cut | None
     blocks: int
     groups: int
     groups_at_once: int
@@ -49,8 +51,27 @@ class DevicePasses(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def passes_for(chip: Chip, cell: Cell, itemsize: int, batch: int, hidden: int) -> DevicePasses:
-    """The fastest of all ways, by the assumed costs."""
+def passes_for(
+    chip: Chip, cell: Cell, itemsize: int, batch: int, hidden: int, precision: str | None = None
+) -> DevicePasses:
+    """The fastest of all ways, by the assumed costs; with a precision, of those by tensor cores.
+
+    Raises
+    ------
+    ValueError
+        If no kernel holds so many units in this precision.
+    """
+    if precision is not None:
+        found = [
+            _held(chip, each, batch, hidden)
+            for each in mma_tiles_for(chip, cell, precision, hidden)
+        ]
+        if not found:
+            raise ValueError(
+                f"precision: {chip.name} cannot hold W_hh of {hidden} units of cell {cell.name!r} "
+                f"in {precision}, which there are no other kernels for; leave it out"
+            )
+        return min(found, key=lambda way: way.step_us)
     ways = [
         _held(chip, tile, batch, hidden) for tile in tiles_for(chip, cell, itemsize, hidden)
     ] or [_stepwise(chip, cell, itemsize, batch, hidden)]
@@ -66,16 +87,25 @@ def products_us_a_row(chip: Chip, cell: Cell, itemsize: int, inputs: int, hidden
     return fmas / (_fma_rate(chip, itemsize) * chip.multiprocessors * ASSUMED["library"])
 
 
-def _held(chip: Chip, tile: Tile, batch: int, hidden: int) -> DevicePasses:
+def _held(chip: Chip, tile: Cut, batch: int, hidden: int) -> DevicePasses:
     blocks, groups = tile.blocks_for(hidden), -(-batch // tile.rows)
     # A block of these threads and registers has a multiprocessor of its own.
     room = max(1, chip.multiprocessors // blocks)
     waves = -(-groups // room)
-    product = tile.gates * tile.columns * tile.units * tile.rows
-    product_us = product / (_fma_rate(chip, tile.itemsize) * ASSUMED["product"])
-    of_pass = product_us + ASSUMED[tile.exchange] + ASSUMED["pointwise"]
+    of_pass = ASSUMED[tile.exchange] + ASSUMED["pointwise"]
     at_once = room if tile.exchange == "Grid" else groups
-    return DevicePasses(tile, blocks, groups, min(groups, at_once), 2 * waves * of_pass)
+    step_us = waves * (_products_us(chip, tile) + 2 * of_pass)
+    return DevicePasses(tile, blocks, groups, min(groups, at_once), step_us)
+
+
+def _products_us(chip: Chip, tile: Cut) -> float:
+    """Of both products of a step, that of W_hh S and its adjoint."""
+    fmas = 2 * tile.slice * tile.columns * tile.rows
+    if isinstance(tile, MmaTile):
+        rate = chip.ghz * 1e3 * chip.mma16 * 2 / tile.form.itemsize
+        reading = tile.kept_bytes / (chip.ghz * 1e3 * 128)  # bytes of shared memory in a cycle
+        return fmas / (rate * ASSUMED["tensor cores"]) + reading
+    return fmas / (_fma_rate(chip, tile.itemsize) * ASSUMED["product"])
 
 
 def _stepwise(chip: Chip, cell: Cell, itemsize: int, batch: int, hidden: int) -> DevicePasses:

@@ -13,7 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from .tiles import THREADS, Tile
+from .mma_tiles import MmaTile
+from .tiles import THREADS, Cut
 
 __all__ = ["CELLS", "Source", "source_of_steps", "source_of_tile"]
 
@@ -42,8 +43,8 @@ _BACKWARD = """{{steps, batch, offsets}, hidden, w_hh, state, state_c, y, c, sav
 _TILE = f"""
 namespace bptt::cuda {{
 using T = @type;
-using Cut = Tile<T, @cell, @exchange, @units, @columns, @threads, @rows>;
-static_assert(Cut::forward_values() == @forward && Cut::backward_values(@blocks) == @backward);
+using Cut = @tile<@first, @cell, @exchange, @units, @columns, @threads, @rows@more>;
+static_assert(forward_bytes<Cut>() == @forward && backward_bytes<Cut>(@blocks) == @backward);
 
 extern "C" __global__ void __launch_bounds__(@threads, 1)
 forward({_OF_FORWARD},
@@ -106,20 +107,27 @@ class Source:
 
 
 @cache
-def source_of_tile(tile: Tile) -> Source:
+def source_of_tile(tile: Cut) -> Source:
     """Kernels ``forward`` and ``backward`` of a tile."""
+    name = _TYPES[tile.itemsize]
+    first, more = "T", ""
+    if isinstance(tile, MmaTile):
+        first, more = tile.form.name, f", {tile.ahead.held}, {tile.back.held}"
     text = _filled(
         _TILE,
-        type=_TYPES[tile.itemsize],
-        cell=_POLICIES[tile.cell].format(_TYPES[tile.itemsize]),
+        type=name,
+        tile=type(tile).__name__,
+        first=first,
+        more=more,
+        cell=_POLICIES[tile.cell].format(name),
         exchange=tile.exchange,
         units=tile.units,
         columns=tile.columns,
         threads=THREADS,
         rows=tile.rows,
         blocks=tile.blocks,
-        forward=tile.forward_values,
-        backward=tile.backward_values(tile.blocks),
+        forward=tile.forward_bytes,
+        backward=tile.backward_bytes(tile.blocks),
     )
     return Source(
         ("cuda/hold_forward.cuh", "cuda/hold_backward.cuh"), text, ("forward", "backward")

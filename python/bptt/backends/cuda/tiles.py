@@ -1,14 +1,14 @@
-"""How a layer is cut for the kernels that hold W_hh in registers, as csrc/cuda/tile.cuh has it."""
+"""How a layer is cut for the kernels that hold W_hh, as csrc/cuda/tile.cuh has it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ...cells import Cell
 from .chips import Chip
 
-__all__ = ["COLUMNS", "HELD_BYTES", "MOST_ROWS", "THREADS", "Tile", "tiles_for"]
+__all__ = ["COLUMNS", "HELD_BYTES", "MOST_ROWS", "THREADS", "Cut", "Tile", "tiles_for"]
 
 THREADS = 256
 HELD_BYTES = 512  # of a thread's weights: half of its registers
@@ -17,13 +17,14 @@ MOST_ROWS = {4: 8, 8: 4}
 COLUMNS = (64, 128, 256, 512, 1024)
 
 
-class Tile(NamedTuple):
+@dataclass(frozen=True)
+class Cut:
     """Blocks of `units` units each hold W_hh of a layer of at most `columns`.
 
     Attributes
     ----------
     itemsize : int
-        Bytes of a value, 4 or 8.
+        Bytes of a value of the arrays, 4 or 8.
     cell : str
     gates : int
     exchange : {"OneBlock", "Cluster", "Grid"}
@@ -51,16 +52,22 @@ class Tile(NamedTuple):
         return self.blocks_for(self.columns)
 
     @property
-    def forward_values(self) -> int:
-        """Values of shared memory of a block."""
-        parts = THREADS // self.units
-        return 2 * self.rows * self.columns + parts * self.rows * self._slice
+    def slice(self) -> int:
+        """Rows of W_hh of a block."""
+        return self.gates * self.units
 
-    def backward_values(self, blocks: int) -> int:
+    @property
+    def forward_bytes(self) -> int:
+        """Shared memory of a block."""
+        raise NotImplementedError
+
+    def backward_bytes(self, blocks: int) -> int:
         """The same of the pass back, of a group of so many blocks."""
-        parts = THREADS // (self.columns // 4)
-        given = 0 if self.exchange == "Grid" else 2 * blocks * self.rows * self.units
-        return self.rows * self._slice + parts * self.rows * self.columns + given
+        raise NotImplementedError
+
+    def given_bytes(self, blocks: int) -> int:
+        """Of it, where the blocks of a group leave shares of dS for each other."""
+        return 0 if self.exchange == "Grid" else 2 * blocks * self.rows * self.units * self.itemsize
 
     def exchange_values(self, blocks: int) -> int:
         """Values of global memory through which a group passes dS on."""
@@ -69,23 +76,45 @@ class Tile(NamedTuple):
     @property
     def shared_bytes(self) -> int:
         """The most that a block asks for."""
-        most = max(self.forward_values, self.backward_values(self.blocks))
-        return most * self.itemsize
+        return max(self.forward_bytes, self.backward_bytes(self.blocks))
+
+    @property
+    def about_registers(self) -> int:
+        """Of a thread, roughly."""
+        raise NotImplementedError
+
+
+class Tile(Cut):
+    """With products by fused multiply-adds, and all of W_hh in registers."""
+
+    @property
+    def forward_bytes(self) -> int:
+        """Of two copies of the states, and all shares of the sums."""
+        parts = THREADS // self.units
+        return (2 * self.rows * self.columns + parts * self.rows * self.slice) * self.itemsize
+
+    def backward_bytes(self, blocks: int) -> int:
+        """Of the deltas, all shares of the sums, and those that other blocks give."""
+        parts = THREADS // (self.columns // 4)
+        values = self.rows * self.slice + parts * self.rows * self.columns
+        return values * self.itemsize + self.given_bytes(blocks)
 
     @property
     def held_values(self) -> int:
         """Weights in the registers of a thread."""
-        return self._slice * self.columns // THREADS
+        return self.slice * self.columns // THREADS
 
     @property
     def about_registers(self) -> int:
-        """Of a thread, roughly: its weights, the sums of all rows, and some for all else."""
+        """Its weights, the sums of all rows, and some for all else."""
         values = self.held_values + self.gates * self.rows
         return min(255, values * self.itemsize // 4 + 48)
 
-    @property
-    def _slice(self) -> int:
-        return self.gates * self.units
+
+def exchanges_for(chip: Chip, blocks: int) -> list[str]:
+    """How the blocks of a group, of which there is more than one, can meet."""
+    found = ["Cluster"] if blocks <= chip.most_cluster else []
+    return found + (["Grid"] if chip.cooperative and blocks <= chip.multiprocessors else [])
 
 
 def tiles_for(chip: Chip, cell: Cell, itemsize: int, hidden: int) -> Iterator[Tile]:
@@ -96,14 +125,9 @@ def tiles_for(chip: Chip, cell: Cell, itemsize: int, hidden: int) -> Iterator[Ti
     units = columns
     while cell.gates * columns * units // THREADS * itemsize > HELD_BYTES:
         units //= 2
-    blocks = -(-hidden // units)
     # A group of one block takes a tile that has all columns in it.
-    if units == columns:
-        exchanges = ["OneBlock"]
-    else:
-        exchanges = ["Cluster"] if blocks <= chip.most_cluster else []
-        exchanges += ["Grid"] if chip.cooperative and blocks <= chip.multiprocessors else []
-    for exchange in exchanges:
+    one = units == columns
+    for exchange in ["OneBlock"] if one else exchanges_for(chip, -(-hidden // units)):
         rows = 1
         while rows <= MOST_ROWS[itemsize]:
             tile = Tile(itemsize, cell.name, cell.gates, exchange, units, columns, rows)
