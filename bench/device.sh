@@ -29,7 +29,7 @@ budget=${BPTT_DEVICE_SECONDS:-580}
 # The seconds that a stage may take at most.
 declare -A limits=(
   [facts]=60 [barriers]=60 [tests]=120 [backend]=200 [sanitizer]=300
-  [cudnn]=330 [sweep]=330 [steps]=60
+  [cudnn]=300 [sweep]=215 [steps]=60
 )
 
 build() {
