@@ -75,6 +75,7 @@ WRONG_CALLS = [
     ["info", "extra"],
     ["demo", "--out", ""],
     ["lags", "--nosuch"],
+    ["--nosuch", "lags"],
 ]
 
 
@@ -83,7 +84,7 @@ def test_wrong_call_exits_with_two(argv: list[str], capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as end:
         main(argv)
     assert end.value.code == 2
-    command = argv[0] if argv and argv[0] != "nonsense" else "[-h]"
+    command = argv[0] if argv and argv[0] in ("demo", "info", "lags") else "[-h]"
     assert f"usage: bptt {command}" in capsys.readouterr().err
 
 

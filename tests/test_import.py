@@ -183,6 +183,21 @@ except ImportError as error:
     assert "pip install numba" in error
 
 
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_a_front_end_without_its_framework_says_how_to_get_it(framework: str) -> None:
+    program = f"""
+import sys
+sys.modules["{framework}"] = None  # as if it were not installed
+try:
+    import bptt.{framework}
+except ModuleNotFoundError as error:
+    print(error.name, "|", error)
+"""
+    name, message = run(program).strip().split(" | ")
+    assert name == framework
+    assert message.endswith(f": pip install {framework}")
+
+
 # Statements before the import of bptt, and how the reason begins.
 BROKEN = {
     "numba": {

@@ -544,7 +544,14 @@ def test_half_life_of_a_linear_network_is_that_of_its_radius() -> None:
     lags = bptt.lag_gradients(
         "linear", params, x, np.zeros(3, int), loss="cross_entropy", at="last"
     )
-    assert lags.half_life() == pytest.approx(np.log(0.5) / np.log(0.8))
+    half_life = np.log(0.5) / np.log(0.8)
+    assert lags.half_life() == pytest.approx(half_life)
+    lags.norm["state"][11:] *= 1e-3
+    assert lags.half_life() < half_life * 0.9
+    assert lags.half_life(max_lag=10) == pytest.approx(half_life)
+    assert np.isnan(lags.half_life(max_lag=0))
+    with pytest.raises(ValueError, match="max_lag: "):
+        lags.half_life(max_lag=-1)
     assert lags.horizon(1.0) == 0
     assert 0 < lags.horizon(0.05) < lags.horizon(0.01)
 

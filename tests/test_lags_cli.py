@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -381,6 +382,26 @@ def test_lengths_of_the_data_are_those_of_the_sequences(tmp_path: Path) -> None:
     found = expected(tmp_path, "gru", loss="cross_entropy", lengths=lengths)
     for name, norm in found["norm"].items():
         np.testing.assert_allclose(network["lags"]["norm"][name], norm, rtol=1e-5)
+
+
+def test_half_life_of_several_lengths_is_that_of_lags_which_all_have(tmp_path: Path) -> None:
+    """Of larger ones it would tell how many sequences are long."""
+    lengths = np.where(np.arange(BATCH) < BATCH - 1, STEPS // 2, STEPS)
+    argv = saved(tmp_path, "gru", lengths=lengths)
+    assert main(["lags", *argv, "--lengths", "--out", str(tmp_path / "out")]) == 0
+    lags = bptt.LagGradients.load(_lags_alone(tmp_path))
+    shown = f"{lags.half_life(max_lag=STEPS // 2 - 1):#.3g}"
+    assert shown != f"{lags.half_life():#.3g}"
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert f"<td>{shown}</td>" in report
+    assert "end at the last lag that all have" in report
+
+
+def _lags_alone(folder: Path) -> Path:
+    """The lags that a report's results.json has of its first network, in a file of their own."""
+    found = results_of(folder / "out")["networks"][0]["lags"]
+    (folder / "lags.json").write_text(json.dumps(found))
+    return folder / "lags.json"
 
 
 @pytest.mark.parametrize(

@@ -171,3 +171,19 @@ def test_padding_that_does_not_fit_the_memory_is_refused_before(
     with pytest.raises(MemoryError, match="5 sequences that are padded to 12 steps"):
         bptt.lag_gradients("tanh", params, x, ids, loss="cross_entropy", lengths=LENGTHS)
     assert len(asked) == 1
+
+
+def test_lags_of_a_loss_at_a_step_end_there_also_with_lengths() -> None:
+    params, x, ids, state = problem("gru")
+    asked = {"state": state, "loss": "cross_entropy", "at": 2}
+    long = [b for b, length in enumerate(LENGTHS) if length > 2]
+    found = bptt.lag_gradients("gru", params, x, ids[2], lengths=LENGTHS, **asked)
+    expected = bptt.lag_gradients(
+        "gru", params, x[:3, long], ids[2, long], **{**asked, "state": state[long]}
+    )
+    np.testing.assert_array_equal(found.lags, expected.lags)
+    assert found.signal.shape == (3, 3)
+    for name, norm in expected.norm.items():
+        np.testing.assert_allclose(found.norm[name], norm, rtol=1e-10)
+    with pytest.raises(ValueError, match="max_lag: expected at most 2"):
+        bptt.lag_gradients("gru", params, x, ids[2], lengths=LENGTHS, max_lag=3, **asked)

@@ -169,7 +169,7 @@ BAD = {
     "rows": (
         ("gru", [torch.ones(5, 3), torch.ones(5, 5)], None),
         ValueError,
-        r"w_hh: expected shape \(15, 5\) to match cell 'gru'",
+        r"w_hh: expected shape \(15, 5\) for cell 'gru' with hidden_size=5, got",
     ),
     "half": (
         ("tanh", [torch.ones(5, 3).half(), torch.ones(5, 5).half()], None),

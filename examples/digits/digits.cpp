@@ -15,6 +15,8 @@
 #include <fstream>
 #include <numeric>
 #include <random>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace {
@@ -28,6 +30,7 @@ struct Digits {
 
 Digits read_digits(const char* path) {
   std::ifstream file(path);
+  if (!file) throw std::runtime_error(std::string(path) + " cannot be read");
   Digits digits;
   for (float value; file >> value;) {
     digits.pixels.push_back(value / 16);

@@ -22,7 +22,8 @@ def get_include() -> str:
 
 
 def get_library_dir() -> str:
-    """The folder of ``libbptt``; in it ``cmake`` and ``pkgconfig`` tell build systems the rest.
+    """The folder of ``libbptt``; in it ``cmake/bptt``, for CMake's ``bptt_DIR``, and ``pkgconfig``
+    tell build systems the rest.
 
     Raises
     ------

@@ -72,7 +72,7 @@ def _discard_output() -> None:
 
 
 def _read(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments of a sub-command, which knows its own usage if one of them is wrong."""
+    """The arguments of a sub-command, which tells its own usage if one of its own is wrong."""
     parser = argparse.ArgumentParser(
         prog="bptt",
         description="Back-propagation through time as compiled kernels, resolved by distance.",
@@ -81,7 +81,10 @@ def _read(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for command in _COMMANDS:
         command.add_parser(commands)
+    argv = sys.argv[1:] if argv is None else list(argv)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        commands.choices[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+        before = unknown[0] in argv[: argv.index(args.command)]
+        owner = parser if before else commands.choices[args.command]
+        owner.error(f"unrecognized arguments: {' '.join(unknown)}")
     return args

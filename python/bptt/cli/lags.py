@@ -54,8 +54,8 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
         help="resolve the gradient of a network by lag: figures and a report",
         description="Computes each term of the gradient's sum over lags, of a network of your own "
         "or of small ones that are trained first, and writes results.json, figures and "
-        "report.html. With a built-in task it takes about half a minute on two cores that do "
-        "nothing else.",
+        "report.html. With a built-in task it takes a quarter of a minute (digits) or one and a "
+        "half (adding) on two cores that do nothing else.",
     )
     _add_networks(parser)
     lags = parser.add_mutually_exclusive_group()
@@ -145,7 +145,7 @@ def _train_and_measure(task: Task | None, options: Options, run: Run, network: N
     network.seconds = time.perf_counter() - began
     horizon = network.lags.horizon()
     line = f"{network.cell:<6}  horizon {'beyond' if horizon is None else horizon:>6}   "
-    line += f"half-life {network.lags.half_life():6.3g}   measured in {network.seconds:.1f} s"
+    line += f"half-life {network.half_life:6.3g}   measured in {network.seconds:.1f} s"
     if task is not None:
         line += f", after {network.monitor.steps} steps of training, "
         line += f"{network.monitor.overhead:.1%} of it for the monitor"

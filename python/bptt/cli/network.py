@@ -169,6 +169,18 @@ class Network:
         return (self.cell, self.params.astype("float64"), self.x.astype("float64"), target)
 
     @property
+    def common_lag(self) -> int:
+        """The largest lag that all sequences with a step have."""
+        if self.lengths is None:
+            return self.steps - 1
+        return int(self.lengths[self.lengths > 0].min()) - 1
+
+    @property
+    def half_life(self) -> float:
+        """Of the gradient at the state, over lags that all sequences have."""
+        return self.lags.half_life(max_lag=self.common_lag)
+
+    @property
     def checks(self) -> list[float]:
         """`LagGradients.check` of all that was measured."""
         parts = (p for p in vars(self).values() if isinstance(p, (Moment, bptt.LagGradients)))

@@ -8,6 +8,13 @@ Modules that hold a layer are ``bptt.jax.linen.Recurrent``, ``bptt.jax.nnx.Recur
 ``bptt.jax.equinox.Recurrent``, each in a module to be imported.
 """
 
+try:
+    import jax as _jax  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    raise ModuleNotFoundError("bptt.jax needs JAX: pip install jax", name="jax") from None
+
 from .handlers import export_checks
 from .one_layer import layer
 from .weights import from_equinox, from_flax, from_nnx, to_equinox, to_flax, to_nnx

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import files, memory
-from ..checks import Array, choice, non_negative
+from ..checks import Array, choice, non_negative, size
 from ..holdings import signal_nbytes
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class LagGradients:
     loss : float or None
         None if `dy` was given.
     steps : int
-        T.
+        T; of sequences of several lengths the steps up to the last one with a loss.
     step : int or None
-        The step at which the loss is read, if it is a single one.
+        The step at which the loss is read, if it is a single one and all sequences have it.
     check : float
         ``||sum of the terms - total|| / ||total||``, all parameters of the layer as one vector: the
         accuracy that was reached. It is rounding, of the order of the dtype's eps (float32 1e-7,
@@ -167,14 +167,30 @@ class LagGradients:
         near = np.flatnonzero(error <= limit)
         return int(self.lags[near[0]]) if near.size else None
 
-    def half_life(self, of: str = "state") -> float:
+    def half_life(self, of: str = "state", max_lag: int | None = None) -> float:
         """The number of lags over which ``norm[of]`` halves, in the mean; inf if it does not fall.
 
         From the slope of a straight line that is fitted to log norm over lag by least squares.
         Norms of zero are left out; nan if fewer than two others are there.
+
+        Parameters
+        ----------
+        of : str
+            A key of `norm`.
+        max_lag : int, optional
+            The largest lag that counts. Of sequences of several lengths only the long ones have
+            large lags, so the norm falls there, whatever a sequence does: those of all end at the
+            length of the shortest - 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `of` is no key, or `max_lag` is negative or no integer.
         """
         norm = self.norm[choice("of", of, self.norm)]
         seen = norm > 0
+        if max_lag is not None:
+            seen &= self.lags <= size("max_lag", max_lag, least=0)
         if np.count_nonzero(seen) < 2:
             return math.nan
         slope = float(np.polyfit(self.lags[seen], np.log(norm[seen]), 1)[0])

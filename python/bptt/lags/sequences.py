@@ -62,7 +62,10 @@ def as_dense(given: dict[str, Any]) -> dict[str, Any]:
         weights = np.ones(rows.inner, params.dtype)
     if not weights.any():
         raise ValueError(f"at: expected a step that a sequence has, got {given['at']!r}")
-    return {**found, "target": padded(objective.target), "at": padded(weights)}
+    at = padded(weights)
+    until = slice(1 + int(np.flatnonzero(at.any(axis=1))[-1]))  # no lag comes from a later step
+    found["x"] = found["x"][until]
+    return {**found, "target": padded(objective.target)[until], "at": at[until]}
 
 
 def _longest(rows: RowMap) -> int:

@@ -6,6 +6,13 @@
 >>> y, state = bptt.torch.layer("linear", params, x, lengths=lengths)  # any cell, as a function
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError("bptt.torch needs PyTorch: pip install torch", name="torch") from None
+
 from .compiling import allow_compile
 from .gpu_use import allow_cuda
 from .modules import GRU, LSTM, RNN

@@ -123,8 +123,14 @@ def _read_weights(cell: Cell, params: object) -> tuple[Tensor | None, ...]:
     assert isinstance(w_hh, Tensor)
     _expect_shape("w_hh", w_hh, ("G*H", "H"))
     rows = cell.gates * w_hh.shape[1]
+    if w_hh.shape[0] != rows:
+        wanted = (rows, w_hh.shape[1])
+        raise ValueError(
+            f"w_hh: expected shape {wanted} for cell {cell.name!r} with hidden_size={wanted[1]}, "
+            f"got {tuple(w_hh.shape)}"
+        )
     why = f"cell {cell.name!r} and w_hh of shape {tuple(w_hh.shape)}"
-    shapes = {"w_hh": (rows, w_hh.shape[1]), "w_ih": (rows, "I"), "b_ih": (rows,), "b_hh": (rows,)}
+    shapes = {"w_ih": (rows, "I"), "b_ih": (rows,), "b_hh": (rows,)}
     for name, shape in shapes.items():
         tensor = found[name]
         if tensor is not None or name == "w_ih":

@@ -5,7 +5,6 @@ What a curve shows is drawn by `bptt.LagGradients.draw` and its like; here panel
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -114,18 +113,24 @@ def facts(results: Results) -> dict[str, Any]:
         "loss": results.data["loss"].replace("_", " "),
         "at": words.get(at, f"at step {at} (from zero)"),
         "at_one_step": at != "all",
+        "ragged": any(network.lengths is not None for network in results.networks),
         "as_trained": "after training" if trained else "as they are",
         "sampled": "" if sample is None else f", on {sample} of them drawn at random",
     }
 
 
+# Of which there is no number.
+_HALF_LIVES = {"inf": "does not fade", "nan": "-"}
+
+
 def row(network: Network, options: Options) -> dict[str, str]:
     """What the table says of a network."""
-    horizon, half_life = network.lags.horizon(TOLERANCE), network.lags.half_life()
-    norm, exponents = network.lags.norm["state"], getattr(network, "lyapunov", None)
+    horizon, half_life = network.lags.horizon(TOLERANCE), network.half_life
+    exponents = getattr(network, "lyapunov", None)
+    norm = network.lags.norm["state"][network.lags.lags <= network.common_lag]
     return {
         "horizon": "beyond all" if horizon is None else str(horizon),
-        "half_life": "does not fade" if half_life == math.inf else number(half_life),
+        "half_life": _HALF_LIVES.get(str(half_life)) or number(half_life),
         "far_over_near": number(norm[-1] / norm[0]) if norm.size and norm[0] > 0 else "-",
         "exponent": number(exponents.exponents[0]) if exponents else "-",
     }
