@@ -14,7 +14,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from itertools import groupby, product
 from typing import Any
@@ -85,7 +85,7 @@ def facts(torch: Any) -> Iterator[Figure]:
     status = bptt.backends()["cuda"]
     yield {"backend": str(status)}
     if status.available:
-        yield {"chip": require_cuda().chip(0).__dict__}
+        yield {"chip": asdict(require_cuda().chip(0))}
         for cell, hidden, batch in product(CELLS, HIDDEN, BATCHES):
             plan = bptt.plan(cell, STEPS, batch, hidden, hidden, device=DEVICE).to_dict()
             yield {"plan": plan}
