@@ -184,6 +184,20 @@ def test_a_dense_pass_copies_nothing_to_the_host_or_from_it(gpu: HostLauncher) -
     assert set(gpu.copies) == {"upload"}
 
 
+def test_an_index_is_copied_once_for_all_layers_directions_and_passes(gpu: HostLauncher) -> None:
+    call = there(call_of(NAMED["reset"], "lstm", (2, 2, 1)), of_torch)
+    tape = bptt.forward("lstm", call.layers, call.x, call.state, **call.case.options)
+    tape.backward(call.dy, call.dstate)
+    first = len(gpu.copies)
+    tape.backward(call.dy, call.dstate)
+    assert len(gpu.copies) == first, "the second way back needs nothing new"
+    gpu.copies.clear()
+    one = there(call_of(NAMED["reset"], "lstm", (2,)), of_torch)
+    tape = bptt.forward("lstm", one.layers, one.x, one.state, **one.case.options)
+    tape.backward(one.dy, one.dstate)
+    assert len(gpu.copies) == first, "layers above copy nothing"
+
+
 def test_what_cannot_be_is_an_error_that_names_the_argument(gpu: HostLauncher) -> None:
     call = call_of(NAMED["plain"], "lstm", (1, 2))
     on = there(call, of_cupy)
