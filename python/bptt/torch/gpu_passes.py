@@ -5,25 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..array_libraries import Place, place_of
 from ..backends import require_cuda
-from ..backends.cuda import CELLS, DeviceLayer, DeviceRecord
+from ..backends.cuda import CELLS, DeviceLayer, DeviceRecord, Kept
 from ..backends.cuda import backward as run_backward
 from ..backends.cuda import forward as run_forward
+from ..cells import Cell
+from ..checks import Array
 from ..layer_arguments import WEIGHTS
 from ..params import Params
-
-if TYPE_CHECKING:
-    from .passes import Direction
 
 __all__ = ["backward", "forward", "on_host"]
 
 Given = Sequence[Tensor | None]
+
+
+class Direction(Protocol):
+    """What is read of ``passes.Direction`` here."""
+
+    @property
+    def cell(self) -> Cell: ...
+    @property
+    def offsets(self) -> Array | None: ...
+    @property
+    def kept(self) -> Kept: ...
+    @property
+    def parts(self) -> int: ...
 
 
 def on_host(x: Tensor) -> bool:
