@@ -176,9 +176,13 @@ def sweep(torch: Any) -> Iterator[Figure]:
     ways = list(swept(chip))
     yield compile_ahead(chip, {source_of_tile(passes.tile) for *_, passes in ways if passes.tile})
     for sizes, of_sizes in groupby(ways, lambda way: way[:3]):
-        layer, dy = drawn_layer(torch, *sizes)
-        with layer.place.library.on(layer.place.device):
-            reference = forward(layer, save=True).history[0]
+        try:
+            layer, dy = drawn_layer(torch, *sizes)
+            with layer.place.library.on(layer.place.device):
+                reference = forward(layer, save=True).history[0]
+        except RuntimeError as error:  # the plan's own launch, or memory: other sizes may go
+            yield dict(zip(("cell", "H", "B"), sizes, strict=True)) | {"error": str(error)}
+            continue
         for *_, passes in of_sizes:
             yield timed(torch, layer, dy, passes, reference)
 
