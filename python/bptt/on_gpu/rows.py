@@ -76,6 +76,11 @@ class DeviceRows:
         self._library.put(found, self._index, array)
         return found.reshape(*self.map.shape, *more)
 
+    @property
+    def moves_state(self) -> bool:
+        """Whether `gather_state` makes new arrays."""
+        return self.map.first is not None or self.map.anew is not None
+
     def gather_state(self, state: Sequence[Any]) -> tuple[Any, ...]:
         return self._enter(state, self.map.first, self.map.anew)
 
