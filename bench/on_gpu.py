@@ -14,7 +14,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from itertools import groupby, product
 from typing import Any
@@ -85,7 +85,7 @@ def facts(torch: Any) -> Iterator[Figure]:
     status = bptt.backends()["cuda"]
     yield {"backend": str(status)}
     if status.available:
-        yield {"chip": require_cuda().chip(0).__dict__}
+        yield {"chip": asdict(require_cuda().chip(0))}
         for cell, hidden, batch in product(CELLS, HIDDEN, BATCHES):
             plan = bptt.plan(cell, STEPS, batch, hidden, hidden, device=DEVICE).to_dict()
             yield {"plan": plan}
@@ -176,9 +176,13 @@ def sweep(torch: Any) -> Iterator[Figure]:
     ways = list(swept(chip))
     yield compile_ahead(chip, {source_of_tile(passes.tile) for *_, passes in ways if passes.tile})
     for sizes, of_sizes in groupby(ways, lambda way: way[:3]):
-        layer, dy = drawn_layer(torch, *sizes)
-        with layer.place.library.on(layer.place.device):
-            reference = forward(layer, save=True).history[0]
+        try:
+            layer, dy = drawn_layer(torch, *sizes)
+            with layer.place.library.on(layer.place.device):
+                reference = forward(layer, save=True).history[0]
+        except RuntimeError as error:  # the plan's own launch, or memory: other sizes may go
+            yield dict(zip(("cell", "H", "B"), sizes, strict=True)) | {"error": str(error)}
+            continue
         for *_, passes in of_sizes:
             yield timed(torch, layer, dy, passes, reference)
 

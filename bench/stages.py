@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,39 +65,62 @@ class Stage:
 
     def run(self) -> int:
         self._write()
-        try:
-            process = subprocess.Popen(
-                self._command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                start_new_session=True,  # it may have children, which end with it
-            )
-        except OSError as error:
-            self._note(str(error))
-            return self._end(127)
-        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(process, lines), daemon=True).start()
-        while (left := self._begun + self._limit - time.monotonic()) > 0:
+        with _stopped_by_signals():
             try:
-                line = lines.get(timeout=min(left, _BETWEEN))
-            except queue.Empty:
-                line = ""
-            if line is None:
-                return self._end(process.wait())
-            if line:
-                self._note(line.rstrip("\n"))
-            if time.monotonic() - self._written > _BETWEEN:
+                process = self._start()
+            except OSError as error:
+                self._note(str(error))
+                return self._end(127)
+            try:
+                status = self._follow(process)
+                self.record["timed_out"] = status is None
+            finally:  # also if this process is told to stop
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 self._write()
-        self.record["timed_out"] = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if status is not None:
+            return self._end(status)
         self._end(TIMED_OUT)
         with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may not let go of it
             process.wait(10)
         return TIMED_OUT
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # it may have children, which end with it
+        )
+
+    def _follow(self, process: subprocess.Popen[str]) -> int | None:
+        """Note lines until the command ends; its status, or None if time is over before."""
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(process, lines), daemon=True).start()
+        closed, status = False, None
+        deadline = self._begun + self._limit
+        while (left := deadline - time.monotonic()) > 0 and (status is None or not closed):
+            wait, line = min(left, _BETWEEN), None
+            try:
+                if closed:  # it may go on without its output
+                    process.wait(wait)
+                else:
+                    line = lines.get(timeout=wait)
+                    closed = line is None
+            except subprocess.TimeoutExpired:
+                pass
+            except queue.Empty:
+                if status is not None:  # a child of it may hold its output for as long as it likes
+                    break
+            if line is not None:
+                self._note(line.rstrip("\n"))
+            status = process.poll()
+            if time.monotonic() - self._written > _BETWEEN:
+                self._write()
+        return status
 
     def summary(self) -> str:
         """A line for who waits."""
@@ -131,6 +155,26 @@ class Stage:
         new.write_text(json.dumps(self.record, indent=1) + "\n", encoding="utf-8")
         os.replace(new, self._path)
         self._written = time.monotonic()
+
+
+@contextlib.contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Within it, SIGTERM and SIGINT raise SystemExit; where this is not the main thread, which has
+    no handlers, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _read(process: subprocess.Popen[str], lines: queue.SimpleQueue[str | None]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 import types
 import warnings
 from pathlib import Path
 from typing import Any
 
+import bptt
 import pytest
-from bptt.backends.cuda import CHIPS, Launch, compiling
+from bptt.backends.cuda import CHIPS, Launch, compiling, launcher_in_use
 from bptt.backends.cuda import driver as of_driver
 from bptt.backends.cuda.chips import chip_named, chip_of
 from bptt.backends.cuda.compiling import compiled, nvrtc_missing
@@ -229,6 +232,10 @@ def test_a_chip_tells_more_than_the_table() -> None:
     assert of_capability(12, 1).fma64 == CHIPS["sm_120"].fma64
 
 
+class CUDAError(Exception):
+    """What passes for cuda-core's."""
+
+
 class Device:
     """What passes for a GPU with clusters as far as `room` has any; it notes what it is asked."""
 
@@ -237,6 +244,10 @@ class Device:
         from cuda.bindings import driver
 
         self.room, self.asked, self.allowed = room, [], []
+        self.current: list[Any] = []  # what was made the thread's, in order
+        self.compiled = 0
+        self.refusal: Exception = CUDAError("CUDA_ERROR_INVALID_CLUSTER_SIZE")
+        self.no_context: Exception | None = None
         properties = types.SimpleNamespace(
             max_shared_memory_per_block_optin=227 << 10,
             multiprocessor_count=132,
@@ -248,7 +259,7 @@ class Device:
             name="a GPU",
             compute_capability=(9, 0),
             properties=properties,
-            set_current=lambda: None,
+            set_current=self.set_current,
             default_stream="the stream",
         )
         occupancy = types.SimpleNamespace(max_active_clusters=self.max_active_clusters)
@@ -260,18 +271,35 @@ class Device:
             return (driver.CUresult.CUDA_SUCCESS,)
 
         monkeypatch.setattr(driver, "cuKernelSetAttribute", set_attribute)
+
+        def set_context(context: Any) -> Any:
+            self.current.append(context)
+            return (driver.CUresult.CUDA_SUCCESS,)
+
+        now = lambda: (driver.CUresult.CUDA_SUCCESS, "another's context")  # noqa: E731
+        monkeypatch.setattr(driver, "cuCtxGetCurrent", now)
+        monkeypatch.setattr(driver, "cuCtxSetCurrent", set_context)
         monkeypatch.setattr(core, "Device", lambda number: self.device)
         monkeypatch.setattr(core, "LaunchConfig", lambda **given: given)
         of_cubin = types.SimpleNamespace(from_cubin=lambda cubin: code)
         monkeypatch.setattr(core, "ObjectCode", of_cubin)
-        monkeypatch.setattr(of_driver, "compiled", lambda *given: compiling.Code(b"", {}))
+        monkeypatch.setattr(of_driver, "compiled", self.compile)
+
+    def set_current(self) -> None:
+        if self.no_context is not None:
+            raise self.no_context
+        self.current.append("this device")
+
+    def compile(self, text: str, arch: str) -> compiling.Code:
+        self.compiled += 1
+        return compiling.Code(b"", {})
 
     def max_active_clusters(self, config: dict[str, Any], *, stream: Any) -> int:
         assert stream == "the stream"
         assert (config["grid"], config["block"], config["shmem_size"]) == (1, 256, 227 << 10)
         self.asked.append(config["cluster"])
         if config["cluster"] not in self.room:
-            raise RuntimeError("CUDA_ERROR_INVALID_CLUSTER_SIZE")
+            raise self.refusal
         return self.room[config["cluster"]]
 
 
@@ -296,6 +324,79 @@ def test_how_large_clusters_are_is_asked_of_the_device(
         ("MAX_DYNAMIC_SHARED_SIZE_BYTES", 227 << 10),
         ("NON_PORTABLE_CLUSTER_SIZE_ALLOWED", 1),
     ]
+
+
+def in_use(monkeypatch: pytest.MonkeyPatch, launcher: DriverLauncher) -> DriverLauncher:
+    monkeypatch.setattr(launcher, "missing", lambda: None)
+    monkeypatch.setattr(launcher_in_use._Used, "launcher", launcher)
+    return launcher
+
+
+def test_to_tell_of_a_device_takes_no_context_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch, {16: 1}, has=True)
+    device.no_context = CUDAError("CUDA_ERROR_OUT_OF_MEMORY")
+    in_use(monkeypatch, DriverLauncher())
+    status = bptt.backends()["cuda"]
+    assert status.available
+    assert "a GPU (sm_90)" in status.reason
+    assert "a GPU (sm_90)" in str(bptt.info())
+    plan = bptt.plan("lstm", 8, 2, 16, 16, device="cuda:1")
+    assert (plan.device, plan.arch) == ("a GPU", "sm_90")
+    assert (device.current, device.asked) == ([], [])
+
+
+def test_a_plan_of_several_blocks_asks_once_and_leaves_the_device_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Device(monkeypatch, {16: 0, 8: 1}, has=True)
+    launcher = in_use(monkeypatch, DriverLauncher())
+    for _ in range(2):
+        assert bptt.plan("lstm", 8, 2, 512, 512, device="cuda").arch == "sm_90"
+    assert launcher.chip(0).most_cluster == 8
+    assert (device.asked, device.compiled) == ([16, 8], 1)
+    assert device.current == ["this device", "another's context"]
+
+
+def test_what_cannot_be_asked_is_an_error_and_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, chip = Device(monkeypatch, {8: 1}, has=True), DriverLauncher().chip(0)
+    device.no_context = CUDAError("CUDA_ERROR_OUT_OF_MEMORY")
+    with pytest.raises(CUDAError, match="OUT_OF_MEMORY"):
+        _ = chip.most_cluster
+    device.no_context = None
+    device.refusal = TypeError("a call that cuda-core does not know")
+    with pytest.raises(TypeError, match="does not know"):
+        _ = chip.most_cluster
+    assert device.current == ["this device", "another's context"]
+    device.refusal = CUDAError("CUDA_ERROR_INVALID_CLUSTER_SIZE")
+    assert chip.most_cluster == 8
+
+
+def test_threads_ask_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, launcher = Device(monkeypatch, {16: 1}, has=True), DriverLauncher()
+    compile_, read = device.compile, []
+
+    def slow(*given: str) -> compiling.Code:
+        time.sleep(0.05)
+        return compile_(*given)
+
+    monkeypatch.setattr(of_driver, "compiled", slow)
+    ask = lambda: read.append(launcher.chip(0).most_cluster)  # noqa: E731
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (read, device.compiled) == ([16] * 4, 1)
+
+
+def test_a_driver_that_fails_is_told_and_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = in_use(monkeypatch, DriverLauncher())
+
+    def fails() -> str:
+        raise CUDAError("CUDA_ERROR_UNKNOWN")
+
+    monkeypatch.setattr(launcher, "description", fails)
+    assert str(bptt.backends()["cuda"]) == "not available: CUDA_ERROR_UNKNOWN"
 
 
 def test_a_device_without_clusters_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

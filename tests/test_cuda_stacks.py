@@ -148,12 +148,23 @@ def test_a_tape_without_gates_holds_less_and_has_the_same_gradients(gpu: HostLau
     rows = sum(call.case.of_row)
     saved = bptt.CELLS["gru"].saved * rows * H * 8
     assert tapes[0].nbytes - tapes[1].nbytes == 3 * saved
-    # x moved, and turned; y of both, read by the one above, and y for the caller; states.
+    # x moved, and turned; y of both, read by the one above, and y for the caller; states, those
+    # at the beginning in the order of the layer's rows.
     width = call.x.shape[2]
-    assert tapes[1].nbytes == 8 * (rows * (2 * width + 3 * H + 2 * H) + 7 * 5 * H + 3 * 5 * H)
+    assert tapes[1].nbytes == 8 * (rows * (2 * width + 3 * H + 2 * H) + 7 * 5 * H + 2 * 3 * 5 * H)
     first, second = (arrays_of(tape.backward(call.dy, call.dstate)) for tape in tapes)
     for name, array in first.items():
         np.testing.assert_array_equal(array, second[name])
+
+
+def test_a_tape_counts_the_zeros_that_it_begins_with(gpu: HostLauncher) -> None:
+    call = there(call_of(NAMED["plain"], "lstm", (1, 2)), of_torch)
+    for layers, directions, state in (
+        (call.layers, 3, call.state),
+        (call.layers[0], 1, tuple(part[0] for part in call.state)),
+    ):
+        given, made = (bptt.forward("lstm", layers, call.x, s).nbytes for s in (state, None))
+        assert made - given == 8 * directions * 2 * call.x.shape[1] * H
 
 
 def test_gradients_come_in_at_either_end(gpu: HostLauncher) -> None:
@@ -184,6 +195,20 @@ def test_a_dense_pass_copies_nothing_to_the_host_or_from_it(gpu: HostLauncher) -
     assert set(gpu.copies) == {"upload"}
 
 
+def test_an_index_is_copied_once_for_all_layers_directions_and_passes(gpu: HostLauncher) -> None:
+    call = there(call_of(NAMED["reset"], "lstm", (2, 2, 1)), of_torch)
+    tape = bptt.forward("lstm", call.layers, call.x, call.state, **call.case.options)
+    tape.backward(call.dy, call.dstate)
+    first = len(gpu.copies)
+    tape.backward(call.dy, call.dstate)
+    assert len(gpu.copies) == first, "the second way back needs nothing new"
+    gpu.copies.clear()
+    one = there(call_of(NAMED["reset"], "lstm", (2,)), of_torch)
+    tape = bptt.forward("lstm", one.layers, one.x, one.state, **one.case.options)
+    tape.backward(one.dy, one.dstate)
+    assert len(gpu.copies) == first, "layers above copy nothing"
+
+
 def test_what_cannot_be_is_an_error_that_names_the_argument(gpu: HostLauncher) -> None:
     call = call_of(NAMED["plain"], "lstm", (1, 2))
     on = there(call, of_cupy)
@@ -191,7 +216,7 @@ def test_what_cannot_be_is_an_error_that_names_the_argument(gpu: HostLauncher) -
     def forward(layers: Any, x: Any = on.x, state: Any = None, **options: Any) -> Any:
         return bptt.forward("lstm", layers, x, state, **options)
 
-    with pytest.raises(ValueError, match=r"params\[1\]\[1\]: params: expected arrays on cuda:0"):
+    with pytest.raises(ValueError, match=r"^params\[1\]\[1\]: expected arrays on cuda:0"):
         forward([on.layers[0], (on.layers[1][0], call.layers[1][1])])
     with pytest.raises(ValueError, match=r"x: .*on cuda:0 \(cupy\) as params are, got one on the"):
         forward(on.layers, call.x)
@@ -209,6 +234,8 @@ def test_what_cannot_be_is_an_error_that_names_the_argument(gpu: HostLauncher) -
         tape.backward(on.dy[..., :H])
     with pytest.raises(ValueError, match="dy, dstate: expected at least one"):
         tape.backward()
+    with pytest.raises(TypeError, match=r"dstate\[1\]: expected an array on cuda:0 .*got NoneType"):
+        tape.backward(dstate=(on.state[0], None))
     with pytest.raises(ValueError, match="dc: expected None, as params are a stack"):
         tape.backward(on.dy, dc=on.dy)
     with pytest.raises(ValueError, match="per_row: not for arrays on a GPU"):
@@ -226,3 +253,6 @@ def test_what_cannot_be_is_an_error_that_names_the_argument(gpu: HostLauncher) -
     without = [bptt.Params(on.layers[0].w_ih, on.layers[0].w_hh)]
     with pytest.raises(ValueError, match="value_and_grad needs the readout weights"):
         bptt.value_and_grad("lstm", without, on.x, on.x, **options)
+    for layers, x in ((on.layers, on.x), (on.layers[0], on.x), (call.layers, on.x)):
+        with pytest.raises(TypeError, match="predict: computed on the host alone, from arrays"):
+            bptt.predict("lstm", layers, x)

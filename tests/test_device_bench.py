@@ -59,6 +59,39 @@ def test_a_stage_that_takes_too_long_is_stopped_with_its_children(tmp_path: Path
     assert gone(int(found["log"][0]))
 
 
+def test_a_command_without_output_is_stopped_too(tmp_path: Path) -> None:
+    path, begun = tmp_path / "tests.json", time.monotonic()
+    assert run(path, 0.7, "exec >&- 2>&-; sleep 30") == stages.TIMED_OUT
+    assert time.monotonic() - begun < 20
+    assert read(path)["timed_out"]
+    assert run(path, 30, "exec >&- 2>&-; sleep 0.3; exit 3") == 3
+
+
+def test_a_child_that_holds_the_output_is_no_lack_of_time(tmp_path: Path) -> None:
+    path, begun = tmp_path / "tests.json", time.monotonic()
+    assert run(path, 30, """sleep 60 & echo $!; echo '{"a": 1}'""") == 0
+    assert time.monotonic() - begun < 20
+    found = read(path)
+    assert (found["figures"], found["returncode"]) == ([{"a": 1}], 0)
+    assert not found["timed_out"]
+    assert gone(int(found["log"][0]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_who_stops_a_stage_stops_its_command(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "tests.json"
+    command = [sys.executable, ROOT / "bench" / "stages.py", path, "60", "bash", "-c"]
+    with subprocess.Popen([*command, "echo $$; sleep 60 & echo $!; wait"]) as process:
+        while not (path.exists() and len(read(path)["log"]) == 2):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(20) == 128 + number
+    found = read(path)
+    assert all(gone(int(pid)) for pid in found["log"])
+    assert not found["ended"]
+
+
 def gone(pid: int) -> bool:
     """Whether a process ends within some seconds."""
     for _ in range(100):
@@ -207,6 +240,27 @@ def test_every_way_is_timed_and_compared(small: Worked, monkeypatch: pytest.Monk
             assert figure["forward_us_a_step"] == figure["backward_us_a_step"] == 500
             json.dumps(figure)
         assert {name for name, _ in launcher.launched} == {"forward", "backward"}
+
+
+def test_sizes_that_are_refused_do_not_end_the_sweep(
+    small: Worked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch")
+    with host_gpu() as launcher:
+        (first, *_), wide = on_gpu.swept(launcher.chip(0)), "gru"
+        ways = [("lstm", *first[1:]), (wide, *first[1:]), ("lstm", *first[1:])]
+        monkeypatch.setattr(on_gpu, "swept", lambda chip: iter(ways))
+        forward = on_gpu.forward
+
+        def refuse(layer: Any, **options: Any) -> Any:
+            if layer.cell.name == wide:
+                raise RuntimeError("cannot be launched")
+            return forward(layer, **options)
+
+        monkeypatch.setattr(on_gpu, "forward", refuse)
+        _, *figures = on_gpu.sweep(torch)
+    assert [figure.get("error") for figure in figures] == [None, "cannot be launched", None]
+    assert figures[1] == {"cell": "gru", "H": 7, "B": 16, "error": "cannot be launched"}
 
 
 @pytest.mark.parametrize("arch", CHIPS)

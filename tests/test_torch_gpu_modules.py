@@ -13,7 +13,7 @@ from host_launcher import HostLauncher, host_gpu
 
 torch = pytest.importorskip("torch")
 import bptt.torch  # noqa: E402
-from bptt.torch import compiling, gpu_passes, gpu_use, telling  # noqa: E402
+from bptt.torch import autograd, compiling, gpu_passes, gpu_use, telling  # noqa: E402
 from torch.nn.utils.rnn import PackedSequence, pack_sequence  # noqa: E402
 from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch_modules import KINDS, PAIRS, error, pair, results, same, state_of, tensors  # noqa: E402
@@ -174,6 +174,39 @@ def test_a_compiled_model_calls_the_same_kernels(
     assert len(gpu.launched) == 4
 
 
+@KINDS
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: y.masked_fill_(y < 0, 0.0),
+        lambda y: y.__setitem__(0, 0.0),
+        lambda y: torch.nn.functional.dropout(y, 0.5, inplace=True),
+    ],
+    ids=["masked_fill_", "setitem", "dropout"],
+)
+def test_y_may_be_changed_in_place(
+    kind: type,
+    options: dict[str, Any],
+    change: Callable[[torch.Tensor], object],
+    gpu: HostLauncher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, ours = pair(kind, **SIZES, **options)
+    found = []
+    for of_host in (False, True):
+        monkeypatch.setattr(gpu_passes, "on_host", lambda x, host=of_host: host)
+        torch.manual_seed(3)
+        y, _ = ours(drawn(4, 3, INPUTS))
+        change(y)
+        found.append(y)
+        # BPTT reads y.
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            y.sum().backward()
+    torch.testing.assert_close(*found)
+    assert gpu.launched
+
+
 # --- nothing waits for the device ----------------------------------------------------------------
 
 
@@ -211,7 +244,14 @@ class Watched(TorchFunctionMode):
 def waits(gpu: HostLauncher, step: Callable[[], object]) -> list[str]:
     step()  # kernels are compiled
     gpu.copies.clear()
-    with Watched() as watched:
+    watched, back = Watched(), autograd._Differentiable.backward
+
+    def seen(*given: Any) -> Any:
+        with watched:  # which PyTorch leaves for the way back
+            return back(*given)
+
+    with pytest.MonkeyPatch.context() as patch, watched:
+        patch.setattr(autograd._Differentiable, "backward", staticmethod(seen))
         step()
     assert gpu.launched
     return [*watched.seen, *gpu.copies]
@@ -251,6 +291,25 @@ def test_what_waits_is_noticed(gpu: HostLauncher, monkeypatch: pytest.MonkeyPatc
     assert waits(gpu, lambda: module(x)) == []
     monkeypatch.setattr(gpu_passes, "run_forward", of_sum)
     assert waits(gpu, lambda: module(x)) == ["__bool__"]
+    monkeypatch.setattr(gpu_passes, "run_forward", run)
+    run_back = gpu_passes.run_backward
+
+    def of_copy(layer: Any, *given: Any) -> Any:
+        layer.x.cpu()
+        return run_back(layer, *given)
+
+    assert waits(gpu, lambda: module(x)[0].sum().backward()) == []
+    monkeypatch.setattr(gpu_passes, "run_backward", of_copy)
+    assert waits(gpu, lambda: module(x)[0].sum().backward()) == ["cpu"]
+
+
+@KINDS
+def test_an_index_of_packed_rows_is_copied_once(kind: type, gpu: HostLauncher) -> None:
+    module = PAIRS[kind](**SIZES, num_layers=2, bidirectional=True)
+    for _ in range(2):
+        gpu.copies.clear()
+        module(packed())[0].data.sum().backward()
+        assert gpu.copies == ["upload"] * 3, "offsets, the last rows, and those of the step before"
 
 
 # --- what is PyTorch's ---------------------------------------------------------------------------

@@ -244,3 +244,20 @@ def test_a_module_of_another_dtype_or_device_than_its_input_raises_what_pytorch_
     for change in (torch.nn.Module.half, torch.nn.Module.double, lambda m: m.to("meta")):
         theirs, ours = map(change, pair(kind, **SHAPE))
         assert error(ours, x) == error(theirs, x)
+
+
+@KINDS
+def test_second_derivatives_under_autocast_are_those_without(kind: type) -> None:
+    module = PAIRS[kind](3, 7)
+    x = torch.randn(4, 3, 3)
+
+    def penalty(enabled: bool) -> tuple[torch.Tensor, ...]:
+        leaf = x.clone().requires_grad_()
+        y = module(leaf)[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            (first,) = torch.autograd.grad(y.sum(), leaf, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), leaf)
+        return first.detach(), second
+
+    for found, expected in zip(penalty(True), penalty(False), strict=True):
+        assert torch.equal(found, expected)

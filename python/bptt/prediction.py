@@ -6,7 +6,7 @@ from typing import NamedTuple, Union
 
 import numpy as np
 
-from . import memory, stacked
+from . import memory, on_gpu, stacked
 from .backends import Backend, for_rows, resolve
 from .backends.protocol import Layer, State
 from .cells import Cell, get_cell
@@ -106,6 +106,11 @@ def predict(
     """
     kind = get_cell(cell)
     how = described(lengths, batch_sizes, reset, reverse, batch_first)
+    if on_gpu.is_on_gpu(backend, params, x):
+        raise TypeError(
+            "predict: computed on the host alone, from arrays there (.cpu() copies them): backend "
+            "'cuda' computes forward, Tape.backward and value_and_grad, and nothing else"
+        )
     if is_stack(params):
         return Prediction(*stacked.predict(kind, params, x, state, how, at=at, backend=backend))
     params, x, given, rows = read_sequences(kind, params, x, state, how)

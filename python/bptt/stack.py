@@ -152,7 +152,7 @@ def _read_layer(
                 params = params.readable_for(cell)
             read.append(params)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{where}: {error}") from None
+            raise type(error)(f"{where}: {str(error).removeprefix('params: ')}") from None
     return tuple(read)
 
 

@@ -82,8 +82,8 @@ def _status(backend: Backend | Launcher) -> BackendStatus:
     try:
         missing = backend.missing()
         return BackendStatus(missing is None, missing or backend.description())
-    except ValueError as error:  # of an environment variable: here to be read, not to be raised
-        return BackendStatus(False, str(error))
+    except Exception as error:  # of a driver, of an environment variable: here to be read
+        return BackendStatus(False, str(error) or type(error).__name__)
 
 
 def resolve(name: object, cell: Cell, dtype: np.dtype[Any]) -> Backend:

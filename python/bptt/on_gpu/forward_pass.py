@@ -36,7 +36,7 @@ def forward(
     layer, rows = read_layer(cell, params, x, state, how, backend, precision)
     with layer.place.library.on(layer.place.device):
         record = run_forward(layer, save=kept == "gates")
-    return GpuTape(layer, rows, record, kept)
+    return GpuTape(layer, rows, record, kept, state is not None)
 
 
 def _of_stack(
@@ -54,4 +54,4 @@ def _of_stack(
     with lowest.place.library.on(lowest.place.device):
         runner = Runner(lowest, rows, stack)
         passes = list(runner.run(stack, given, [kept == "gates"] * len(stack.layers)))
-        return GpuStackTape(runner, stack, passes, kept)
+        return GpuStackTape(runner, stack, passes, kept, state is not None)

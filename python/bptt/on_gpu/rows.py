@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,11 +23,15 @@ class DeviceRows:
         self.map = rows
         self._place, self._library = place, place.library
         self._like = like
+        # By what they are of, and by the arrays of the map that they are made from.
+        self._kept: dict[tuple[str, int, int], Any] = {}
 
-    @property
+    @cached_property
     def turned(self) -> DeviceRows:
         """Those of the reverse direction of the same layer."""
-        return DeviceRows(self.map.turned, self._place, self._like)
+        found = DeviceRows(self.map.turned, self._place, self._like)
+        found._kept = self._kept  # the same arrays, with first and last in each other's place
+        return found
 
     @property
     def steps(self) -> int:
@@ -42,6 +46,14 @@ class DeviceRows:
     def upload(self, index: Array) -> Any:
         """Integers, for `take` and `put`."""
         return self._library.upload(np.ascontiguousarray(index, np.int64), self._like)
+
+    def _once(
+        self, name: str, at: Array | None, unused: Array | None, make: Callable[[], Array]
+    ) -> Any:
+        key = (name, id(at), id(unused))
+        if key not in self._kept:
+            self._kept[key] = self.upload(make())
+        return self._kept[key]
 
     def upload_floats(self, values: Array) -> Any:
         """One of each row, say."""
@@ -64,6 +76,11 @@ class DeviceRows:
         self._library.put(found, self._index, array)
         return found.reshape(*self.map.shape, *more)
 
+    @property
+    def moves_state(self) -> bool:
+        """Whether `gather_state` makes new arrays."""
+        return self.map.first is not None or self.map.anew is not None
+
     def gather_state(self, state: Sequence[Any]) -> tuple[Any, ...]:
         return self._enter(state, self.map.first, self.map.anew)
 
@@ -83,7 +100,10 @@ class DeviceRows:
         if at is None and unused is None:
             return tuple(state)
         used = np.arange(self.map.batch) if unused is None else np.flatnonzero(~unused)
-        source, target = self.upload(used), self.upload(used if at is None else at[used])
+        source = self._once("used", None, unused, lambda: used)
+        target = source
+        if at is not None:
+            target = self._once("into", at, unused, lambda: at[used])
         found = []
         for s in state:
             part = None
@@ -98,10 +118,10 @@ class DeviceRows:
     ) -> tuple[Any, ...]:
         library = self._library
         if at is not None:
-            index = self.upload(at)
+            index = self._once("at", at, None, lambda: at)
             state = [library.take(s, index) for s in state]
         if unused is not None:
-            nowhere = self.upload(np.flatnonzero(unused))
+            nowhere = self._once("nowhere", None, unused, lambda: np.flatnonzero(unused))
             state = [library.copy(s) for s in state]
             for s in state:
                 library.put(s, nowhere, library.zeros((len(nowhere), s.shape[1]), s))

@@ -37,12 +37,18 @@ class GpuStackTape(Releasing):
     there is there. Arrays are those of the library that owns x, on its device."""
 
     def __init__(
-        self, runner: Runner, stack: Stack, passes: Sequence[tuple[Pass, ...]], save: str
+        self,
+        runner: Runner,
+        stack: Stack,
+        passes: Sequence[tuple[Pass, ...]],
+        save: str,
+        state_given: bool,
     ) -> None:
         y = runner.rows.scatter(runner.y(passes[-1]))
         self._ran: _Ran | None = _Ran(runner, stack, passes, y)
         self._cell, self._place, self._save = runner.lowest.cell, runner.lowest.place, save
         self._precision = runner.lowest.precision
+        self._state_given = state_given
 
     @property
     def y(self) -> Any:
@@ -89,10 +95,13 @@ class GpuStackTape(Releasing):
             return 0
         runner, stack, every, y = self._ran
         moved = runner.rows.map.index is not None
+        ways = by_layer(stack, runner.maps)
         held = [y] if moved or len(stack.top) > 1 else []
         for k, passes in enumerate(every):
             for d, (layer, record) in enumerate(passes):
                 held += [*record.history, *record.state]
+                if not self._state_given or ways[k][d].moves_state:
+                    held += layer.state
                 held += [] if record.saved is None else [record.saved]
                 # The caller's x is not counted, nor y of a layer in one direction a second time.
                 own = len(stack.layers[k - 1]) > 1 if k else moved

@@ -27,12 +27,18 @@ class GpuTape(Releasing):
     """
 
     def __init__(
-        self, layer: DeviceLayer, rows: DeviceRows, record: DeviceRecord, save: str
+        self,
+        layer: DeviceLayer,
+        rows: DeviceRows,
+        record: DeviceRecord,
+        save: str,
+        state_given: bool,
     ) -> None:
         self._layer = layer
         self._rows = rows
         self._record: DeviceRecord | None = record
         self._save = save
+        self._state_given = state_given
         self._shown: dict[int, Any] = {}
 
     @property
@@ -96,6 +102,8 @@ class GpuTape(Releasing):
         held = [*self._record.history, *self._record.state]
         if self._record.saved is not None:
             held.append(self._record.saved)
+        if not self._state_given or self._rows.moves_state:
+            held += self._layer.state
         if self._rows.map.index is not None:
             held += [self._layer.x, *self._shown.values()]
         itemsize = self._layer.params.dtype.itemsize

@@ -123,14 +123,17 @@ def _gradients(
 def _differentiable_gradients(
     how: Direction, inputs: Inputs, incoming: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    """The same gradients by PyTorch's own operations, with a graph of theirs."""
+    """The same gradients by PyTorch's own operations, with a graph of theirs, and in the dtype of
+    the kernels whatever autocast there is."""
     flat = inputs.flat()
-    with torch.enable_grad():
-        outputs = composite(how, inputs)
-    given = [(o, d) for o, d in zip(outputs, incoming, strict=True) if d is not None]
-    wanted = [t for t, is_ in zip(flat, needed, strict=True) if is_ and t is not None]
-    of, into = [o for o, _ in given], [d for _, d in given]
-    found = iter(torch.autograd.grad(of, wanted, into, create_graph=True, allow_unused=True))
+    with torch.autocast(inputs.x.device.type, enabled=False):
+        with torch.enable_grad():
+            outputs = composite(how, inputs)
+        given = [(o, d) for o, d in zip(outputs, incoming, strict=True) if d is not None]
+        wanted = [t for t, is_ in zip(flat, needed, strict=True) if is_ and t is not None]
+        of, into = [o for o, _ in given], [d for _, d in given]
+        grads = torch.autograd.grad(of, wanted, into, create_graph=True, allow_unused=True)
+    found = iter(grads)
     return tuple(
         next(found) if is_ and t is not None else None for t, is_ in zip(flat, needed, strict=True)
     )

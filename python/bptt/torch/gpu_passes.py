@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..array_libraries import Place, place_of
 from ..backends import require_cuda
-from ..backends.cuda import CELLS, DeviceLayer, DeviceRecord
+from ..backends.cuda import CELLS, DeviceLayer, DeviceRecord, Kept
 from ..backends.cuda import backward as run_backward
 from ..backends.cuda import forward as run_forward
 from ..cells import Cell
@@ -25,12 +25,25 @@ __all__ = ["backward", "forward", "on_host"]
 Given = Sequence[Tensor | None]
 
 
+class Direction(Protocol):
+    """What is read of ``passes.Direction`` here."""
+
+    @property
+    def cell(self) -> Cell: ...
+    @property
+    def offsets(self) -> Array | None: ...
+    @property
+    def kept(self) -> Kept: ...
+    @property
+    def parts(self) -> int: ...
+
+
 def on_host(x: Tensor) -> bool:
     """Whether the kernels for the CPU read `x`."""
     return not x.is_cuda
 
 
-def forward(cell: Cell, flat: Given, offsets: Array | None, gates: bool) -> tuple[Tensor, ...]:
+def forward(how: Direction, flat: Given, gates: bool) -> tuple[Tensor, ...]:
     """As ``Direction.forward``: the history, the last state, and the gates if they are wanted.
 
     Raises
@@ -42,28 +55,29 @@ def forward(cell: Cell, flat: Given, offsets: Array | None, gates: bool) -> tupl
     torch.OutOfMemoryError
         If the device has too little.
     """
-    layer = _layer(cell, flat, offsets)
+    layer = _layer(how, flat)
     with _on(layer.place):
         record = run_forward(layer, save=gates)
     x = flat[0]
     assert x is not None
     saved = () if record.saved is None else (record.saved,)
-    shaped = [t.reshape(*x.shape[:-1], *t.shape[1:]) for t in (*record.history, *saved)]
-    parts = len(cell.states)
+    # Of a view, PyTorch would refuse a change in place where gradients are to come.
+    as_own = torch.ops.aten._unsafe_view
+    shaped = [as_own(t, (*x.shape[:-1], *t.shape[1:])) for t in (*record.history, *saved)]
+    parts = how.parts
     return (*shaped[:parts], *record.state, *shaped[parts:])
 
 
 def backward(
-    cell: Cell,
+    how: Direction,
     flat: Given,
-    offsets: Array | None,
     history: Sequence[Tensor],
     gates: Sequence[Tensor],
     incoming: Given,
     needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """As ``Direction.backward``, of the sum over rows alone."""
-    layer, parts = _layer(cell, flat, offsets), len(cell.states)
+    layer, parts = _layer(how, flat), how.parts
     dense = layer.place.library.readable
     dy, *dlast = (None if d is None else dense(d) for d in incoming)
     saved = _rows(dense(gates[0]), 2) if gates else None
@@ -95,10 +109,11 @@ def _on(place: Place) -> Iterator[None]:
         raise
 
 
-def _layer(cell: Cell, flat: Given, offsets: Array | None) -> DeviceLayer:
+def _layer(how: Direction, flat: Given) -> DeviceLayer:
+    cell, offsets, parts = how.cell, how.offsets, how.parts
     if cell.name not in CELLS:
         raise TypeError(f"cell {cell.name!r} has no kernels for a GPU")
-    launcher, parts = require_cuda(), len(cell.states)
+    launcher = require_cuda()
     given, weights = flat[1 : 1 + parts], flat[1 + parts :]
     x = flat[0]
     assert x is not None
@@ -112,7 +127,7 @@ def _layer(cell: Cell, flat: Given, offsets: Array | None) -> DeviceLayer:
         x.new_zeros((batch, params.hidden_size)) if s is None else dense(s) for s in given
     )
     rows = _rows(dense(x), 1)
-    return DeviceLayer(place, launcher, cell, params, rows, state, steps, offsets)
+    return DeviceLayer(place, launcher, cell, params, rows, state, steps, offsets, kept=how.kept)
 
 
 def _rows(tensor: Tensor, axes: int) -> Tensor:

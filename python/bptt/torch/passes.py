@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from ..backends import Backend, for_rows, resolve
+from ..backends.cuda import Kept
 from ..backends.protocol import Incoming, Layer, Record, Request
 from ..cells import Cell
 from ..checks import Array
@@ -61,10 +62,13 @@ class Direction:
     cell : Cell
     offsets : (T + 1,) int64, or None
         How many packed rows there are before each step; None of dense (T, B, I).
+    kept : dict
+        What was made of the offsets on a GPU, for all directions and both passes.
     """
 
     cell: Cell
     offsets: Array | None = None
+    kept: Kept = field(default_factory=dict)
 
     @property
     def parts(self) -> int:
@@ -87,7 +91,7 @@ class Direction:
         x = flat[0]
         assert x is not None
         if not gpu_passes.on_host(x):
-            return gpu_passes.forward(self.cell, flat, self.offsets, save == "gates")
+            return gpu_passes.forward(self, flat, save == "gates")
         if self._direct(x):
             found = direct.forward(self.cell, flat, self.offsets, False, save == "gates")
             if found is not None:
@@ -119,8 +123,7 @@ class Direction:
                 raise RuntimeError(
                     "torch.func: gradients of weights by row are not computed on a GPU yet"
                 )
-            kept_there = (saved.history, saved.gates, incoming, needed)
-            return gpu_passes.backward(self.cell, inputs.flat(), self.offsets, *kept_there)
+            return gpu_passes.backward(self, inputs.flat(), *saved, incoming, needed)
         if self._direct(inputs.x):
             flat, kept = inputs.flat(), (*saved.history, *saved.gates)
             given = (self.cell, flat, self.offsets, False, kept, incoming, needed, by_row)
@@ -168,7 +171,8 @@ class Direction:
 
     def repeated(self, times: int) -> Direction:
         """The pass of so many batches at once; of each row they lie side by side."""
-        return replace(self, offsets=None if self.offsets is None else times * self.offsets)
+        offsets = None if self.offsets is None else times * self.offsets
+        return replace(self, offsets=offsets, kept={})
 
     def batch(self, x: Tensor) -> int:
         """How many sequences there are."""

@@ -5,7 +5,7 @@ from .compiling import compiled, nvrtc_missing
 from .launcher_in_use import launcher, use_launcher
 from .launching import Kernel, Launch, Launcher
 from .mma_tiles import FORMATS, MmaTile, mma_tiles_for
-from .passes import DeviceLayer, DeviceRecord, Gradients, backward, forward
+from .passes import DeviceLayer, DeviceRecord, Gradients, Kept, backward, forward
 from .planning import ASSUMED, DevicePasses, passes_for, products_us_a_row
 from .precision import read_precision
 from .source import CELLS, Source, source_of_steps, source_of_tile
@@ -23,6 +23,7 @@ __all__ = [
     "DevicePasses",
     "DeviceRecord",
     "Gradients",
+    "Kept",
     "Kernel",
     "Launch",
     "Launcher",

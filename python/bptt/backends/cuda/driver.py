@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .chips import Chip, chip_of
@@ -30,6 +29,31 @@ class _Stream:
 
     def __cuda_stream__(self) -> tuple[int, int]:
         return 0, self._handle
+
+
+class _RefusedError(RuntimeError):
+    """What the driver does not let a kernel have."""
+
+
+class _AskedChip(Chip):
+    """A chip whose `most_cluster` is asked for where a plan needs it: that takes a context on the
+    device, and a kernel there. Equal to itself alone: a plan is kept by its chip."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    @classmethod
+    def of(cls, chip: Chip, ask: Callable[[Chip], int]) -> _AskedChip:
+        found = cls(**vars(chip))
+        known = vars(found)
+        del known["most_cluster"]  # so that it is looked for below
+        known["_ask"] = ask
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        # A launcher asks once and keeps it.
+        if name == "most_cluster" and "_ask" in vars(self):
+            return vars(self)["_ask"](self)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class DriverKernel:
@@ -87,7 +111,7 @@ class DriverKernel:
 
         (status,) = driver.cuKernelSetAttribute(attribute, value, self._kernel.handle, self._device)
         if status != driver.CUresult.CUDA_SUCCESS:
-            raise RuntimeError(
+            raise _RefusedError(
                 f"kernel {self._name!r} on {self._chip.name}: {attribute.name} = {value} is "
                 f"refused: {status.name}"
             )
@@ -97,8 +121,10 @@ class DriverLauncher:
     """`Launcher` of all GPUs of this machine."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # who loads a kernel asks for the chip
         self._there = False
+        self._chips: dict[int, Chip] = {}
+        self._most_clusters: dict[int, int] = {}
         self._kernels: dict[tuple[Source, str, int], DriverKernel] = {}
         self._loaded: dict[tuple[Source, int], Any] = {}
 
@@ -112,12 +138,20 @@ class DriverLauncher:
 
     def description(self) -> str:
         """See ``Launcher.description``."""
-        chip = self.chip(0)
-        return f"{chip.name} ({chip.arch}); these kernels have never been run on a GPU by us"
+        from cuda.core import Device
 
-    @cache  # noqa: B019 - there is one launcher in a process
+        found = Device(0)
+        major, minor = found.compute_capability
+        return f"{found.name} (sm_{major}{minor}); these kernels have never been run on a GPU by us"
+
     def chip(self, device: int) -> Chip:
-        """See ``Launcher.chip``."""
+        """See ``Launcher.chip``. Makes no context on the device."""
+        with self._lock:
+            if device not in self._chips:
+                self._chips[device] = self._read_chip(device)
+            return self._chips[device]
+
+    def _read_chip(self, device: int) -> Chip:
         from cuda.core import Device
 
         found = Device(device)
@@ -133,7 +167,13 @@ class DriverLauncher:
         )
         if not told.cluster_launch:
             return chip
-        return replace(chip, most_cluster=_most_cluster(chip, device))
+        return _AskedChip.of(chip, lambda chip: self._most_cluster(chip, device))
+
+    def _most_cluster(self, chip: Chip, device: int) -> int:
+        with self._lock:
+            if device not in self._most_clusters:
+                self._most_clusters[device] = _most_cluster(chip, device)
+            return self._most_clusters[device]
 
     def kernel(self, source: Source, name: str, device: int) -> DriverKernel:
         """See ``Launcher.kernel``."""
@@ -165,23 +205,50 @@ def _most_cluster(chip: Chip, device: int) -> int:
     """The blocks of the largest cluster that the device has room for, each block on a
     multiprocessor of its own: a chip of a kind may have fewer in reach of each other than another,
     and so has a part of a chip (MIG)."""
-    from cuda.core import Device, LaunchConfig, ObjectCode
+    from cuda.core import LaunchConfig, ObjectCode
+
+    with _current(device) as there:
+        probe = ObjectCode.from_cubin(compiled(_PROBE, chip.arch).cubin).get_kernel("nothing")
+        kernel = DriverKernel(probe, device, chip, "nothing")
+        for blocks in _CLUSTERS:
+            launch = Launch(blocks, THREADS, blocks, False, chip.shared_bytes)
+            config = LaunchConfig(
+                grid=1, cluster=blocks, block=THREADS, shmem_size=chip.shared_bytes
+            )
+            try:
+                kernel.allow(launch)
+                found = probe.occupancy.max_active_clusters(config, stream=there.default_stream)
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+                continue
+            if found > 0:
+                return blocks
+    return 1
+
+
+@contextmanager
+def _current(device: int) -> Iterator[Any]:
+    """The device, which is the thread's current one within, and the one before afterwards."""
+    from cuda.bindings import driver
+    from cuda.core import Device
 
     there = Device(device)
+    status, before = driver.cuCtxGetCurrent()
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"the NVIDIA driver tells no current device: {status.name}")
     there.set_current()
-    probe = ObjectCode.from_cubin(compiled(_PROBE, chip.arch).cubin).get_kernel("nothing")
-    kernel = DriverKernel(probe, device, chip, "nothing")
-    for blocks in _CLUSTERS:
-        launch = Launch(blocks, THREADS, blocks, False, chip.shared_bytes)
-        config = LaunchConfig(grid=1, cluster=blocks, block=THREADS, shmem_size=chip.shared_bytes)
-        try:
-            kernel.allow(launch)
-            found = probe.occupancy.max_active_clusters(config, stream=there.default_stream)
-        except Exception:  # of cuda-core's own type: the driver refuses this size
-            continue
-        if found > 0:
-            return blocks
-    return 1
+    try:
+        yield there
+    finally:
+        driver.cuCtxSetCurrent(before)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the driver refused something, and not a mistake in how it was asked."""
+    # cuda-core keeps the type in a module that it does not publish.
+    kinds = (kind.__name__ for kind in type(error).__mro__)
+    return isinstance(error, _RefusedError) or "CUDAError" in kinds
 
 
 def _driver_missing() -> str | None:

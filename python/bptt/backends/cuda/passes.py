@@ -9,7 +9,7 @@ Arrays are those of `..array_libraries`, in the rows of a layer (`..row_map`), o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +26,9 @@ from .source import source_of_steps, source_of_tile
 from .tiles import THREADS, Cut
 
 __all__ = ["DeviceLayer", "DeviceRecord", "Gradients", "backward", "forward"]
+
+
+Kept = dict[tuple[str, int], Any]
 
 
 @dataclass(eq=False)
@@ -46,6 +49,9 @@ class DeviceLayer:
     precision : str or None
         What the operands of W_s S and its adjoint are rounded to, a name of `FORMATS`; None: those
         of the arrays.
+    kept : dict
+        What was made of the offsets, on each GPU. Layers of the same offsets share it, and so does
+        what ``replace`` makes.
     """
 
     place: Place
@@ -57,10 +63,11 @@ class DeviceLayer:
     steps: int
     offsets: Array | None
     precision: str | None = None
+    kept: Kept = field(default_factory=dict, repr=False)
 
     def without_arrays(self) -> DeviceLayer:
         """What is left to be named once nothing runs through it any more."""
-        return replace(self, params=None, x=None, state=())  # type: ignore[arg-type]
+        return replace(self, params=None, x=None, state=(), kept={})  # type: ignore[arg-type]
 
     @property
     def batch(self) -> int:
@@ -74,10 +81,11 @@ class DeviceLayer:
     def rows(self) -> int:
         return int(self.x.shape[0])
 
-    @cached_property
+    @property
     def device_offsets(self) -> Any:
         """The offsets on the GPU, or None."""
-        return None if self.offsets is None else self._upload(self.offsets)
+        offsets = self.offsets
+        return None if offsets is None else self._once("offsets", lambda: offsets)
 
     @cached_property
     def chip(self) -> Chip:
@@ -88,25 +96,32 @@ class DeviceLayer:
         itemsize = self.params.dtype.itemsize
         return passes_for(self.chip, self.cell, itemsize, self.batch, self.hidden, self.precision)
 
-    @cached_property
+    @property
     def before(self) -> Any:
         """The row of the step before of every row but those of the first step; or None: all steps
         have B rows, so it is B rows up."""
-        if self.offsets is None:
-            return None
+        return None if self.offsets is None else self._once("before", self._rows_before)
+
+    @property
+    def last(self) -> Any:
+        """The row of the last step of each row of the batch that has steps."""
+        return self._once("last", self._last_rows)
+
+    def _rows_before(self) -> Array:
+        assert self.offsets is not None
         starts, active = self.offsets[:-1], np.diff(self.offsets)
         later = np.arange(self.active(0), self.rows)
         step = np.repeat(np.arange(self.steps), active)[self.active(0) :]
-        return self._upload(starts[step - 1] + later - starts[step])
+        found: Array = starts[step - 1] + later - starts[step]
+        return found
 
-    @cached_property
-    def last(self) -> Any:
-        """The row of the last step of each row of the batch that has steps."""
+    def _last_rows(self) -> Array:
         assert self.offsets is not None
         active = np.diff(self.offsets)
         rows = np.arange(self.active(0))
         length = np.searchsorted(-active, -rows, side="left")
-        return self._upload(self.offsets[length - 1] + rows)
+        found: Array = self.offsets[length - 1] + rows
+        return found
 
     def active(self, step: int) -> int:
         """How many rows it has."""
@@ -141,8 +156,12 @@ class DeviceLayer:
         """T, B, offsets and H, as each kernel takes them."""
         return [self.steps, self.batch, self.pointer(self.device_offsets), self.hidden]
 
-    def _upload(self, host: Array) -> Any:
-        return self.place.library.upload(np.ascontiguousarray(host, np.int64), self.x)
+    def _once(self, name: str, make: Callable[[], Array]) -> Any:
+        key = (name, self.place.device)
+        if key not in self.kept:
+            host = np.ascontiguousarray(make(), np.int64)
+            self.kept[key] = self.place.library.upload(host, self.x)
+        return self.kept[key]
 
 
 @dataclass(eq=False)
