@@ -7,6 +7,7 @@ import threading
 import time
 import types
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +354,7 @@ def test_a_plan_of_several_blocks_asks_once_and_leaves_the_device_before(
     for _ in range(2):
         assert bptt.plan("lstm", 8, 2, 512, 512, device="cuda").arch == "sm_90"
     assert launcher.chip(0).most_cluster == 8
+    assert asdict(launcher.chip(0))["most_cluster"] == 8
     assert (device.asked, device.compiled) == ([16, 8], 1)
     assert device.current == ["this device", "another's context"]
 

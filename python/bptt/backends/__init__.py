@@ -56,7 +56,7 @@ def backends() -> dict[str, BackendStatus]:
     dtype. Once chosen, an error is raised to the caller: no other backend is tried in silence.
     Numba is imported, if it is installed: whether it works here takes that to know. "auto" takes
     "cuda" where arrays live on a GPU, and nowhere else. To tell whether it works here, the driver
-    is initialised; a process that is forked then cannot use the GPU.
+    is initialised, without a context on a GPU; a process that is forked then cannot use the GPU.
     """
     found = {name: _status(backend) for name, backend in REGISTRY.items()}
     found["cuda"] = _status(launcher())

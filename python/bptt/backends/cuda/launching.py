@@ -52,7 +52,7 @@ class Launcher(Protocol):
         """What it runs on, in a few words, once it is known to be there."""
 
     def chip(self, device: int) -> Chip:
-        """What the device has."""
+        """What the device has. `most_cluster` may be asked of it as late as it is read."""
 
     def kernel(self, source: Source, name: str, device: int) -> Kernel:
         """A kernel of a source, which is compiled once.
