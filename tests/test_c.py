@@ -232,4 +232,4 @@ def test_only_the_functions_of_the_header_are_exported() -> None:
     header = (Path(bptt.get_include()) / "bptt" / "bptt.h").read_text()
     assert names - {TEAM} == {n for n in names if f"{n}(" in header}
     assert "bptt_backward" in names
-    assert library.stat().st_size < 1.5 * 2**20
+    assert library.stat().st_size < 1_500_000

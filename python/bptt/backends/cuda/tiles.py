@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ COLUMNS = (64, 128, 256, 512, 1024)
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cut(ABC):
     """Blocks of `units` units each hold W_hh of a layer of at most `columns`.
 
     Attributes
@@ -57,13 +58,13 @@ class Cut:
         return self.gates * self.units
 
     @property
+    @abstractmethod
     def forward_bytes(self) -> int:
         """Shared memory of a block."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward_bytes(self, blocks: int) -> int:
         """The same of the pass back, of a group of so many blocks."""
-        raise NotImplementedError
 
     def given_bytes(self, blocks: int) -> int:
         """Of it, where the blocks of a group leave shares of dS for each other."""
@@ -79,9 +80,9 @@ class Cut:
         return max(self.forward_bytes, self.backward_bytes(self.blocks))
 
     @property
+    @abstractmethod
     def about_registers(self) -> int:
         """Of a thread, roughly."""
-        raise NotImplementedError
 
 
 class Tile(Cut):

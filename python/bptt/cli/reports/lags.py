@@ -5,6 +5,7 @@ What a curve shows is drawn by `bptt.LagGradients.draw` and its like; here panel
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -119,21 +120,23 @@ def facts(results: Results) -> dict[str, Any]:
     }
 
 
-# Of which there is no number.
-_HALF_LIVES = {"inf": "does not fade", "nan": "-"}
-
-
 def row(network: Network, options: Options) -> dict[str, str]:
     """What the table says of a network."""
-    horizon, half_life = network.lags.horizon(TOLERANCE), network.half_life
+    horizon = network.lags.horizon(TOLERANCE)
     exponents = getattr(network, "lyapunov", None)
     norm = network.lags.norm["state"][network.lags.lags <= network.common_lag]
     return {
         "horizon": "beyond all" if horizon is None else str(horizon),
-        "half_life": _HALF_LIVES.get(str(half_life)) or number(half_life),
+        "half_life": _half_life(network.half_life),
         "far_over_near": number(norm[-1] / norm[0]) if norm.size and norm[0] > 0 else "-",
         "exponent": number(exponents.exponents[0]) if exponents else "-",
     }
+
+
+def _half_life(lags: float) -> str:
+    if math.isnan(lags):  # there are too few
+        return "-"
+    return "does not fade" if math.isinf(lags) else number(lags)
 
 
 LAGS = Report(
