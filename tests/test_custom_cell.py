@@ -369,6 +369,25 @@ def test_a_cell_that_raises_is_refused_where_the_exception_would_be_lost(
         bptt.forward(cell, p.params, abs(p.x), backend="numba")
 
 
+@needs_numba
+def test_what_python_makes_of_annotations_is_no_code_of_a_cell() -> None:
+    """From 3.14 on a function that raises, which nobody calls; here it is written out."""
+
+    def step(sums: Any, h: Any) -> Any:
+        def halved(a: float) -> float:
+            return a * 0.5
+
+        def __annotate__(form: Any) -> Any:  # noqa: N807
+            raise NotImplementedError
+
+        return halved(sums[0]), ()
+
+    cell = define(step, lambda saved, before, h, dh: ((dh * 0.5,), 0.0))
+    p = make_problem("tanh", 2, 2, 2, 2)
+    found, expected = (bptt.forward(cell, p.params, p.x, backend=b).y for b in ("numba", "numpy"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_the_exception_of_a_cell_comes_through_the_reference() -> None:
     def step(sums: Any, h: Any) -> Any:
         return positive(sums[0]), ()
