@@ -61,6 +61,13 @@ class Deltas {
                              weights.w_hh_t[g].get()};
     }
   }
+  // Makes it the same of another `delta`.
+  void move(Product<T>& product, const T* delta) const {
+    const CellShape& cell = problem_.cell;
+    for (Index g = 0; g < cell.gates; ++g) {
+      product.segments[g].a.data = delta + cell.recurrent_delta(g) * plane_;
+    }
+  }
 
  private:
   // As many rows or a few more, so that the same row of all strips does not fall to a few sets of

@@ -36,16 +36,19 @@ struct Sequence {
   const Index* offsets = nullptr;  // (T + 1), or null of a dense batch
 
   bool dense() const { return !offsets; }
+  // Also how far the rows of step t + 1 lie from those of t.
   Index active(Index t) const { return offsets ? offsets[t + 1] - offsets[t] : batch; }
   Index row(Index t) const { return offsets ? offsets[t] : t * batch; }
   Index rows() const { return row(steps); }
 
   // Those of some rows of the batch that take part in step t.
   Range active(Index t, Range some) const {
+    if (dense()) return some;
     return {some.begin, std::clamp(active(t), some.begin, some.end)};
   }
   // Those of them whose last step is t; with t = -1, those that have no step.
   Range ending(Index t, Range some) const {
+    if (dense() && t >= 0 && t + 1 < steps) return {some.end, some.end};
     const Index now = t < 0 ? batch : active(t), later = t + 1 < steps ? active(t + 1) : 0;
     return {std::clamp(later, some.begin, some.end), std::clamp(now, some.begin, some.end)};
   }

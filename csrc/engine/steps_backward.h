@@ -68,9 +68,8 @@ class ElmanBackward {
                delta,
                in_.incoming.at(block, t, rows)},
               {rows.size(), units.begin, units.end, states(t, rows), delta}};
-    if (step.product.rows > 0) {  // of the block after it: t is its last
-      deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
-    }
+    // Of the block after it, if there is one: t is its last.
+    deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
     fetch_next(step, block, t, rows);
     return step;
   }
@@ -84,12 +83,12 @@ class ElmanBackward {
 
   void advance(Step& step, const Block& block, Index t, Range rows) const {
     T*& delta = step.pointwise.values.data;
-    deltas_.multiply_recurrent(step.product, delta, in_.weights);
+    deltas_.move(step.product, delta);
     delta -= block.sequence.active(t) * in_.call.kernels.lanes;
     step.pointwise.rows = rows.size();
     step.product.out.data = delta;
     step.product.added = step.pointwise.next_ds;
-    step.pointwise.y = states(t, rows);
+    step.pointwise.y = step.pointwise.next_y;
     fetch_next(step, block, t, rows);
   }
 
@@ -162,9 +161,8 @@ class GatedBackward {
                in_.call.rows(ds, padded_),
                in_.incoming.at(block, t, rows)},
               gates_at(block, t, rows, units)};
-    if (step.product.rows > 0) {  // of the block after it: t is its last
-      deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
-    }
+    // Of the block after it, if there is one: t is its last.
+    deltas_.multiply_recurrent(step.product, deltas_.at(block.number + 1, b), in_.weights);
     fetch_next(step, t);
     return step;
   }
@@ -178,9 +176,10 @@ class GatedBackward {
   void run(const Step& step) const { cell_.gates_backward(step.gates); }
 
   void advance(Step& step, const Block& block, Index t, Range rows) const {
-    const Index state = rows_to_next(t) * problem_.hidden, active = block.sequence.active(t);
+    const Index active = block.sequence.active(t);
+    const Index state = problem_.sequence.active(t) * problem_.hidden;
     GatesBackward<T>& gates = step.gates;
-    deltas_.multiply_recurrent(step.product, gates.delta, in_.weights);
+    deltas_.move(step.product, gates.delta);
     step.product.added = in_.incoming.at(block, t, rows);
     gates.rows = rows.size();
     gates.delta -= active * lanes_;
@@ -311,14 +310,8 @@ class GatedBackward {
   void fetch_next(Step& step, Index t) const {
     const Problem<T>& p = problem_;
     if (t == 0) return;
-    const Index values = rows_to_next(t - 1) * p.cell.saved * p.hidden;
+    const Index values = p.sequence.active(t - 1) * p.cell.saved * p.hidden;
     step.gates.next_saved = in_.sums ? nullptr : step.gates.saved - values;
-  }
-
-  // From a row of step t to that of the step after.
-  Index rows_to_next(Index t) const {
-    const Sequence& sequence = problem_.sequence;
-    return sequence.row(t + 1) - sequence.row(t);
   }
 
   BackwardReads<T> in_;

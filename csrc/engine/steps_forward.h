@@ -40,7 +40,7 @@ class ElmanForward {
     step.pointwise = {rows.size(), units.begin, units.end, {}, out};
     step.pointwise.next_values = out;
     step.pointwise.shown = shown_at(p, record_, t, rows);
-    if (t + 1 < p.sequence.steps) step.pointwise.next_values.data += values_to_next(t);
+    if (t + 1 < p.sequence.steps) step.pointwise.next_values.data += values_of(t);
     return step;
   }
 
@@ -52,20 +52,17 @@ class ElmanForward {
   void advance(Step& step, Index t, const T* x, Range rows) const {
     const Sequence& sequence = call_.problem.sequence;
     T*& y = step.pointwise.values.data;
-    step.sums.advance(x, y, sequence.row(t) - sequence.row(t - 1), rows.size());
+    step.sums.advance(x, y, sequence.active(t - 1), rows.size());
     step.pointwise.rows = rows.size();
-    y += values_to_next(t - 1);
+    y += values_of(t - 1);
     step.sums.products[0].out.data = y;
     if (record_.shown) step.pointwise.shown = shown_at(call_.problem, record_, t, rows);
-    if (t + 1 < sequence.steps) step.pointwise.next_values.data += values_to_next(t);
+    if (t + 1 < sequence.steps) step.pointwise.next_values.data += values_of(t);
   }
 
  private:
-  // From a state of step t to that of the step after.
-  Index values_to_next(Index t) const {
-    const Sequence& sequence = call_.problem.sequence;
-    return (sequence.row(t + 1) - sequence.row(t)) * call_.problem.hidden;
-  }
+  // Of the states of step t.
+  Index values_of(Index t) const { return call_.problem.sequence.active(t) * call_.problem.hidden; }
 
   const Call<T>& call_;
   const Preactivations<T>& sums_;
@@ -139,7 +136,7 @@ class GatedForward : public GateSteps<T> {
 
   void advance(Step& step, Index t, const T* x, Range rows) const {
     const Problem<T>& p = call_.problem;
-    const Index further = p.sequence.row(t) - p.sequence.row(t - 1);
+    const Index further = p.sequence.active(t - 1);
     GatesForward<T>& gates = step.gates;
     step.sums.advance(x, gates.y, further, rows.size());
     gates.rows = rows.size();
@@ -159,7 +156,7 @@ class GatedForward : public GateSteps<T> {
   // From a row of step t to that of the step after, if there is one.
   Index rows_to_next(Index t) const {
     const Sequence& sequence = call_.problem.sequence;
-    return t + 1 < sequence.steps ? sequence.row(t + 1) - sequence.row(t) : 0;
+    return t + 1 < sequence.steps ? sequence.active(t) : 0;
   }
 
   const Record<T> record_;

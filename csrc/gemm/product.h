@@ -41,6 +41,12 @@ struct RowOffsets {
   }
 };
 
+// How far the columns of a row lie side by side: a strip, or all.
+template <class T>
+BPTT_INLINE Index contiguous(const typename Product<T>::Segment& s) {
+  return s.a.strip_stride == kLanes<T> ? s.k : kLanes<T>;
+}
+
 // Adds a whole strip of a.
 template <class T, int M, int N, int kAhead>
 BPTT_INLINE void add_strip(Vec<T> (&acc)[M][N], const T* a, const RowOffsets<T, M>& rows,
@@ -74,10 +80,22 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
       }
     }
   }
-  for (; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
-    const Index n = k < kLanes<T> ? k : kLanes<T>;
-    BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(a + (M + m) * row_stride);
-    for (const T *p = a, *end = a + n; p < end; ++p, panel += N * kLanes<T>) {
+  // A row alone is the only one, and rows of steps that follow each other are fetched by the CPU.
+  const Index most = M > 1 ? kLanes<T> : contiguous<T>(s);
+  for (; k > 0; k -= most, a += s.a.strip_stride) {
+    const Index n = k < most ? k : most;
+    if constexpr (M > 1) {
+      BPTT_UNROLL for (int m = 0; m < M; ++m) prefetch(a + (M + m) * row_stride);
+    }
+    const T *p = a, *const end = a + n;
+    if constexpr (M == 1 && kAhead == 0) {
+      for (; p + kUnrolled <= end; p += kUnrolled) {
+        BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, panel += N * kLanes<T>) {
+          rank_one_update<T, M, N>(acc, panel, [=](int) { return p[j]; });
+        }
+      }
+    }
+    for (; p < end; ++p, panel += N * kLanes<T>) {
       rank_one_update<T, M, N>(acc, panel, [=](int m) { return p[m * row_stride]; });
       ahead.fetch();
     }
@@ -131,13 +149,15 @@ BPTT_INLINE void finish(Vec<T> (&acc)[M][N], const Product<T>& p, Index row, Ind
 }
 
 // Of the panel that comes next, at column `next`, `fetched` vectors of each row are here, and
-// kAhead more come meanwhile.
+// kAhead more come meanwhile. Never inlined: who calls it saves registers for all tiles.
 template <class T, int M, int N, int kAhead = 0>
-void product_tile(const Product<T>& p, Index row, Index column, Index next = 0, Index fetched = 0) {
+__attribute__((noinline)) void product_tile(const Product<T>& p, Index row, Index column,
+                                            Index next = 0, Index fetched = 0) {
   Vec<T> acc[M][N] = {};
   if (p.init.data) load_tile<T, M, N>(acc, p.init, row, column, p.columns);
   prefetch_next<M, N>(p, row + M, column);
   for (const auto& s : p.segments) {
+    if (s.k == 0) continue;
     const Index begin = next + fetched * kLanes<T>;
     accumulate<T, M, N>(acc, s, row, s.panels + column * s.k,
                         Ahead<T, kAhead>{s.panels + begin * s.k});
@@ -145,21 +165,25 @@ void product_tile(const Product<T>& p, Index row, Index column, Index next = 0, 
   finish<T, M, N>(acc, p, row, column);
 }
 
-// All rows of a panel.
-template <class T>
+// All rows of a panel of N vectors.
+template <class T, int N>
 void product_panel(const Product<T>& p, Index column) {
+  for_row_tiles<kProductRows<N>>(p.rows,
+                                 [&]<int M>(Index row) { product_tile<T, M, N>(p, row, column); });
+}
+
+// The same of the last panel, which may be narrower.
+template <class T>
+void product_rest(const Product<T>& p, Index column) {
   constexpr Index kWidth = kProductVectors * kLanes<T>;
   const Index vectors = panel_width<T>(p.columns, column, kWidth) / kLanes<T>;
-  with_constant<kProductVectors>(vectors, [&]<int N>() {
-    for_row_tiles<kProductRows<N>>(
-        p.rows, [&]<int M>(Index row) { product_tile<T, M, N>(p, row, column); });
-  });
+  with_constant<kProductVectors>(vectors, [&]<int N>() { product_panel<T, N>(p, column); });
 }
 
 // The same of a full panel, whose tiles share out the next one, a full one, too: it is here when
 // they are done. A single tile would ask for it faster than it can come.
 template <class T>
-void product_panel(const Product<T>& p, Index column, Index next) {
+void product_panel_ahead(const Product<T>& p, Index column, Index next) {
   constexpr int kN = kProductVectors;
   const Index tiles = (p.rows + kProductRows<kN> - 1) / kProductRows<kN>;
   Index tile = 0;
@@ -183,11 +207,13 @@ void product_row(const Product<T>& p, Index column) {
     if (p.init.data) load_tile<T, 1, kN>(acc[i], p.init, 0, column + i * kWidth, p.columns);
   }
   for (const auto& s : p.segments) {
+    if (s.k == 0) continue;
     const T* panel = s.panels + column * s.k;
     const T* next = panel + kWidth * s.k;
     const T* a = s.a.data;
-    for (Index k = s.k; k > 0; k -= kLanes<T>, a += s.a.strip_stride) {
-      const Index n = k < kLanes<T> ? k : kLanes<T>;
+    const Index most = contiguous<T>(s);
+    for (Index k = s.k; k > 0; k -= most, a += s.a.strip_stride) {
+      const Index n = k < most ? k : most;
       for (const T *at = a, *end = a + n; at < end; ++at, panel += kWidth, next += kWidth) {
         const Vec<T> scalar = broadcast(*at);
         BPTT_UNROLL for (int v = 0; v < kN; ++v) {
@@ -208,9 +234,9 @@ void product_panels(const Product<T>& p, Index column, Index count, Index step) 
   const bool ahead = p.far && p.rows > kProductRows<kProductVectors>;
   for (; count > 0; --count, column += step) {
     if (ahead && count > 1) {
-      product_panel(p, column, column + step);
+      product_panel_ahead(p, column, column + step);
     } else {
-      product_panel(p, column);
+      product_panel<T, kProductVectors>(p, column);
     }
   }
 }
@@ -222,13 +248,13 @@ void add_up(const Product<T>& p) {
   const Index pairs = p.rows == 1 ? full / 2 : 0, singles = full - 2 * pairs;
   const Index after_pairs = p.begin + 2 * pairs * kWidth, rest = p.begin + full * kWidth;
   if (p.downward) {
-    if (rest < p.end) product_panel(p, rest);
+    if (rest < p.end) product_rest(p, rest);
     product_panels(p, rest - kWidth, singles, -kWidth);
     for (Index i = pairs; i-- > 0;) product_row(p, p.begin + i * 2 * kWidth);
   } else {
     for (Index i = 0; i < pairs; ++i) product_row(p, p.begin + i * 2 * kWidth);
     product_panels(p, after_pairs, singles, kWidth);
-    if (rest < p.end) product_panel(p, rest);
+    if (rest < p.end) product_rest(p, rest);
   }
 }
 
@@ -239,19 +265,18 @@ void add_up(const Product<T>& p) {
 template <class T>
 bool one_by_one(const Product<T>& p) {
   constexpr Index kLargePanel = 1 << 19;
+  if (!p.far || p.out_rows || p.rows <= kProductRows<kProductVectors>) return false;
   Index count = 0, values = 0;
   for (const auto& s : p.segments) {
     count += s.k > 0;
     values += s.k * kProductVectors * kLanes<T>;
   }
-  return p.far && !p.out_rows && p.rows > kProductRows<kProductVectors> &&
-         p.added.data != p.out.data && count > 1 &&
+  return p.added.data != p.out.data && count > 1 &&
          values * static_cast<Index>(sizeof(T)) >= kLargePanel;
 }
 
 template <class T>
-void product(const Product<T>& p) {
-  if (!one_by_one(p)) return add_up(p);
+void add_up_one_by_one(const Product<T>& p) {
   Product<T> one = p;
   one.added = {};
   Index last = kMostGates - 1;
@@ -264,6 +289,15 @@ void product(const Product<T>& p) {
     add_up(one);
     one.init = {p.out.data, p.out.strip_stride, p.out.row_stride};
   }
+}
+
+template <class T>
+void product(const Product<T>& p) {
+  // A small step is one panel, and no longer than what leads to it.
+  if (!p.far && p.end - p.begin == kProductVectors * kLanes<T>) {
+    return product_panel<T, kProductVectors>(p, p.begin);
+  }
+  one_by_one(p) ? add_up_one_by_one(p) : add_up(p);
 }
 
 }  // namespace bptt::BPTT_ISA

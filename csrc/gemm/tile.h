@@ -125,9 +125,11 @@ BPTT_INLINE void with_constant(Index n, F&& f) {
 // is left with a single row as long as there are more.
 template <int Max, class F>
 BPTT_INLINE void for_row_tiles(Index rows, F&& f) {
-  const Index tiles = (rows + Max - 1) / Max;
+  if (rows == 1) return f.template operator()<1>(0);  // at once: such a step is soon done
+  if (rows < 1) return;
+  const Index tiles = (rows + Max - 1) / Max, least = rows / tiles, rest = rows % tiles;
   for (Index i = 0, row = 0; i < tiles; ++i) {
-    const Index m = rows / tiles + (i < rows % tiles);
+    const Index m = least + (i < rest);
     with_constant<Max>(m, [&]<int M>() { f.template operator()<M>(row); });
     row += m;
   }
