@@ -6,7 +6,7 @@ from importlib import import_module
 from .options import set_environment
 
 COMMANDS = (
-    *("run", "builds", "kernels", "ladder", "lags", "overhead", "report", "sequences"),
+    *("run", "builds", "kernels", "ladder", "lags", "limits", "overhead", "report", "sequences"),
     *("jax", "torch"),
 )
 

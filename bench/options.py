@@ -91,14 +91,17 @@ def make_parser(
     return parser
 
 
-def add_cases(parser: argparse.ArgumentParser, cells: tuple[str, ...] = ()) -> None:
+def add_cases(
+    parser: argparse.ArgumentParser, cells: tuple[str, ...] = (), *, dtypes: bool = True
+) -> None:
     """Options that say which problems are timed; `parse` replaces --case with the shapes."""
     add, families = parser.add_argument, ", ".join(load_families())
     add("--family", type=names, default=(), metavar="LIST", help=f"{families}, or all (design)")
     add("--case", type=names, default=(), metavar="LIST", help="names or patterns, as 'B1-*'")
     default = ", ".join(cells) or "all"
     add("--cell", type=names, default=cells, metavar="LIST", help=f"cells ({default})")
-    add("--dtype", type=names, default=("float32",), metavar="LIST", help="dtypes (float32)")
+    if dtypes:
+        add("--dtype", type=names, default=("float32",), metavar="LIST", help="dtypes (float32)")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -109,6 +112,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
             setattr(given, name, quick if given.quick else full)
     if hasattr(given, "family"):
         given.case, given.titles = _cases(parser, given)
+    if hasattr(given, "dtype"):
         given.dtype = [*choose(parser, "--dtype", given.dtype, {"float32": 0, "float64": 0})]
     isa = [f"BPTT_ISA={value}"] if (value := os.environ.get("BPTT_ISA")) else []
     no_paths = (word for word in arguments or () if not os.path.isabs(word))

@@ -110,13 +110,18 @@ def make_problem(case: Case, cell: str, dtype: str, *, seed: int = 0) -> Problem
 
 
 def run_bptt(
-    p: Problem, backend: str, tape: bptt.Tape | None = None, grads: bptt.Grads | None = None
+    p: Problem,
+    backend: str,
+    tape: bptt.Tape | None = None,
+    grads: bptt.Grads | None = None,
+    save: str = "gates",
 ) -> Outputs:
     """Forward and backward through the public API, as a user calls it.
 
     Into the arrays of an earlier call if `tape` and `grads` are given, as a training loop may.
     """
-    tape = bptt.forward(p.cell, p.params, p.x, p.given_state, backend=backend, out=tape)
+    inputs = (p.cell, p.params, p.x, p.given_state)
+    tape = bptt.forward(*inputs, backend=backend, save=save, out=tape)
     grads = tape.backward(p.dy, out=grads)
     states = dict(zip(("state", "c"), as_tuple(grads.state), strict=False))
     return {"y": tape.y, "x": grads.x, **states, **grads.arrays()}

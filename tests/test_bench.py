@@ -22,7 +22,7 @@ from bptt.backends import REGISTRY
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `bench` lies beside the package, and is not installed with it
 
-from bench import builds, kernels, overhead, report, run, timing  # noqa: E402
+from bench import builds, kernels, limits, overhead, report, run, timing  # noqa: E402
 from bench.cases import Case, load_families, select  # noqa: E402
 from bench.chart import _plain_log_axis  # noqa: E402
 from bench.peers import OwnBackend, Workload  # noqa: E402
@@ -490,6 +490,46 @@ def test_overhead_has_a_goal_for_the_call_and_for_the_import():
         assert (goal.ratio is None) == (len(row.records) == 1)
         table = format_table(Results({**HEAD, "titles": {row.family: ""}}, [row]))
         assert "1 goals are met" in table
+
+
+def test_limits_compare_float64_with_float32_and_minimal_with_gates(tmp_path):
+    if "native" not in OWN:
+        pytest.skip("the native backend is not built")
+    out = tmp_path / "limits.json"
+    assert limits.main(["--quick", "--threads", "2", "--out", str(out)]) == 0
+    rows = Results.read(out).rows
+    by_work = {}
+    for row in rows:
+        goal, *others = row.records.values()
+        by_work.setdefault(row.work, []).append((row.name.split()[0], goal.goal))
+        assert (goal.ratio is not None) == bool(others)
+    cells = {name: {cell for cell, _ in found} for name, found in by_work.items()}
+    assert cells == {
+        "float64 over float32": {"tanh", "lstm", "gru"},
+        "save=minimal over save=gates": {"lstm", "gru"},
+        "a step, forward and backward, 1 thread": {"lstm"},
+        "a step, forward and backward, 2 threads": {"lstm"},
+    }
+    goals = [{round(goal, 7) for _, goal in found} for found in by_work.values()]
+    assert goals == [{2.2222200}, {1.35}, {1e-6}, {1e-6}]
+    step = rows[-1].records["bptt"]
+    assert step.value.median < 1e-3  # of one of 64 steps
+
+
+def test_limits_do_not_time_what_differs(monkeypatch):
+    options = argparse.Namespace(rounds=1, min_time=0.0, threads=1)
+
+    run_bptt = limits.run_bptt
+
+    def spoiled(problem, *arguments, save="gates"):
+        outputs = run_bptt(problem, *arguments, save=save)
+        if save == "minimal":
+            outputs["w_hh"] = outputs["w_hh"] * 1.01
+        return outputs
+
+    monkeypatch.setattr(limits, "run_bptt", spoiled)
+    with pytest.raises(RuntimeError, match="w_hh of minimal and gates differ by 1"):
+        limits.minimal("gru", SMALL, options)
 
 
 def test_kernels_are_judged_by_the_peak_with_loads(tmp_path, capsys):

@@ -45,7 +45,7 @@ struct FetchNext : FetchNothing<T, N> {
 
   BPTT_INLINE FetchNext(const T* first, Index count) : row(first), rows(count) {}
   BPTT_INLINE void after_some() {
-    if (rows-- <= 0) return;
+    if (--rows < 0) return;
     BPTT_UNROLL for (int v = 0; v < N; ++v) prefetch_nearby(row + v * kLanes<T>);
     row += N * kLanes<T>;
   }
@@ -63,12 +63,13 @@ void outer_tile(const Outer<T>& p, Index unit, Index column, Fetch fetch) {
   const T* right = p.right.data + column * p.right.panel_stride + p.right_first * row_stride;
   const Index left_step = p.left_step * kLanes<T>, right_step = p.right_step * row_stride;
   const Strips<T> out{p.out, kLanes<T>, p.out_stride};
-  prefetch_tile<M, N>(out, unit, column);  // read at the end
+  prefetch_tile<M, N>(out, unit, column);                                  // read at the end
+  constexpr bool kByFour = kUnrolls<T, M, N> && M == outer_units<T, N>();  // not the last units
   Vec<T> acc[M][N] = {};
   for (Index group = 0; group < p.sum.groups; ++group, left += left_step, right += right_step) {
     const T *l = left, *r = right;
     Index rows = p.sum.rows;
-    if constexpr (kUnrolls<T, M, N>) {
+    if constexpr (kByFour) {
       for (; rows >= kUnrolled; rows -= kUnrolled, l += kUnrolled * kLanes<T>) {
         BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, r += row_stride) {
           fetch.at(r);
@@ -79,7 +80,12 @@ void outer_tile(const Outer<T>& p, Index unit, Index column, Fetch fetch) {
     }
     for (; rows > 0; --rows, l += kLanes<T>, r += row_stride) {
       fetch.at(r);
-      rank_one_update<T, M, N>(acc, r, [=](int m) { return l[m]; });
+      const auto scalar = [=](int m) { return l[m]; };
+      if constexpr (kByFour) {  // as above, or GCC moves sums in either loop
+        update_in_place<T, M, N>(acc, r, scalar);
+      } else {
+        rank_one_update<T, M, N>(acc, r, scalar);
+      }
     }
   }
   add_tile<T, M, N>(acc, {out.data, out.strip_stride, out.row_stride}, unit, column, p.columns);

@@ -9,9 +9,9 @@
 
 namespace bptt::BPTT_ISA {
 
-// Rows of a tile of N vectors. Beyond 14 the row pointers' arithmetic costs more than it saves.
+// Rows of a tile of N vectors. With more than 12 there are too few registers for their pointers.
 template <int N>
-inline constexpr int kProductRows = most_rows(N, 14);
+inline constexpr int kProductRows = most_rows(N, 12);
 
 // What a tile fetches of the next panel: so many vectors a step of k.
 template <class T, int kVectors>
@@ -47,11 +47,14 @@ BPTT_INLINE Index contiguous(const typename Product<T>::Segment& s) {
   return s.a.strip_stride == kLanes<T> ? s.k : kLanes<T>;
 }
 
-// Adds a whole strip of a.
+// Adds a whole strip of a. GCC does not see how long it is: it would unroll the two rounds of a
+// strip of double, and have too few registers for what is fetched between strips.
 template <class T, int M, int N, int kAhead>
 BPTT_INLINE void add_strip(Vec<T> (&acc)[M][N], const T* a, const RowOffsets<T, M>& rows,
                            const T*& panel, Ahead<T, kAhead>& ahead) {
-  BPTT_ROLL for (int i = 0; i < kLanes<T> / kUnrolled; ++i, a += kUnrolled) {
+  const T* end = a + kLanes<T>;
+  asm("" : "+r"(end));
+  BPTT_ROLL for (; a != end; a += kUnrolled) {
     BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, panel += N * kLanes<T>) {
       update_in_place<T, M, N>(acc, panel, [&](int m) { return rows.of(a, m)[j]; });
       ahead.fetch();
@@ -70,7 +73,8 @@ BPTT_INLINE void accumulate(Vec<T> (&acc)[M][N], const typename Product<T>::Segm
   const Index row_stride = s.a.row_stride;
   const T* a = s.a.data + row * row_stride;
   Index k = s.k;
-  if constexpr (kUnrolls<T, M, N>) {
+  // Tiles of the last panel, which may be narrower, are not worth it: GCC would move their sums.
+  if constexpr (kUnrolls<T, M, N> && N == kProductVectors) {
     if (k >= kLeastUnrolled) {
       const RowOffsets<T, M> rows(row_stride);
       for (; k >= kLanes<T>; k -= kLanes<T>, a += s.a.strip_stride) {

@@ -46,11 +46,20 @@ double fma_chains(Index iterations) {
   return 2.0 * kLanes<T> * kChains * 4 * static_cast<double>(iterations);
 }
 
+// Keeps the sums of a tile in the registers where they are.
+template <class T, int M, int N>
+BPTT_INLINE void pin_tile(Vec<T> (&acc)[M][N]) {
+  BPTT_UNROLL for (int m = 0; m < M; ++m) {
+    BPTT_UNROLL for (int v = 0; v < N; ++v) pin(acc[m][v]);
+  }
+}
+
 // The tile of a product, over and over the same steps, whose operands fill a quarter of the
 // first-level cache. The rows' scalars lie side by side: one pointer fewer each.
 template <class T>
 double fma_tile(Index iterations) {
   constexpr int kN = kProductVectors, kM = kProductRows<kN>, kSteps = 32;
+  constexpr int kAtOnce = kUnrolls<T, kM, kN> ? kUnrolled : 1;
   constexpr Index kPanel = kSteps * kN * kLanes<T>;
   alignas(64) T panel[kPanel], scalars[kSteps * kM];
   for (T& p : panel) p = T(0.5);
@@ -58,10 +67,13 @@ double fma_tile(Index iterations) {
   Vec<T> acc[kM][kN] = {};
   for (Index i = 0; i < iterations; ++i) {
     const T* a = scalars;
-    for (const T *p = panel, *end = panel + kPanel; p < end; a += kUnrolled * kM) {
-      BPTT_UNROLL for (int j = 0; j < kUnrolled; ++j, p += kN * kLanes<T>) {
+    const T* end = panel + kPanel;
+    asm("" : "+r"(end));  // or GCC counts, and has a pointer on the stack
+    for (const T* p = panel; p != end; a += kAtOnce * kM) {
+      BPTT_UNROLL for (int j = 0; j < kAtOnce; ++j, p += kN * kLanes<T>) {
         const auto scalar = [=](int m) { return a[j * kM + m]; };
         if constexpr (kUnrolls<T, kM, kN>) {
+          pin_tile<T, kM, kN>(acc);
           update_in_place<T, kM, kN>(acc, p, scalar);
         } else {
           rank_one_update<T, kM, kN>(acc, p, scalar);
@@ -69,9 +81,7 @@ double fma_tile(Index iterations) {
       }
     }
   }
-  BPTT_UNROLL for (int m = 0; m < kM; ++m) {
-    BPTT_UNROLL for (int v = 0; v < kN; ++v) pin(acc[m][v]);
-  }
+  pin_tile<T, kM, kN>(acc);
   return 2.0 * kLanes<T> * kM * kN * kSteps * static_cast<double>(iterations);
 }
 
