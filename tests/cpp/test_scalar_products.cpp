@@ -1,5 +1,5 @@
-// scalar_products: the sums have the bits of a scalar loop over lanes, whatever the instruction set,
-// and the term joins the rest.
+// scalar_products: the sums have the bits of a scalar loop over lanes, whatever the instruction
+// set, and the term joins the rest.
 #include <vector>
 
 #include "arrays.h"
@@ -68,7 +68,7 @@ void every_size() {
 
 int main(int argc, char** argv) {
   using namespace bptt::test;
-  return run_tests_on_isa(
-      argc, argv,
-      {{"float32: scalar products", every_size<float>}, {"float64: scalar products", every_size<double>}});
+  return run_tests_on_isa(argc, argv,
+                          {{"float32: scalar products", every_size<float>},
+                           {"float64: scalar products", every_size<double>}});
 }
