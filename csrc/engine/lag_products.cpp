@@ -17,6 +17,10 @@ constexpr Index kUnitsOfSum = 16;
 // Units whose term is computed at once, and measured while it is in the cache.
 constexpr Index kUnitsOfTerm = 64;
 
+// Rows of the steps that are taken together: through all of them some units' rest and total stay in
+// the second-level cache, beside what the steps read.
+constexpr Index kRowsAtOnce = 128;
+
 template <class T>
 class Measuring {
  public:
@@ -29,13 +33,15 @@ class Measuring {
         members_(members),
         interrupt_(interrupt),
         groups_((problem.hidden + kUnitsOfSum - 1) / kUnitsOfSum),
-        strip_(problem.sequence.batch * kernels.lanes),
-        plane_(round_up(problem.hidden, kernels.lanes) * problem.sequence.batch),
+        at_once_(
+            std::clamp<Index>(kRowsAtOnce / problem.sequence.batch, 1, problem.sequence.steps)),
+        strip_(at_once_ * problem.sequence.batch * kernels.lanes),
+        plane_(round_up(problem.hidden, kernels.lanes) / kernels.lanes * strip_),
         deltas_(cell_.deltas() * plane_),
         sums_(asked.count * kLayerParams * cell_.gates * groups_ * kScalarProducts),
         terms_(members * kUnitsOfTerm * widest()) {
     for (int member = 0; member < members; ++member) {
-      inputs_.emplace_back(problem, kernels, asked.y, problem.sequence.batch,
+      inputs_.emplace_back(problem, kernels, asked.y, at_once_ * problem.sequence.batch,
                            problem.sequence.batch, InputsRead{true, true, false},
                            this_machine().packs_split);
     }
@@ -50,18 +56,20 @@ class Measuring {
     std::fill_n(term, kUnitsOfTerm * widest(), T(0));
     BlockInputs<T>& inputs = inputs_[static_cast<std::size_t>(member)];
     Index next = asked_.count - 1;
-    for (Index t = 0; t < problem_.sequence.steps; ++t) {
-      const bool wanted = next >= 0 && asked_.lags[next] == problem_.sequence.steps - 1 - t;
-      const Block block = block_of(t);
+    for (Index first = 0; first < problem_.sequence.steps; first += at_once_) {
+      const Block block = block_of(first);
+      const std::vector<Part> parts = parts_of(block.steps, next);
       inputs.pack(block, {0, 1});
-      copy_deltas(t, units);
-      for_each_sum(units, wanted, [&](Range some, int param, Index gate) {
+      copy_deltas(block, units);
+      for_each_sum(units, [&](Range some, int param, Index gate) {
         T* const rest = asked_.sums[param] + row(param, gate, some.begin);
-        add_term(inputs, t, some, param, gate, wanted ? term : rest);
-        if (wanted) measure(next, some, param, gate, term);
+        for (const Part& part : parts) {
+          const bool wanted = part.index >= 0;
+          add_term(inputs, block, part.steps, some, param, gate, wanted ? term : rest);
+          if (wanted) measure(part.index, some, param, gate, term);
+        }
       });
-      if (wanted) --next;
-      interrupt_.progress(2 * problem_.sequence.batch * units.size() * cell_.gates *
+      interrupt_.progress(2 * block.rows() * units.size() * cell_.gates *
                           (problem_.inputs + problem_.hidden));
       if (interrupt_.stopped()) return;
     }
@@ -82,9 +90,29 @@ class Measuring {
   }
 
  private:
-  Block block_of(Index t) const {
+  // Steps whose terms are added up: one whose lag is asked for, of so much an index, or some that
+  // are added to the rest as they are, and have none.
+  struct Part {
+    Range steps;
+    Index index;
+  };
+
+  Block block_of(Index first) const {
     const Index batch = problem_.sequence.batch;
-    return {{{0, batch}, {problem_.sequence.steps, batch}, 1, {}, 0}, t};
+    return {{{0, batch}, {problem_.sequence.steps, batch}, at_once_, {}, 0}, first / at_once_};
+  }
+
+  // `next` is the index of the next lag that is asked for. Before step 0 there is another array
+  // than before the others.
+  std::vector<Part> parts_of(Range steps, Index& next) const {
+    std::vector<Part> parts;
+    for (Index t = steps.begin; t < steps.end; ++t) {
+      const bool wanted = next >= 0 && asked_.lags[next] == problem_.sequence.steps - 1 - t;
+      const bool joins = t > steps.begin && t > 1 && !wanted && parts.back().index < 0;
+      if (joins) parts.back().steps.end = t + 1;
+      else parts.push_back({{t, t + 1}, wanted ? next-- : -1});
+    }
+    return parts;
   }
 
   Index columns(int param) const {
@@ -98,42 +126,34 @@ class Measuring {
   Index widest() const { return std::max({problem_.inputs, problem_.hidden, Index{1}}); }
 
   void clear_sums(Range units) {
-    for_each_sum(units, false, [&](Range some, int param, Index gate) {
+    for_each_sum(units, [&](Range some, int param, Index gate) {
       T* const begin = asked_.sums[param] + row(param, gate, some.begin);
       std::fill_n(begin, some.size() * columns(param), T(0));
     });
   }
 
-  // f for each parameter and gate: of all units at once, or of few, so that their term stays in the
-  // first-level cache until it is measured.
+  // f for each parameter and gate, some units at a time.
   template <class F>
-  void for_each_sum(Range units, bool few, F&& f) const {
-    const Index step = few ? kUnitsOfTerm : units.size();
+  void for_each_sum(Range units, F&& f) const {
     for (int param = 0; param < kLayerParams; ++param) {
       if (!asked_.totals[param]) continue;
       for (Index gate = 0; gate < cell_.gates; ++gate) {
-        for (Index unit = units.begin; unit < units.end; unit += step) {
-          f(Range{unit, std::min(unit + step, units.end)}, param, gate);
+        for (Index unit = units.begin; unit < units.end; unit += kUnitsOfTerm) {
+          f(Range{unit, std::min(unit + kUnitsOfTerm, units.end)}, param, gate);
         }
       }
     }
   }
 
-  // da_t in strips, as `outer` reads it.
-  void copy_deltas(Index t, Range units) {
+  // da of the block in strips, as `outer` reads it: panels one vector wide.
+  void copy_deltas(const Block& block, Range units) {
     const Problem<T>& p = problem_;
-    const Index lanes = kernels_.lanes;
+    const Index lanes = kernels_.lanes, first = p.sequence.row(block.steps.begin);
     for (Index plane = 0; plane < cell_.deltas(); ++plane) {
-      const T* const from =
-          asked_.deltas + (plane * p.sequence.rows() + p.sequence.row(t)) * p.hidden;
-      T* const to = deltas_.get() + plane * plane_;
-      for (Index unit = units.begin; unit < units.end; unit += lanes) {
-        const Index width = std::min(lanes, p.hidden - unit);
-        for (Index b = 0; b < p.sequence.batch; ++b) {
-          T* const strip = to + unit / lanes * strip_ + b * lanes;
-          std::fill_n(std::copy_n(from + b * p.hidden + unit, width, strip), lanes - width, T(0));
-        }
-      }
+      const T* const from = asked_.deltas + (plane * p.sequence.rows() + first) * p.hidden;
+      T* const to = deltas_.get() + plane * plane_ + units.begin / lanes * strip_;
+      kernels_.pack({from + units.begin, 1, p.hidden, units.size(), block.rows(), lanes, to,
+                     strip_ / lanes, 0});
     }
   }
 
@@ -141,20 +161,22 @@ class Measuring {
     return {deltas_.get() + plane * plane_, strip_, kernels_.lanes};
   }
 
-  // Adds the term of step t, some units of a parameter's gate, to `out`: a row for each unit.
-  void add_term(const BlockInputs<T>& inputs, Index t, Range units, int param, Index gate, T* out) {
-    const Block block = block_of(t);
+  // Adds the terms of some steps, some units of a parameter's gate, to `out`: a row for each unit.
+  void add_term(const BlockInputs<T>& inputs, const Block& block, Range steps, Range units,
+                int param, Index gate, T* out) {
     const bool of_inputs = param == 0 || param == 2;
-    Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
-    da.data += units.begin / kernels_.lanes * strip_;
     const Index batch = problem_.sequence.batch, n = columns(param);
+    Strips<const T> da = delta(of_inputs ? gate : cell_.recurrent_delta(gate));
+    da.data += units.begin / kernels_.lanes * strip_ + block.row_of(steps.begin) * kernels_.lanes;
+    const RowGroups sum{steps.size(), batch};
     if (param >= 2) {
-      kernels_.column_sums({{1, batch}, da, batch, 0, units.size(), {out, nullptr}});
+      kernels_.column_sums({sum, da, batch, 0, units.size(), {out, nullptr}});
       return;
     }
-    const Operand<T> right = of_inputs ? inputs.x(block, t, 0) : inputs.previous(block, t, 0);
+    const Operand<T> right =
+        of_inputs ? inputs.x(block, steps.begin, 0) : inputs.previous(block, steps.begin, 0);
     kernels_.outer(
-        {{1, batch}, da, batch, 0, units.size(), right.matrix, right.first, right.step, n, out, n});
+        {sum, da, batch, 0, units.size(), right.matrix, right.first, right.step, n, out, n});
   }
 
   void measure(Index index, Range units, int param, Index gate, T* term) {
@@ -175,8 +197,8 @@ class Measuring {
   const CellShape cell_;
   const int members_;
   Interrupt& interrupt_;
-  const Index groups_, strip_, plane_;
-  Buffer<T> deltas_;                    // (planes)(strips)(B, lanes) of one step
+  const Index groups_, at_once_, strip_, plane_;
+  Buffer<T> deltas_;                    // (planes)(strips)(rows, lanes) of a block
   Buffer<double> sums_;                 // (lags, params, gates, groups, products)
   Buffer<T> terms_;                     // of a few units, for each member
   std::vector<BlockInputs<T>> inputs_;  // of each member

@@ -3,10 +3,12 @@
 //     term·term   term·total   rest·rest   rest·total   (total - rest)·(total - rest)
 //
 // Then the term joins the rest, and is zero for the next one. The sums run in kSums lanes whatever
-// the instruction set, without fused operations, so that their bits are the same on all of them.
+// the instruction set, so that their bits are the same on all of them. Of floats the products are
+// exact, and it is all one whether they are fused with a sum; those of doubles never are.
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #include "contract/kernels.h"
 #include "simd/vec.h"
@@ -14,55 +16,75 @@
 namespace bptt::BPTT_ISA {
 
 constexpr Index kSums = 8;
-typedef double SumLanes __attribute__((vector_size(kSums * sizeof(double))));
+constexpr int kVectorsOfSums = kSums / kLanes<double>;
 
-// The first n of kSums neighbouring values; the others are zero.
+BPTT_INLINE Vec<double> widen(const double* p) { return load(p); }
+
 template <class T>
-struct SomeValues {
-  typedef T Lanes __attribute__((vector_size(kSums * sizeof(T))));
-  Lanes lanes;
+BPTT_INLINE Vec<double> plus_product(Vec<double> sum, Vec<double> a, Vec<double> b) {
+  if constexpr (std::is_same_v<T, float>) return fma(a, b, sum);
+  else return sum + a * b;
+}
 
-  BPTT_INLINE static SomeValues load(const T* from, Index n) {
-    SomeValues v{};
-    if (n == kSums) std::memcpy(&v.lanes, from, sizeof(Lanes));
-    else
-      for (Index l = 0; l < n; ++l) v.lanes[l] = from[l];
-    return v;
-  }
-  BPTT_INLINE void store(T* to, Index n) const {
-    if (n == kSums) std::memcpy(to, &lanes, sizeof(Lanes));
-    else
-      for (Index l = 0; l < n; ++l) to[l] = lanes[l];
-  }
-  BPTT_INLINE SumLanes widen() const { return __builtin_convertvector(lanes, SumLanes); }
-};
-
-// kSums values, or the n that are left.
+// kSums values.
 template <class T>
-BPTT_INLINE void add_products(const ScalarProducts<T>& p, Index i, Index n,
-                              SumLanes (&sums)[kScalarProducts]) {
-  const auto term_values = SomeValues<T>::load(p.term + i, n);
-  const auto rest_values = SomeValues<T>::load(p.rest + i, n);
-  SomeValues<T>{rest_values.lanes + term_values.lanes}.store(p.rest + i, n);
-  SomeValues<T>{}.store(p.term + i, n);
-  const SumLanes term = term_values.widen(), rest = rest_values.widen();
-  const SumLanes total = SomeValues<T>::load(p.total + i, n).widen(), part = total - rest;
-  sums[0] += term * term;
-  sums[1] += term * total;
-  sums[2] += rest * rest;
-  sums[3] += rest * total;
-  sums[4] += part * part;
+BPTT_INLINE void add_products(T* term, T* rest, const T* total,
+                              Vec<double> (&sums)[kScalarProducts][kVectorsOfSums]) {
+  BPTT_UNROLL for (int v = 0; v < kVectorsOfSums; ++v) {
+    const Index at = v * kLanes<double>;
+    const Vec<double> a = widen(term + at), r = widen(rest + at), whole = widen(total + at);
+    const Vec<double> part = whole - r;
+    sums[0][v] = plus_product<T>(sums[0][v], a, a);
+    sums[1][v] = plus_product<T>(sums[1][v], a, whole);
+    sums[2][v] = plus_product<T>(sums[2][v], r, r);
+    sums[3][v] = plus_product<T>(sums[3][v], r, whole);
+    sums[4][v] += part * part;
+  }
+  typedef T Values __attribute__((vector_size(kSums * sizeof(T))));
+  Values joined, added;
+  std::memcpy(&joined, rest, sizeof(Values));
+  std::memcpy(&added, term, sizeof(Values));
+  joined += added;
+  std::memcpy(rest, &joined, sizeof(Values));
+  std::memset(term, 0, sizeof(Values));
+}
+
+// The n values that are left, fewer than kSums.
+template <class T>
+BPTT_INLINE void add_last_products(T* term, T* rest, const T* total, Index n,
+                                   Vec<double> (&sums)[kScalarProducts][kVectorsOfSums]) {
+  T values[3][kSums] = {};
+  for (Index i = 0; i < n; ++i) {
+    values[0][i] = term[i];
+    values[1][i] = rest[i];
+    values[2][i] = total[i];
+  }
+  add_products(values[0], values[1], values[2], sums);
+  for (Index i = 0; i < n; ++i) {
+    term[i] = T(0);
+    rest[i] = values[1][i];
+  }
 }
 
 template <class T>
 void scalar_products(const ScalarProducts<T>& p) {
-  SumLanes sums[kScalarProducts] = {};
+  T *const term = p.term, *const rest = p.rest;
+  const T* const total = p.total;
+  const Index size = p.size;
+  Vec<double> sums[kScalarProducts][kVectorsOfSums] = {};
   Index i = 0;
-  for (; i + kSums <= p.size; i += kSums) add_products(p, i, kSums, sums);
-  if (i < p.size) add_products(p, i, p.size - i, sums);
+  for (; i + kSums <= size; i += kSums) add_products(term + i, rest + i, total + i, sums);
+  if (i < size) add_last_products(term + i, rest + i, total + i, size - i, sums);
+  // Constant indices alone, or the sums live on the stack all the time.
+  double lanes[kScalarProducts][kSums];
+  BPTT_UNROLL for (int k = 0; k < kScalarProducts; ++k) {
+    BPTT_UNROLL for (int v = 0; v < kVectorsOfSums; ++v) {
+      store(lanes[k] + v * kLanes<double>, sums[k][v]);
+    }
+  }
   for (int k = 0; k < kScalarProducts; ++k) {
     double sum = 0;
-    for (Index l = 0; l < kSums; ++l) sum += sums[k][l];
+    for (const double lane : lanes[k]) sum += lane;
     p.sums[k] += sum;
   }
 }

@@ -8,6 +8,7 @@
 //     Vec<T> min(a, b), max(a, b)    b if either is NaN, either of 0 and -0
 //     Vec<T> load_first(p, n)        p[0..n), zeros above; 0 < n < lanes
 //     void   store_first(p, v, n)    the first n lanes
+//     Vec<double> widen(p)           kLanes<double> values from p, which are floats
 //     void   fma_into(acc, a, b)     acc = fma(a, b, acc), where acc is
 //     void   pin(v)                  v has to be in a register here, for all the compiler knows
 //

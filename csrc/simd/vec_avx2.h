@@ -42,6 +42,8 @@ BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
   _mm256_maskstore_pd(p, first_mask(0.0, n), v);
 }
 
+BPTT_INLINE Vec<double> widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+
 template <class V>
 BPTT_INLINE void fma_into(V& acc, V a, V b) {
   acc = fma(a, b, acc);

@@ -33,6 +33,9 @@ BPTT_INLINE void store_first(double* p, Vec<double> v, Index n) {
   _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
 }
 
+// GCC makes two halves of the language's own conversion.
+BPTT_INLINE Vec<double> widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+
 // GCC gives some of these a register of their own, and moves the sum there and back.
 BPTT_INLINE void fma_into(Vec<float>& acc, Vec<float> a, Vec<float> b) {
   asm("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));

@@ -28,4 +28,9 @@ BPTT_INLINE void store_first(T* p, Vec<T> v, Index n) {
   for (Index i = 0; i < n; ++i) p[i] = v[i];
 }
 
+BPTT_INLINE Vec<double> widen(const float* p) {
+  typedef float Half __attribute__((vector_size(BPTT_VECTOR_BYTES / 2), aligned(4), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Half*>(p), Vec<double>);
+}
+
 }  // namespace bptt::BPTT_ISA
