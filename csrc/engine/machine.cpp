@@ -82,7 +82,7 @@ constexpr Kind kUnknown = [] {
 
 // Cycles of a vector in the pointwise part: an elementary function, and its sum out of the tile and
 // into it.
-constexpr double kUnitCycles = 16;
+constexpr double kUnitCycles = 18;
 
 Machine machine_of(const Kind& kind, Index vector_bytes, bool fused) {
   const auto vector = static_cast<double>(std::min(kind.vector_bytes, vector_bytes));
