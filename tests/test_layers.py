@@ -76,7 +76,7 @@ def test_only_the_bindings_know_python() -> None:
 # From below to above; a module may import those of lower rank, and backends/ is one module.
 RANKS = (
     ("compiled", "control_groups", "threadpoolctl"),
-    ("layer_options", "library", "memory", "pointwise", "progress", "releasing", "ticks"),
+    ("layer_options", "library", "memory", "peaks", "pointwise", "progress", "releasing", "ticks"),
     ("checks",),
     ("array_libraries", "budget", "cells"),
     ("custom_cell", "files", "threads", "subnormals", "layouts", "states"),

@@ -22,6 +22,19 @@ def test_plan_says_that_its_rates_are_nominal() -> None:
     assert re.search(r"^  total +[\d.e-]+ ms$", times, re.M)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_plan_shows_the_measured_peaks_beside_the_nominal_one(dtype: str) -> None:
+    plan = bptt.plan("tanh", 100, 8, 16, 32, dtype, threads=2)
+    assert plan.fma_peak > 0
+    assert plan.fma_peak_loads > 0
+    assert plan.seconds["arithmetic"] == pytest.approx(plan.flops / plan.nominal_peak / 2e9)
+    shown = f"{plan.fma_peak:.0f} GF/s a thread, {plan.fma_peak_loads:.0f} with loads; "
+    assert re.search(rf"^FMA peak +{shown}{plan.nominal_peak:.0f} nominal$", str(plan), re.M)
+    if dtype == "float32":
+        info = bptt.info()
+        assert (info.fma_peak, info.fma_peak_loads) == (plan.fma_peak, plan.fma_peak_loads)
+
+
 def test_plan_tells_flops_and_bytes_of_the_shape() -> None:
     plan = bptt.plan("tanh", 100, 8, 16, 32, "float32", threads=2)
     assert plan.flops == 6 * 100 * 8 * 32 * (16 + 32)

@@ -287,6 +287,7 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
   const Forecast f = dtype == "float32" ? forecast<float>(id, shape, cut, threads)
                                         : forecast<double>(id, shape, cut, threads);
   const Plan& p = f.plan;
+  const Machine machine = this_machine();
   using namespace py::literals;
   return py::dict("threads"_a = p.threads, "split"_a = kSplitNames[static_cast<int>(p.split)],
                   "block_steps"_a = p.block_steps, "sum_steps"_a = p.sum_steps,
@@ -294,9 +295,18 @@ py::dict py_forecast(const std::string& cell, Index steps, Index batch, Index in
                   "project_first"_a = p.project_first, "flops"_a = f.flops, "nbytes"_a = f.bytes,
                   "scratch_nbytes"_a = f.scratch_bytes, "recurrence"_a = p.cost.recurrence,
                   "products"_a = p.cost.products, "exchange"_a = p.cost.exchange,
-                  "total"_a = p.cost.total, "machine"_a = this_machine().name,
-                  "peak"_a = this_machine().flops * 4 / (dtype == "float32" ? 4 : 8),
-                  "memory_rate"_a = this_machine().memory_rate);
+                  "total"_a = p.cost.total, "machine"_a = machine.name,
+                  "peak"_a = machine.flops * (dtype == "float32" ? 1 : 0.5),
+                  "memory_rate"_a = machine.memory_rate);
+}
+
+// Seconds of forward and backward on a CPU that need not be this one.
+double py_predict(const std::string& kind, Index vector_bytes, const std::string& cell, Index steps,
+                  Index batch, Index inputs, Index hidden, Index item_size, int threads) {
+  const Shape shape{{steps, batch}, inputs, hidden, 0, shape_of(cell_of(cell))};
+  const Index panel = 4 * vector_bytes / item_size;  // four vectors in every table
+  const Machine machine = machine_of_kind(kind, vector_bytes);
+  return make_plan(shape, panel, item_size, threads, Passes::both, machine).cost.total;
 }
 
 // What `measure` of a zero of this type returns, without the GIL.
@@ -377,6 +387,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         py::arg("threads"), py::arg("segment_steps") = 0, py::arg("group_segments") = 0,
         py::arg("offsets") = py::none(), py::arg("part_steps") = 0, py::arg("rows_apart") = false,
         py::arg("moved") = false, "How a call would be done, and what it takes.");
+  m.def("predict", py_predict, py::arg("kind"), py::arg("vector_bytes"), py::arg("cell"),
+        py::arg("steps"), py::arg("batch"), py::arg("inputs"), py::arg("hidden"),
+        py::arg("item_size"), py::arg("threads"),
+        "Seconds that a plan for a CPU of a known kind expects of forward and backward.");
   const auto publish = [&](const char* name, auto choose) {
     m.def(
         name, [choose](const py::array& x, bool flush) { return map_array(x, flush, choose); },

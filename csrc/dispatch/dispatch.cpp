@@ -4,6 +4,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace bptt {
 
 #if defined(__x86_64__)
@@ -111,11 +115,18 @@ const CellShape& shape_of(CellId cell) {
   return registered_cells()[static_cast<std::size_t>(cell)].shape;
 }
 
-bool far_third_level_cache() {
+Cpu this_cpu() {
 #if defined(__x86_64__)
-  return __builtin_cpu_is("intel") && __builtin_cpu_supports("avx512f");
+  const bool amd = __builtin_cpu_is("amd"), intel = __builtin_cpu_is("intel");
+  const bool avx512 = __builtin_cpu_supports("avx512f");
+  unsigned signature = 0, b = 0, c = 0, d = 0;
+  if ((!amd && !intel) || !__get_cpuid(1, &signature, &b, &c, &d))
+    return {Vendor::other, 0, avx512};
+  const unsigned base = signature >> 8 & 0xf, extended = signature >> 20 & 0xff;
+  const int family = static_cast<int>(base == 0xf ? base + extended : base);
+  return {amd ? Vendor::amd : Vendor::intel, family, avx512};
 #else
-  return false;
+  return {Vendor::other, 0, false};
 #endif
 }
 

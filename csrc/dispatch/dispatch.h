@@ -23,10 +23,14 @@ std::span<const Cell<float>> registered_cells();
 std::optional<CellId> find_cell(const std::string& name);
 const CellShape& shape_of(CellId cell);
 
-// Whether this CPU's third-level cache is shared by a whole socket and far away: on servers of
-// Intel a core gets 30 GB/s from it, a third of what it gets where few cores share one. Clients of
-// Intel that have AVX-512 are taken for servers.
-bool far_third_level_cache();
+// What tells one kind of CPU from another, whichever table is in use.
+enum class Vendor { amd, intel, other };
+struct Cpu {
+  Vendor vendor;
+  int family;  // as CPUID counts them: AMD's 25 is Zen 3 and Zen 4, 26 is Zen 5; 0 of other vendors
+  bool avx512;
+};
+Cpu this_cpu();
 
 // Uses another table from now on; throws std::invalid_argument as above. Calls that run already
 // keep the table they began with.

@@ -27,7 +27,6 @@ constexpr Index kSumsOfBlock = 16;
 constexpr Index kFewRows = 2;
 // Rows that pass over the weights together: those of a register tile.
 constexpr Index kTileRows = 6;
-constexpr Index kL1Bytes = 24 << 10;  // what a panel can have of it, beside rows and results
 
 Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
@@ -48,7 +47,7 @@ struct Model {
   double flops_rate() const { return machine.product_flops * 4 / static_cast<double>(item_size); }
 
   double weight_rate(Index bytes) const {
-    if (bytes <= kL1Bytes) return machine.l1_rate;
+    if (bytes <= machine.l1_bytes) return machine.l1_rate;
     return bytes <= machine.l2_bytes ? machine.l2_rate : machine.l3_rate;
   }
 
@@ -60,28 +59,48 @@ struct Model {
   // and those of the inputs once a block.
   bool streamed() const { return weight_bytes() > machine.near_bytes; }
 
-  // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
-  // the weights. Panels from afar that are fetched ahead come from there once.
-  double step(Index rows, Index units, Index k, bool far) const {
-    const double flops = 2.0 * static_cast<double>(rows * units * s.cell.gates * k);
-    const Index bytes = units * s.cell.gates * k * item_size;
-    const double reads = static_cast<double>(ceil_div(rows, kTileRows));
-    const double reading = far && rows > kTileRows
-                               ? std::max(1 / weight_rate(bytes), reads / machine.l2_rate)
-                               : reads / weight_rate(bytes);
-    const double pointwise =
-        machine.unit_seconds * static_cast<double>(rows * units * functions() * item_size) / 4;
-    return std::max(flops / flops_rate(), reading * static_cast<double>(bytes)) + pointwise +
-           machine.step_seconds;
+  // Seconds a byte of weights that so many rows meet. Rows of a tile pass over a panel together:
+  // the first come from where all weights lie, the others have it from the second-level cache.
+  // Panels that are fetched ahead come while others are read.
+  double reading(Index rows, Index bytes, bool far) const {
+    if (rows == 0) return 0;
+    const double tiles = static_cast<double>(ceil_div(rows, kTileRows));
+    const double first = 1 / weight_rate(bytes), again = std::min(first, 1 / machine.l2_rate);
+    return far && tiles > 1 ? std::max(first, tiles * again) : first + (tiles - 1) * again;
   }
 
-  // Elementary functions of a unit: of a gated cell its gates, its state, and as much work again
-  // for what it reads and writes.
-  Index functions() const { return s.cell.gated() ? 2 * (s.cell.gates + 1) : 1; }
+  // One step of `rows` x `units`, each of whose gates is a sum over k: bound by multiply-adds or by
+  // the weights. Beside it, of each unit so many values of the arrays that grow with T.
+  double step(Index rows, Index units, Index k, bool far, Index values) const {
+    const double flops = 2.0 * static_cast<double>(rows * units * s.cell.gates * k);
+    const Index bytes = units * s.cell.gates * k * item_size;
+    const double pointwise =
+        machine.unit_seconds * static_cast<double>(rows * units * functions() * item_size) / 4;
+    return std::max(flops / flops_rate(), reading(rows, bytes, far) * static_cast<double>(bytes)) +
+           pointwise + arrays(rows * units * values) + machine.step_seconds;
+  }
 
-  // One step's share of the products that are done block by block.
-  double products(Index columns) const {
-    return 2.0 * static_cast<double>(active() * s.hidden * columns) / flops_rate();
+  // Elementary functions of a unit: of a gated cell its gates and its state.
+  Index functions() const { return s.cell.gated() ? s.cell.gates + 1 : 1; }
+
+  // States of a unit, and what else a cell saves of it: values of arrays that grow with T.
+  Index recorded() const { return s.cell.states + s.cell.saved; }
+
+  // Reading or writing so many values of arrays that grow with T, from where all of them fit: x, y,
+  // c, what is saved, dy and dx. A register tile begins with them, so its sums wait.
+  double arrays(Index values) const {
+    const Index row = 2 * s.inputs + (1 + recorded()) * s.hidden;
+    const Index bytes = s.sequence.rows() * row * item_size;
+    if (bytes <= machine.l2_bytes) return 0;
+    const double rate = bytes <= machine.near_bytes ? machine.l3_rate : machine.memory_rate;
+    return static_cast<double>(values * item_size) / rate;
+  }
+
+  // One step's share of the products that are done block by block, which read or write x or dx so
+  // often.
+  double products(Index columns, Index inputs) const {
+    return 2.0 * static_cast<double>(active() * s.hidden * columns) / flops_rate() +
+           arrays(active() * inputs * s.inputs);
   }
 
   Cost cost(const Plan& plan) const {
@@ -91,18 +110,19 @@ struct Model {
     const double start = plan.threads > 1 ? machine.start_seconds : 0;
     Cost c{0, 0, start, start};
     // Weights are read and packed once a pass; their gradients are set to zero and added to.
-    const double packing =
-        s.sequence.rows() > 0 ? 2 * static_cast<double>(weight_bytes()) / machine.l3_rate : 0;
+    const double packed = s.sequence.rows() > 0 ? 2 * static_cast<double>(weight_bytes()) : 0;
+    const double packing = packed / (streamed() ? machine.memory_rate : machine.l3_rate);
     const int forward = passes == Passes::backward ? 0 : passes == Passes::both_in_segments ? 2 : 1;
     for (int i = 0; i < forward; ++i) {
       const Index k = s.hidden + (plan.project_first ? 0 : s.inputs);
-      add(c, plan, s.hidden, steps * step(rows, units, k, plan.far(k)),
-          steps * products(plan.project_first ? s.cell.gates * s.inputs : 0) + packing);
+      add(c, plan, s.hidden, steps * step(rows, units, k, plan.far(k), recorded()),
+          steps * products(plan.project_first ? s.cell.gates * s.inputs : 0, 1) + packing);
     }
     if (passes != Passes::forward) {
       add(c, plan, s.cell.deltas() * s.hidden,
-          steps * step(rows, units, s.hidden, plan.far(s.hidden)),
-          steps * products(s.cell.gates * (2 * s.inputs + s.hidden) + 3 * s.outputs) + 2 * packing);
+          steps * step(rows, units, s.hidden, plan.far(s.hidden), 1 + recorded()),
+          steps * products(s.cell.gates * (2 * s.inputs + s.hidden) + 3 * s.outputs, 2) +
+              2 * packing);
     }
     return c;
   }

@@ -47,6 +47,17 @@ def forecast(
     rows_apart: bool = False,
     moved: bool = False,
 ) -> dict[str, Any]: ...
+def predict(
+    kind: str,  # of CPU, as csrc/engine/machine.cpp names it
+    vector_bytes: int,  # of the instruction set: 64 of AVX-512, 32 of AVX2
+    cell: str,
+    steps: int,
+    batch: int,
+    inputs: int,
+    hidden: int,
+    item_size: int,
+    threads: int,
+) -> float: ...
 
 # Dense memory that `owner` keeps, float64 if it is `wide`, else float32.
 def array_at(address: int, shape: tuple[int, ...], wide: bool, owner: object, /) -> _Array: ...

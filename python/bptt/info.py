@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
 from .backends import BackendStatus, backends
 from .cells import CELLS
+from .peaks import fma_peak
 from .threads import get_num_threads
 
 __all__ = ["Info", "info"]
@@ -109,18 +109,9 @@ def info() -> Info:
         compiler=None if _core is None else _core.compiler(),
         jax=None if _core is None else _core.xla_ffi,
         threads=get_num_threads(),
-        fma_peak=isa and _fma_peak(isa, False),
-        fma_peak_loads=isa and _fma_peak(isa, True),
+        fma_peak=isa and fma_peak(isa, "float32", loads=False),
+        fma_peak_loads=isa and fma_peak(isa, "float32", loads=True),
         numba_compile_seconds=compile_seconds(),
         backends=statuses,
         cells=tuple(CELLS),
     )
-
-
-@cache
-def _fma_peak(isa: str, loads: bool) -> float:
-    """With the instruction set in use, which is `isa`."""
-    from .compiled import core as _core
-
-    found: float = _core.fma_peak("float32", 1, loads)
-    return found

@@ -15,6 +15,7 @@ from .cells import Cell, get_cell
 from .checks import Array
 from .device_plan import DevicePlan, plan_on_device
 from .holdings import moved_rows_nbytes
+from .peaks import fma_peak
 from .sequence_options import Integers, read_lengths
 from .threads import get_num_threads
 
@@ -70,10 +71,18 @@ class Plan:
         With ``memory_limit=`` or ``checkpoint_every=``: steps whose states are kept at a time, and
         segments whose borders are; 0 where all are.
     machine : str
-        Whose rates the times are predicted with: the kind of core that is most like this one.
+        Whose rates the times are predicted with: the kind of CPU that this one is, or, if none of
+        those that are known, is taken for.
+    nominal_peak : float
+        GF/s of that kind's fused multiply-adds in `dtype` on one thread with `isa`.
+    fma_peak, fma_peak_loads : float
+        The same as measured here, once in a process, for about 20 ms: in registers, and in the
+        register tile of a product, whose operands come from the first-level cache. They tell how
+        far the prediction may be off; it does not depend on them.
     seconds : dict of str to float
         Predicted times of forward and backward. Two lower bounds: ``arithmetic``, `flops` at the
-        peak of all threads, and ``memory``, `nbytes` at the rate of the memory. What the model
+        nominal peak of all threads, and ``memory``, `nbytes` at the rate at which they all read
+        memory. What the model
         adds up: ``recurrence``, the steps one after the other; ``products``, what is done block by
         block; ``exchange``, where threads wait for each other and read what others wrote. And the
         ``total``: less than their sum where they overlap, and without the overhead of a call from
@@ -103,6 +112,9 @@ class Plan:
     segment_steps: int
     group_segments: int
     machine: str
+    nominal_peak: float
+    fma_peak: float
+    fma_peak_loads: float
     seconds: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +143,10 @@ class Plan:
             group = self.group_segments
             groups = f", borders of {group} segments at a time" if group else ""
             rows["kept"] = f"{self.segment_steps} steps at a time{groups}"
+        rows["FMA peak"] = (
+            f"{self.fma_peak:.0f} GF/s a thread, {self.fma_peak_loads:.0f} with loads; "
+            f"{self.nominal_peak:.0f} nominal"
+        )
         rows["times"] = f"predicted, at nominal rates ({self.machine}), not measured here"
         rows.update({f"  {name}": f"{1e3 * s:.4g} ms" for name, s in self.seconds.items()})
         return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
@@ -293,9 +309,10 @@ def plan(
     kept = min(steps, budget.segment_steps or steps)
     kept_rows = kept * batch if offsets is None else int(offsets[kept])  # the first are the most
     width = len(kind.states) + _core.CELLS[kind.name]["saved"]
+    isa, peak = _core.isa(), found.pop("peak")
     seconds = {
-        "arithmetic": found["flops"] / found.pop("peak") / found["threads"],
-        "memory": found["nbytes"] / found.pop("memory_rate"),
+        "arithmetic": found["flops"] / peak / found["threads"],
+        "memory": found["nbytes"] / found.pop("memory_rate") / found["threads"],
     }
     for name in ("recurrence", "products", "exchange", "total"):
         seconds[name] = found.pop(name)
@@ -308,10 +325,13 @@ def plan(
         hidden_size=hidden_size,
         output_size=outputs,
         dtype=floats.name,
-        isa=_core.isa(),
+        isa=isa,
         saved_nbytes=width * kept_rows * hidden_size * floats.itemsize,
         segment_steps=budget.segment_steps,
         group_segments=budget.group_segments,
+        nominal_peak=peak / 1e9,
+        fma_peak=fma_peak(isa, floats.name, loads=False),
+        fma_peak_loads=fma_peak(isa, floats.name, loads=True),
         seconds=seconds,
         **found,
     )
