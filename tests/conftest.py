@@ -95,6 +95,38 @@ def pytest_pycollect_makeitem(collector: pytest.Collector) -> list[pytest.Item] 
     return [] if rest and collector.get_closest_marker("pairs") else None
 
 
+class Planned:
+    """A case that is not made yet, with what the choice of cases reads of one."""
+
+    def __init__(self, metafunc: pytest.Metafunc, callspec: object) -> None:
+        self.callspec = callspec
+        self.fixturenames = metafunc.fixturenames
+        self.nodeid = metafunc.definition.nodeid
+        self._definition = metafunc.definition
+
+    def get_closest_marker(self, name: str) -> object:
+        own = [mark for mark in self.callspec.marks if mark.name == name]
+        return own[0] if own else self._definition.get_closest_marker(name)
+
+
+@pytest.hookimpl(hookwrapper=True)  # when all parameters are there
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    """Where nothing but the quick tier chooses, the cases that it leaves out are not even made."""
+    yield
+    calls = metafunc._calls
+    if metafunc.config.getoption("tier") != "quick" or chooses_cases(metafunc.config):
+        return
+    cases = [case for call in calls if exists(case := Planned(metafunc, call))]
+    # Without any there would be one that has no parameters: the first stays, and is left out below.
+    calls[:] = [case.callspec for case in quick_tier(cases)] or calls[:1]
+
+
+def chooses_cases(config: pytest.Config) -> bool:
+    """Whether the command line chooses cases of a test: of these all pairs meet then."""
+    named = any("[" in argument for argument in config.args)
+    return named or any(map(config.getoption, ("keyword", "markexpr", "deselect")))
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m: of what these select, all pairs meet
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     chosen = {item.nodeid: item for item in items if exists(item)}
@@ -111,12 +143,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item.nodeid in chosen]
 
 
-def values_of(item: pytest.Item) -> dict[str, object]:
+def values_of(item: pytest.Item | Planned) -> dict[str, object]:
     """The parameters of a case, by name."""
     return item.callspec.params if hasattr(item, "callspec") else {}
 
 
-def exists(item: pytest.Item) -> bool:
+def exists(item: pytest.Item | Planned) -> bool:
     """Whether the backend of a case computes its cell; any may have neither."""
     case = values_of(item)
     cell = bptt.CELLS.get(case.get("cell"))
@@ -128,7 +160,7 @@ def exists(item: pytest.Item) -> bool:
     return REGISTRY[backend].supports(cell, np.dtype("float32"))
 
 
-def quick_tier(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+def quick_tier(items: list[pytest.Item | Planned]) -> Iterator[pytest.Item | Planned]:
     """All pairs of parameter values of each test, or its full product where it is marked so."""
     tests = defaultdict(list)
     for item in items:
@@ -141,7 +173,7 @@ def quick_tier(items: list[pytest.Item]) -> Iterator[pytest.Item]:
             yield from (cases[n] for n in pairwise([names_of_values(case) for case in cases]))
 
 
-def names_of_values(item: pytest.Item) -> tuple[str, ...]:
+def names_of_values(item: pytest.Item | Planned) -> tuple[str, ...]:
     """The parts of a case's id. Parameters that one `parametrize` gives together are one part."""
     return tuple(item.callspec._idlist) if hasattr(item, "callspec") else ()
 

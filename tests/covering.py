@@ -9,6 +9,7 @@ the other tier the rest of the product.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import combinations
 
 Case = Sequence[Hashable]  # a value of each parameter, in one order for all cases
@@ -20,13 +21,20 @@ def pairwise(cases: Sequence[Case]) -> list[int]:
     Greedy: always the case with the most pairs that have not met, the first of several. Of a test
     with one parameter every value is there, and a test without any is one case.
     """
-    missing = {n: _pairs(case) for n, case in enumerate(cases)}
+    pairs = [_pairs(case) for case in cases]
+    missing = set().union(*pairs)
+    # How many pairs of a case are missing, as it was last counted: it has no more than that.
+    counts = [(-len(of_case), n) for n, of_case in enumerate(pairs)]
+    heapify(counts)
     chosen = []
     while missing:
-        best = max(missing, key=lambda n: len(missing[n]))
-        met = missing[best]
+        counted, best = heappop(counts)
+        new = -len(pairs[best] & missing)
+        if new > counted:
+            heappush(counts, (new, best))
+            continue
         chosen.append(best)
-        missing = {n: rest for n, pairs in missing.items() if (rest := pairs - met)}
+        missing -= pairs[best]
     return sorted(chosen)
 
 

@@ -40,9 +40,15 @@ def test_the_two_tiers_share_no_case_and_leave_none_out() -> None:
     assert not [case for case in everything if "native" in case and "mgu" in case]
 
 
-def collected(tier: str) -> set[str]:
-    """The cases of one file that `--tier` chooses."""
-    command = ["-m", "pytest", "--collect-only", "--quiet", "--tier", tier, "test_trace.py"]
+def test_the_choice_is_the_same_before_cases_are_made_and_afterwards() -> None:
+    file = "test_backends_agree.py"  # some of whose tests are marked
+    assert collected("quick", file) == collected("quick", file, "-k", "test_")
+
+
+def collected(tier: str, *arguments: str) -> set[str]:
+    """The cases that `--tier` chooses of one file."""
+    arguments = arguments or ("test_trace.py",)
+    command = ["-m", "pytest", "--collect-only", "--quiet", "--tier", tier, *arguments]
     done = subprocess.run(
         [sys.executable, *command],
         cwd=Path(__file__).parent,

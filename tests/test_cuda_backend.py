@@ -684,8 +684,10 @@ def test_a_plan_for_a_device_that_is_none_is_an_error(gpu: HostLauncher) -> None
     # It does not resemble sm_120 because its letters do.
     with pytest.raises(ValueError, match=r"device: expected one of sm_80, .*, got 'sm_10'$"):
         bptt.plan("tanh", 10, 4, 3, 64, device="sm_10")
-    with pytest.raises(ValueError, match="expected none with device"):
+    with pytest.raises(ValueError, match=r"^output_size: expected None with device$"):
         bptt.plan("tanh", 10, 4, 3, 64, output_size=2, device="sm_90")
+    with pytest.raises(ValueError, match=r"^threads, checkpoint_every: expected None with device$"):
+        bptt.plan("tanh", 10, 4, 3, 64, threads=1, checkpoint_every=5, device="sm_90")
     with pytest.raises(TypeError, match="dtype: expected float32 or float64 on a GPU, got float16"):
         bptt.plan("tanh", 10, 4, 3, 64, "float16", device="sm_90")
     with pytest.raises(TypeError, match="backend 'cuda' does not compute cell 'mgu'"):

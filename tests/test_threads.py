@@ -142,8 +142,8 @@ def test_more_threads_than_work_or_processors_are_harmless(
     assert_same_bits(all_results(p, backend), expected, f"20 threads, {p}")
 
 
-def threads_with(value: str | None) -> str:
-    """What a fresh process with OMP_NUM_THREADS prints."""
+def threads_with(value: str | None, warns: bool = False) -> str:
+    """What a fresh process with OMP_NUM_THREADS prints, and whether it warns of the value."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     if value is not None:
         environment["OMP_NUM_THREADS"] = value
@@ -151,6 +151,8 @@ def threads_with(value: str | None) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
+    told = f"OMP_NUM_THREADS: expected a positive integer, got {(value or '')[:40]!r}: as if"
+    assert done.stderr.count(told) == warns, done.stderr
     return done.stdout.strip()
 
 
@@ -164,7 +166,7 @@ def test_omp_num_threads_is_honoured(value: str, expected: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "0", "-2", "many", ",2", "2.5", "9" * 5000])
 def test_what_is_no_number_of_threads_in_omp_num_threads_is_as_good_as_none(value: str) -> None:
-    assert threads_with(value) == threads_with(None)
+    assert threads_with(value, warns=value != "") == threads_with(None)
 
 
 def test_threadpoolctl_limits_hold(keep_num_threads: None, core: object) -> None:

@@ -274,11 +274,14 @@ def plan(
     rows = steps * batch if offsets is None else int(offsets[-1])
 
     if device is not None:
-        others = (output_size, threads, memory_limit, checkpoint_every)
-        if any(other is not None for other in others):
-            raise ValueError(
-                "output_size, threads, memory_limit, checkpoint_every: expected none with device"
-            )
+        others = {
+            "output_size": output_size,
+            "threads": threads,
+            "memory_limit": memory_limit,
+            "checkpoint_every": checkpoint_every,
+        }
+        if given := [name for name, value in others.items() if value is not None]:
+            raise ValueError(f"{', '.join(given)}: expected None with device")
         return plan_on_device(
             device, kind, steps, batch, rows, input_size, hidden_size, floats, precision
         )

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 
 from . import checks, control_groups, threadpoolctl
@@ -16,12 +17,21 @@ __all__ = ["at_most", "get_num_threads", "set_num_threads"]
 
 def _initial_num_threads() -> int:
     """OMP_NUM_THREADS if it holds a number, else the CPUs this process may use."""
+    number = min(_usable_cpus(), checks.MOST_THREADS)
+    given = os.environ.get("OMP_NUM_THREADS", "")
     with contextlib.suppress(ValueError):
         # A list is one number for each level of nested teams, and ours do not nest.
-        first = int(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+        first = int(given.split(",")[0])
         if first > 0:
             return min(first, checks.MOST_THREADS)
-    return min(_usable_cpus(), checks.MOST_THREADS)
+    if given:  # libgomp says so, too, and goes on
+        warnings.warn(
+            f"OMP_NUM_THREADS: expected a positive integer, got {given[:40]!r}: as if not given, "
+            f"calls use up to {number} threads",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return number
 
 
 def _usable_cpus() -> int:
