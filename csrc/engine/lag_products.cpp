@@ -33,13 +33,17 @@ class Measuring {
         members_(members),
         interrupt_(interrupt),
         groups_((problem.hidden + kUnitsOfSum - 1) / kUnitsOfSum),
-        at_once_(
-            std::clamp<Index>(kRowsAtOnce / problem.sequence.batch, 1, problem.sequence.steps)),
+        at_once_(std::clamp<Index>(kRowsAtOnce / std::max<Index>(1, problem.sequence.batch), 1,
+                                   std::max<Index>(1, problem.sequence.steps))),
         strip_(at_once_ * problem.sequence.batch * kernels.lanes),
         plane_(round_up(problem.hidden, kernels.lanes) / kernels.lanes * strip_),
         deltas_(cell_.deltas() * plane_),
         sums_(asked.count * kLayerParams * cell_.gates * groups_ * kScalarProducts),
         terms_(members * kUnitsOfTerm * widest()) {
+    Index next = asked.count - 1;
+    for (Index first = 0; first < problem.sequence.steps; first += at_once_) {
+      parts_.push_back(parts_of(block_of(first).steps, next));
+    }
     for (int member = 0; member < members; ++member) {
       inputs_.emplace_back(problem, kernels, asked.y, at_once_ * problem.sequence.batch,
                            problem.sequence.batch, InputsRead{true, true, false},
@@ -55,10 +59,9 @@ class Measuring {
     T* const term = terms_.get() + member * kUnitsOfTerm * widest();
     std::fill_n(term, kUnitsOfTerm * widest(), T(0));
     BlockInputs<T>& inputs = inputs_[static_cast<std::size_t>(member)];
-    Index next = asked_.count - 1;
     for (Index first = 0; first < problem_.sequence.steps; first += at_once_) {
       const Block block = block_of(first);
-      const std::vector<Part> parts = parts_of(block.steps, next);
+      const std::vector<Part>& parts = parts_[static_cast<std::size_t>(block.number)];
       inputs.pack(block, {0, 1});
       copy_deltas(block, units);
       for_each_sum(units, [&](Range some, int param, Index gate) {
@@ -198,10 +201,11 @@ class Measuring {
   const int members_;
   Interrupt& interrupt_;
   const Index groups_, at_once_, strip_, plane_;
-  Buffer<T> deltas_;                    // (planes)(strips)(rows, lanes) of a block
-  Buffer<double> sums_;                 // (lags, params, gates, groups, products)
-  Buffer<T> terms_;                     // of a few units, for each member
-  std::vector<BlockInputs<T>> inputs_;  // of each member
+  Buffer<T> deltas_;                      // (planes)(strips)(rows, lanes) of a block
+  Buffer<double> sums_;                   // (lags, params, gates, groups, products)
+  Buffer<T> terms_;                       // of a few units, for each member
+  std::vector<std::vector<Part>> parts_;  // of each block: no member may run out of memory
+  std::vector<BlockInputs<T>> inputs_;    // of each member
 };
 
 }  // namespace
