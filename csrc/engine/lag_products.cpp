@@ -19,7 +19,7 @@ constexpr Index kUnitsOfTerm = 64;
 
 // Rows of the steps that are taken together: through all of them some units' rest and total stay in
 // the second-level cache, beside what the steps read.
-constexpr Index kRowsAtOnce = 128;
+constexpr Index kRowsOfBlock = 128;
 
 template <class T>
 class Measuring {
@@ -33,7 +33,7 @@ class Measuring {
         members_(members),
         interrupt_(interrupt),
         groups_((problem.hidden + kUnitsOfSum - 1) / kUnitsOfSum),
-        at_once_(std::clamp<Index>(kRowsAtOnce / std::max<Index>(1, problem.sequence.batch), 1,
+        at_once_(std::clamp<Index>(kRowsOfBlock / std::max<Index>(1, problem.sequence.batch), 1,
                                    std::max<Index>(1, problem.sequence.steps))),
         strip_(at_once_ * problem.sequence.batch * kernels.lanes),
         plane_(round_up(problem.hidden, kernels.lanes) / kernels.lanes * strip_),
