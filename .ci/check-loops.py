@@ -5,7 +5,7 @@
 
 Of every tile that the kernels of AVX2 and AVX-512 have, from the disassembly of their object files:
 no access to the stack, which is a register too few; no sum moved from register to register; and of
-integer instructions only those of `Need`. Prints what each loop of a full tile holds.
+integer instructions only those of `Loop.needed`. Prints what each loop of a full tile holds.
 
 Needs objdump, and objects by GCC on x86-64; where one of these is missing it says so and ends well.
 """

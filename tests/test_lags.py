@@ -236,11 +236,14 @@ def test_with_the_forget_gate_open_the_direct_route_never_fades(dtype: str) -> N
 # --- which lags, of what ------------------------------------------------------------------------
 
 
-def test_some_lags_are_what_they_are_among_all(cell: str, backend: str) -> None:
-    p = make_problem(cell, *SHAPE, seed=7)
+@pytest.mark.parametrize("shape", [SHAPE, (30, 7, 2, 5, 4)])  # one block of the kernel, and two
+def test_some_lags_are_what_they_are_among_all(
+    cell: str, backend: str, shape: tuple[int, ...]
+) -> None:
+    p = make_problem(cell, *shape, seed=7)
     for at in ("all", "last"):
         every = lags_of(p, backend, "cross_entropy", at)
-        for chosen in ([0], [1, 2, 5], [8], range(0, 9, 4)):
+        for chosen in ([0], [1, 2, 5], [8], range(0, shape[0], 4)):
             some = lags_of(p, backend, "cross_entropy", at, lags=chosen)
             assert some.lags.tolist() == list(chosen)
             for curve in ("norm", "error", "cosine", "share"):

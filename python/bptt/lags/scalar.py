@@ -20,7 +20,8 @@ _PIECE = 8192
 def dot(a: Array, b: Array) -> float:
     """The scalar product; in float64 where that of float32 would overflow."""
     left, right = a.reshape(-1), b.reshape(-1)
-    product = _by_pieces(left, right)
+    with np.errstate(over="ignore", invalid="ignore"):  # which float64 mends below
+        product = _by_pieces(left, right)
     if math.isfinite(product) or left.dtype == np.float64:
         return product
     return _by_pieces(left.astype(np.float64), right.astype(np.float64))
